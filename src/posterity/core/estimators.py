@@ -1,0 +1,310 @@
+"""Gradients of E_q[loss(θ)] for q = N(μ, σ²) on a flat vector: weight draws, local reparameterisation, Flipout.
+
+All three have the same mean and differ in variance and cost (where each weight meets an example once; see
+`LocalReparam`). Each takes a loss of the network that it is bound to, and returns the loss with its gradients:
+
+    weight draw   w = μ + σ·ε,  g = ∂loss/∂w:               ∂μ = g,        ∂σ = g·ε        (Blundell et al. 2015)
+    local         y = op(x, μ) + √op(x², σ²)·ζ, v = σ²:      ∂μ by chain,   ∂σ = 2σ·∂v      (Kingma et al. 2015)
+    Flipout       y = op(x, μ) + r·op(s·x, Δ), Δ = σ·ε:      ∂μ by chain,   ∂σ = ε·∂Δ       (Wen et al. 2018)
+
+No gradient flows through the sampling and nothing is done per layer: the network is run unmodified. The two activation
+estimators see its calls through a `TorchFunctionMode`; an operation without a rule gets an ordinary drawn weight.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from posterity.core.gaussian import noise_like
+from posterity.core.layout import Layout, bound
+from posterity.core.linear_ops import Call, LinearOp, parse
+
+Loss = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A loss () and its gradients with respect to the mean and the std of q, each (P,); valid until the next estimate.
+
+    `draw` is the weight vector that was drawn, where the estimator draws one.
+    """
+
+    loss: Tensor
+    mean: Tensor
+    std: Tensor
+    draw: Tensor | None = None
+
+
+class Estimator(ABC):
+    """A gradient estimator for one network; `params` are its trainable parameters, by name."""
+
+    def __init__(self, params: Mapping[str, nn.Parameter]) -> None:
+        self.params = dict(params)
+        self.layout = Layout.of(params)
+        example = next(iter(self.params.values()))
+        # Kept between steps: asking the system anew for megabytes at each step costs more than filling them.
+        self._workspace = [example.detach().new_zeros(self.layout.size) for _ in range(3)]
+
+    @abstractmethod
+    def __call__(self, loss: Loss, mean: Tensor, std: Tensor, generator: Generator | None) -> Estimate:
+        """Estimate E_q[loss] and its gradients for q = N(mean, std²); both (P,)."""
+
+    def _gradient(self, loss: Tensor, *pairs: tuple[Sequence[Tensor], Tensor]) -> None:
+        """Differentiate the loss by several lists of leaves, each into its flat vector."""
+        grads = torch.autograd.grad(loss, [leaf for leaves, _ in pairs for leaf in leaves], allow_unused=True)
+        targets = [view for _, out in pairs for view in self.layout.views(out).values()]
+        for target, grad in zip(targets, grads, strict=True):
+            target.zero_() if grad is None else target.copy_(grad)
+
+
+class WeightDraw(Estimator):
+    """One weight vector for the whole batch; `antithetic` lets every second call use −ε of the call before it."""
+
+    def __init__(self, params: Mapping[str, nn.Parameter], antithetic: bool = False) -> None:
+        super().__init__(params)
+        self.antithetic = antithetic
+        self._mirror = False
+
+    def __call__(self, loss: Loss, mean: Tensor, std: Tensor, generator: Generator | None) -> Estimate:
+        noise, draw, grad = self._workspace
+        if self._mirror:
+            noise.neg_()
+        else:
+            noise.normal_(generator=generator)
+        self._mirror = self.antithetic and not self._mirror
+        torch.addcmul(mean, std, noise, out=draw)
+        with bound(self.params, self.layout.views(draw)):
+            value = loss()
+            self._gradient(value, (list(self.params.values()), grad))
+        return Estimate(value.detach(), grad, grad * noise, draw)
+
+
+class ActivationDraw(Estimator):
+    """Common part of the two estimators that draw where the weight meets its input."""
+
+    def __init__(self, params: Mapping[str, nn.Parameter]) -> None:
+        super().__init__(params)
+        self.shared: set[int] = (
+            set()
+        )  # ids of weights used twice in a pass: noise of its own at each use would be wrong
+
+    def __call__(self, loss: Loss, mean: Tensor, std: Tensor, generator: Generator | None) -> Estimate:
+        spread, gradient, spread_gradient = self._workspace
+        chain = self._fill_spread(spread, std, generator)
+        views = self.layout.views(spread)
+        leaves = {n: views[n].detach().requires_grad_() for n in self.params}
+        weights = {id(p): RandomWeight(p, leaves[n]) for n, p in self.params.items()}
+        with bound(self.params, self.layout.views(mean)):
+            value = self._run(loss, weights, generator)
+            means, spreads = list(self.params.values()), list(leaves.values())
+            self._gradient(value, (means, gradient), (spreads, spread_gradient))
+        return Estimate(value.detach(), gradient, spread_gradient.mul_(chain))
+
+    def _run(self, loss: Loss, weights: "Mapping[int, RandomWeight]", generator: Generator | None) -> Tensor:
+        start = None if generator is None else generator.get_state()
+        while True:
+            try:
+                with _Rules(self, weights, generator):
+                    return loss()
+            except _SharedWeight as again:
+                self.shared.add(again.key)
+                if generator is not None and start is not None:
+                    generator.set_state(start)
+
+    @abstractmethod
+    def _fill_spread(self, spread: Tensor, std: Tensor, generator: Generator | None) -> Tensor:
+        """Write what the rule needs beside the mean into `spread`; return d spread / d std."""
+
+    @abstractmethod
+    def activation(
+        self, call: Call, weight: "RandomWeight", bias: "RandomWeight | None", generator: Generator | None
+    ) -> Tensor:
+        """Draw the result of a linear operation whose weight (and bias, where given as such) are random."""
+
+    @abstractmethod
+    def drawn(self, weight: "RandomWeight", generator: Generator | None) -> Tensor:
+        """Draw the weight itself, for an operation without a rule."""
+
+
+@dataclass(frozen=True)
+class RandomWeight:
+    """A parameter bound to its mean, and the leaf that carries its spread: a variance, or a perturbation."""
+
+    mean: nn.Parameter
+    spread: Tensor
+
+
+class LocalReparam(ActivationDraw):
+    """Draw activations from their marginals: mean op(x, μ) + b_μ, variance op(x², σ²) + b_σ².
+
+    Exact where a weight meets an example once, with far less variance than a shared draw. Where it meets it more often
+    (convolution) each place gets noise of its own: the marginals are right, their correlation is left out; so this is
+    an estimator to train with, never a way to predict.
+    """
+
+    def _fill_spread(self, spread: Tensor, std: Tensor, generator: Generator | None) -> Tensor:
+        torch.mul(std, std, out=spread)
+        return 2 * std
+
+    def activation(
+        self, call: Call, weight: RandomWeight, bias: RandomWeight | None, generator: Generator | None
+    ) -> Tensor:
+        biases = (None, None) if bias is None else (bias.mean, bias.spread)
+        arguments = (call.x, weight.mean, weight.spread, *biases, call.op, generator)
+        y: Tensor = _LocalReparam.apply(*arguments)  # type: ignore[no-untyped-call]
+        plain = call.bias is not None and bias is None  # a bias that is no parameter of the problem
+        return y + _along(call.bias, y, call.op.features) if plain and call.bias is not None else y
+
+    def drawn(self, weight: RandomWeight, generator: Generator | None) -> Tensor:
+        return weight.mean + weight.spread.sqrt() * noise_like(weight.spread, generator)
+
+
+class Flipout(ActivationDraw):
+    """One perturbation Δ = σ·ε per batch, made nearly independent between examples by random signs.
+
+    Example b sees the weight μ + r_b ∘ Δ ∘ s_bᵀ: signs per example and channel, never per pixel or token, so that each
+    example's output is that of one weight. The first dimension of an operation's input counts the examples.
+    """
+
+    def _fill_spread(self, spread: Tensor, std: Tensor, generator: Generator | None) -> Tensor:
+        noise = noise_like(std, generator)
+        torch.mul(std, noise, out=spread)
+        return noise
+
+    def activation(
+        self, call: Call, weight: RandomWeight, bias: RandomWeight | None, generator: Generator | None
+    ) -> Tensor:
+        mean = call.op.forward(call.x, weight.mean, call.bias if bias is None else bias.mean)
+        x = call.x * _signs(call.x, call.op.features, generator) if call.x.is_floating_point() else call.x
+        perturbation = call.op.forward(x, weight.spread, None if bias is None else bias.spread)
+        return mean + perturbation * _signs(perturbation, call.op.features, generator)
+
+    def drawn(self, weight: RandomWeight, generator: Generator | None) -> Tensor:
+        return weight.mean + weight.spread
+
+
+class _LocalReparam(torch.autograd.Function):
+    """One node for the whole rule: x² is never stored, and noise and root are kept as one tensor, ζ / (2√v)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        bias_mean: Tensor | None,
+        bias_variance: Tensor | None,
+        op: LinearOp,
+        generator: Generator | None,
+    ) -> Tensor:
+        squared = x.square() if x.is_floating_point() else x
+        y = op.forward(x, mean, bias_mean)
+        # A floor of 1e-20 on the variance keeps the slope of the root finite where all inputs are zero.
+        std = op.forward(squared, variance, bias_variance).clamp_(min=1e-20).sqrt_()
+        noise = noise_like(y, generator)
+        y.addcmul_(std, noise)
+        ctx.save_for_backward(x, mean, variance, noise.div_(std).mul_(0.5))
+        ctx.op, ctx.biased = op, bias_mean is not None
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, variance, slope = ctx.saved_tensors
+        wanted = {"bias": ctx.biased, "inputs": ctx.needs_input_grad[0]}
+        grad_x, grad_mean, grad_bias = ctx.op.backward(grad, x, mean, **wanted)
+        squared = x.square() if x.is_floating_point() else x
+        squared_x, grad_variance, grad_bias_variance = ctx.op.backward(grad * slope, squared, variance, **wanted)
+        if grad_x is not None:
+            grad_x = grad_x.addcmul(x, squared_x, value=2)
+        return grad_x, grad_mean, grad_variance, grad_bias, grad_bias_variance, None, None
+
+
+def _signs(like: Tensor, features: int, generator: Generator | None) -> Tensor:
+    """Draw ±1 per example and feature, shaped to multiply `like`."""
+    dims = like.dim()
+    shape = [n if (d == 0 and dims > 1) or d == features % dims else 1 for d, n in enumerate(like.shape)]
+    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+
+
+def _along(vector: Tensor, like: Tensor, features: int) -> Tensor:
+    shape = [1] * like.dim()
+    shape[features] = -1
+    return vector.view(shape)
+
+
+class _SharedWeight(Exception):
+    """A weight is used a second time in one pass."""
+
+    def __init__(self, key: int) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+class _Rules(TorchFunctionMode):
+    """Upgrades the linear operations on random weights while a network runs; draws a weight for any other use of one."""
+
+    def __init__(
+        self, estimator: ActivationDraw, weights: Mapping[int, RandomWeight], generator: Generator | None
+    ) -> None:
+        super().__init__()
+        self.estimator, self.weights, self.generator = estimator, weights, generator
+        self.draws: dict[int, Tensor] = {}  # one draw per weight and pass, however often it is used
+        self.used: set[int] = set()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _METADATA:
+            return func(*args, **kwargs)
+        call = parse(func, args, kwargs)
+        if call is not None and id(call.weight) in self.weights and id(call.weight) not in self.estimator.shared:
+            return self._activation(call)
+        args, kwargs = self._substitute(args), {k: self._substitute(v) for k, v in kwargs.items()}
+        return func(*args, **kwargs)
+
+    def _activation(self, call: Call) -> Tensor:
+        self._use(call.weight)
+        weight, bias = self.weights[id(call.weight)], self.weights.get(id(call.bias))
+        with torch.autocast(call.x.device.type, enabled=False):  # the variance needs all of float32
+            if call.x.is_floating_point() and call.x.dtype != weight.mean.dtype:
+                call = Call(call.op, call.x.to(weight.mean.dtype), call.weight, call.bias, call.finish)
+            return call.finish(self.estimator.activation(call, weight, bias, self.generator))
+
+    def _substitute(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._drawn(id(value)) if id(value) in self.weights else value
+        if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+            items = [self._substitute(v) for v in value]
+            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        return value
+
+    def _use(self, weight: Tensor) -> None:
+        if id(weight) in self.used or id(weight) in self.draws:
+            raise _SharedWeight(id(weight))
+        self.used.add(id(weight))
+
+    def _drawn(self, key: int) -> Tensor:
+        if key in self.used:
+            raise _SharedWeight(key)
+        if key not in self.draws:
+            self.draws[key] = self.estimator.drawn(self.weights[key], self.generator)
+        return self.draws[key]
+
+
+# Questions about a tensor that do not read its values.
+_METADATA = {
+    getattr(Tensor, name).__get__
+    for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_leaf", "grad", "layout", "is_cuda")
+} | {
+    Tensor.size,
+    Tensor.dim,
+    Tensor.numel,
+    Tensor.is_floating_point,
+    Tensor.is_contiguous,
+    Tensor.stride,
+    torch.is_floating_point,
+}

@@ -1,0 +1,155 @@
+"""One flat vector θ for all that is to be inferred: names, shapes and offsets, and networks bound to it.
+
+`Layout.views` reads the vector by name without copying; `bound` makes an unmodified network compute with it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from math import prod
+
+import torch
+from torch import Size, Tensor, nn
+
+from posterity.errors import InvalidInput, Mismatch
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each named tensor lies in a vector of `size` numbers.
+
+    >>> layout = Layout.of({"weight": torch.ones(2, 3), "bias": torch.zeros(2)})
+    >>> layout.size, layout.offsets
+    (8, (0, 6))
+    >>> layout.views(torch.arange(8.0))["bias"]
+    tensor([6., 7.])
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[Size, ...]
+
+    @classmethod
+    def of(cls, params: Mapping[str, Tensor]) -> "Layout":
+        """Lay out tensors in the order of the mapping."""
+        return cls(tuple(params), tuple(p.shape for p in params.values()))
+
+    @property
+    def numels(self) -> tuple[int, ...]:
+        return tuple(prod(shape) for shape in self.shapes)
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        return tuple(accumulate(self.numels, initial=0))[:-1]
+
+    @property
+    def size(self) -> int:
+        """P, the length of the flat vector."""
+        return sum(self.numels)
+
+    def views(self, theta: Tensor) -> dict[str, Tensor]:
+        """Split θ, shape (..., P), into named views of shape (..., *shape): writes go through, nothing is copied.
+
+        Raises:
+            InvalidInput: where the last dimension is not P.
+        """
+        if theta.dim() == 0 or theta.shape[-1] != self.size:
+            raise InvalidInput(
+                f"A vector of shape {tuple(theta.shape)} was given; this layout needs (..., {self.size})."
+            )
+        lead = theta.shape[:-1]
+        parts = theta.split(list(self.numels), dim=-1)
+        return {n: part.view(lead + s) for n, s, part in zip(self.names, self.shapes, parts, strict=True)}
+
+    def flatten(self, params: Mapping[str, Tensor]) -> Tensor:
+        """Copy named tensors, with equal leading dimensions if any, into a new vector (..., P).
+
+        Raises:
+            Mismatch: with the difference of names and shapes.
+        """
+        lead = self._leading(params)
+        return torch.cat([params[n].reshape(*lead, -1) for n in self.names], dim=-1)
+
+    def _leading(self, params: Mapping[str, Tensor]) -> Size:
+        if not self.names or set(params) != set(self.names):
+            raise Mismatch(difference(self, {n: p.shape for n, p in params.items()}))
+        first = params[self.names[0]]
+        lead = first.shape[: first.dim() - len(self.shapes[0])]
+        wanted = {n: lead + s for n, s in zip(self.names, self.shapes, strict=True)}
+        if wanted != {n: p.shape for n, p in params.items()}:
+            raise Mismatch(difference(self, {n: p.shape for n, p in params.items()}))
+        return lead
+
+    def named_shapes(self) -> dict[str, Size]:
+        return dict(zip(self.names, self.shapes, strict=True))
+
+
+def difference(layout: Layout, shapes: Mapping[str, Sequence[int]]) -> str:
+    """Say how other names and shapes differ from those of a layout, one line each.
+
+    >>> layout = Layout.of({"fc1.weight": torch.ones(2, 3)})
+    >>> print(difference(layout, {"fc.weight": (2, 3)}))
+    The tensors do not fit this network:
+      missing    fc1.weight (2, 3)
+      unexpected fc.weight (2, 3)
+    """
+    own = layout.named_shapes()
+    rows = [f"missing    {n} {tuple(s)}" for n, s in own.items() if n not in shapes]
+    rows += [f"unexpected {n} {tuple(s)}" for n, s in shapes.items() if n not in own]
+    rows += [
+        f"shape      {n}: given {tuple(shapes[n])}, expected {tuple(s)}"
+        for n, s in own.items()
+        if n in shapes and tuple(shapes[n]) != tuple(s)
+    ]
+    return "The tensors do not fit this network:\n" + "\n".join("  " + row for row in rows)
+
+
+def trainable(network: nn.Module) -> dict[str, nn.Parameter]:
+    """Name the parameters that are to be inferred: tied weights once, frozen ones (requires_grad=False) left out.
+
+    Raises:
+        InvalidInput: where there is none, or where they differ in dtype or device, or are not real numbers.
+    """
+    params = {n: p for n, p in network.named_parameters() if p.requires_grad}
+    if not params:
+        raise InvalidInput(f"{type(network).__name__} has no trainable parameters; there is nothing to infer.")
+    lazy = [n for n, p in params.items() if nn.parameter.is_lazy(p)]
+    if lazy:
+        raise InvalidInput(f"Parameter '{lazy[0]}' has no shape yet; run the network once on a batch before this.")
+    for what, kinds in (
+        ("dtypes", {str(p.dtype) for p in params.values()}),
+        ("devices", {str(p.device) for p in params.values()}),
+    ):
+        if len(kinds) > 1:
+            raise InvalidInput(
+                f"The parameters have different {what} ({', '.join(sorted(kinds))}); move them to one first."
+            )
+    if not next(iter(params.values())).is_floating_point():
+        raise InvalidInput("The parameters are not real floating-point numbers; convert the network, e.g. net.float().")
+    broken = [n for n, p in params.items() if not p.isfinite().all()]
+    if broken:
+        raise InvalidInput(f"Parameter '{broken[0]}' holds NaN or infinite values; re-initialise the network.")
+    return params
+
+
+@contextmanager
+def bound(params: Mapping[str, nn.Parameter], views: Mapping[str, Tensor]) -> Iterator[None]:
+    """Make parameters share memory with `views` inside the block, and give each its own storage back in any case.
+
+    The network's forward and backward then run unmodified on the flat vector: no per-layer code, no copies.
+
+    >>> net = nn.Linear(2, 1, bias=False)
+    >>> own = trainable(net)
+    >>> layout, theta = Layout.of(own), torch.tensor([3.0, 4.0])
+    >>> with bound(own, layout.views(theta)):
+    ...     net(torch.ones(2)).item()
+    7.0
+    """
+    kept = {n: p.data for n, p in params.items()}
+    try:
+        for n, p in params.items():
+            p.data = views[n]
+        yield
+    finally:
+        for n, p in params.items():
+            p.data = kept[n]

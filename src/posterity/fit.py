@@ -1,0 +1,88 @@
+"""One call from a network and data to a posterior."""
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from posterity.errors import InvalidInput
+from posterity.methods import MeanField
+from posterity.model.likelihoods import Categorical
+from posterity.model.priors import Normal
+from posterity.model.problem import Problem
+from posterity.posteriors.base import FunctionPosterior
+from posterity.train.batches import LoaderData, TensorData
+from posterity.train.engine import Engine
+from posterity.types import Likelihood, Prior
+
+
+def fit(
+    network: nn.Module,
+    data: Any,
+    *,
+    likelihood: Likelihood | None = None,
+    prior: Prior | None = None,
+    method: Any = None,
+    engine: Engine | None = None,
+) -> FunctionPosterior:
+    """Infer the posterior of a network's parameters, p(θ | D) ∝ p(θ) Π_n p(y_n | f(θ, x_n)).
+
+    Args:
+        network: any module that maps inputs (B, ...) to outputs (B, ...); it is copied, not changed. Its present weights
+            are where the inference starts.
+        data: a `DataLoader` of (inputs, targets), a pair of tensors, or `TensorData` / `LoaderData` with batch size and
+            validation of their own.
+        likelihood: of targets given outputs; `Categorical()` unless given.
+        prior: over the parameters; `Normal(0, 1, fan_in=True)` unless given.
+        method: how to infer; `MeanField()` unless given.
+        engine: where it runs, seed, checkpoints, progress; `Engine()` unless given.
+
+    Returns:
+        a posterior that can `draw`, `predict` and `save`.
+
+    Raises:
+        InvalidInput: before anything is trained, for data that do not fit the network or the likelihood.
+        Diverged, Interrupted: see `Engine.run`.
+
+    >>> from posterity import Engine, Gaussian, MeanField, Normal, Optimizer
+    >>> x = torch.linspace(-1, 1, 20)[:, None]
+    >>> net = nn.Linear(1, 1)
+    >>> posterior = fit(net, (x, 2 * x.squeeze()), likelihood=Gaussian(std=0.1), prior=Normal(0, 1),
+    ...                 method=MeanField(epochs=200, optimizer=Optimizer(lr=0.05)), engine=Engine(progress=False))
+    >>> round(posterior.predict(torch.tensor([[0.5]]), n=100).mean.item(), 1)
+    1.0
+    """
+    engine = engine or Engine()
+    device = engine.torch_device()
+    source = as_data(data)
+    copied = deepcopy(network).to(device)
+    prior = prior or Normal(0, 1, fan_in=True)
+    problem = Problem(copied, prior, likelihood or Categorical(), source.num_data)
+    method = method or MeanField()
+    posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
+    posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
+    return posterior
+
+
+def as_data(data: Any) -> TensorData | LoaderData:
+    """Accept a DataLoader, a pair of tensors (or arrays), or data that already are in the engine's form."""
+    if isinstance(data, TensorData | LoaderData):
+        return data
+    if isinstance(data, DataLoader):
+        return LoaderData(data)
+    if isinstance(data, tuple | list) and len(data) == 2:
+        inputs, targets = (part if isinstance(part, Tensor) else torch.as_tensor(part) for part in data)
+        return TensorData(inputs, targets)
+    raise InvalidInput(
+        f"Data of type {type(data).__name__} were given; expected a DataLoader, a pair (inputs, targets) of tensors, "
+        "or TensorData."
+    )
+
+
+def described(method: Any) -> dict[str, Any]:
+    """Return a method's configuration as plain JSON values."""
+    from pydantic import TypeAdapter
+
+    return dict(TypeAdapter(type(method)).dump_python(method, mode="json"))

@@ -1,0 +1,108 @@
+"""Maximum a posteriori, and maximum likelihood: the deterministic twins of every Bayesian network.
+
+θ* = argmax_θ  Σ_n log p(y_n | x_n, θ) + log p(θ)
+
+In nats per datum a step descends  mean nll − log p(θ)/N  (Bishop 2006, §5.7; a Normal prior is weight decay 1/(N s²)).
+"""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from posterity.core.layout import bound
+from posterity.core.optimizer import Optimizer
+from posterity.methods.options import Epochs, Patience
+from posterity.model.likelihoods import training_score
+from posterity.model.priors import Flat
+from posterity.model.problem import Problem
+from posterity.posteriors.point import Point
+from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+
+
+@dataclass(frozen=True)
+class MAP:
+    """Maximum a posteriori: one network, at the mode of the posterior.
+
+    Args:
+        epochs: passes over the training data.
+        optimizer: one of torch's, with its learning-rate schedule.
+        patience: stop after so many epochs without a better validation score; None: never.
+        monitor: that score; a point has one NLL only, so `nelbo` is not offered.
+    """
+
+    epochs: Epochs = 20
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    patience: Patience = None
+    monitor: Literal["nll"] = "nll"
+    kind: Literal["map"] = "map"
+
+    def infer(self, problem: Problem, data: Data, engine: Engine) -> Point:
+        """Maximise the joint density; returns the best θ by validation NLL, or the last where there is no validation."""
+        budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor)
+        inference = PointInference(problem, self.optimizer, budget.steps)
+        return inference.posterior(engine.run(inference, data, budget))
+
+
+@dataclass(frozen=True)
+class MLE:
+    """Maximum likelihood: MAP with a flat prior, the frequentist twin. The problem's own prior is left out.
+
+    Arguments are those of `MAP`.
+    """
+
+    epochs: Epochs = 20
+    optimizer: Optimizer = Field(default_factory=Optimizer)
+    patience: Patience = None
+    monitor: Literal["nll"] = "nll"
+    kind: Literal["mle"] = "mle"
+
+    def infer(self, problem: Problem, data: Data, engine: Engine) -> Point:
+        """Maximise the likelihood."""
+        return MAP(self.epochs, self.optimizer, self.patience).infer(replace(problem, prior=Flat()), data, engine)
+
+
+class PointInference:
+    """Descends the negative log joint of one θ. State: theta, step, the optimiser's tensors, the network's buffers."""
+
+    def __init__(self, problem: Problem, optimizer: Optimizer, steps: int) -> None:
+        self.problem, self.optimizer, self.steps = problem, optimizer, steps
+
+    def init(self, streams: Streams) -> State:
+        self.problem.network.train()
+        theta = self.problem.theta()
+        self._optimizer = self.optimizer.bind({"theta": theta}, self.steps)
+        self._leaves = list(self.problem.params.values())
+        state: State = {"theta": theta, "step": torch.zeros((), dtype=torch.int64), **self._optimizer.state()}
+        state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
+        return state
+
+    def update(self, state: State, batch: Batch) -> tuple[State, Info]:
+        theta, grad = state["theta"], self._optimizer.grads["theta"]
+        with bound(self.problem.params, self.problem.layout.views(theta)):
+            nll, distribution = self.problem.nll(batch)
+            grads = torch.autograd.grad(nll, self._leaves, allow_unused=True)
+        for target, part in zip(self.problem.layout.views(grad).values(), grads, strict=True):
+            target.zero_() if part is None else target.copy_(part)
+        log_prior = self._add_prior_gradient(theta, grad)
+        self._optimizer.step(int(state["step"]))
+        state["step"] += 1
+        name, score = training_score(distribution, batch[1])
+        return state, {"nll": nll.detach(), "log_prior": log_prior / self.problem.num_data, name: score}
+
+    def posterior(self, state: State) -> Point:
+        buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
+        return Point(self.problem.snapshot(buffers), state["theta"].clone())
+
+    def _add_prior_gradient(self, theta: Tensor, grad: Tensor) -> Tensor:
+        if isinstance(self.problem.prior, Flat) and not self.problem.likelihood.latents():
+            return theta.new_zeros(())
+        leaf = theta.detach().requires_grad_()
+        log_prior = self.problem.log_prior(leaf)
+        if log_prior.requires_grad:
+            (score,) = torch.autograd.grad(log_prior, [leaf])
+            grad.sub_(score, alpha=1 / self.problem.num_data)
+        return log_prior.detach()

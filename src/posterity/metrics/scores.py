@@ -1,0 +1,155 @@
+"""Scores of predictions. Proper ones (nll, brier, crps, interval score) are best, on average, for the honest forecast.
+
+`probs` are mean probabilities (B, C), `labels` true classes (B,); a `predictive` is an equal mixture of Gaussians, and
+its `targets` have the shape of its mean. Everything is computed in float64; wrong shapes, labels or NaN raise
+`InvalidInput`. Lower is better, except for accuracy (higher) and coverage (near its level).
+"""
+
+from math import sqrt, tau
+
+import torch
+from torch import Tensor
+
+from posterity.errors import InvalidInput
+from posterity.metrics.calibration import ece
+from posterity.metrics.checks import ClassDraws, GaussianDraws, precise, probs_and_labels, real_targets
+from posterity.types import Predictive, Scores
+
+
+def accuracy(probs: Tensor, labels: Tensor) -> float:
+    """Return the fraction of examples whose most probable class is the true one."""
+    values, classes = probs_and_labels(probs, labels)
+    return (values.argmax(-1) == classes).double().mean().item()
+
+
+def nll(probs: Tensor, labels: Tensor) -> float:
+    """Return −(1/B)Σ_b log p_b(y_b), in nats per example; infinite where a true class had probability 0.
+
+    >>> round(nll(torch.tensor([[0.5, 0.5], [0.25, 0.75]]), torch.tensor([0, 1])), 4)
+    0.4904
+    """
+    values, classes = probs_and_labels(probs, labels)
+    return -values.gather(1, classes.unsqueeze(1)).log().mean().item()
+
+
+def brier(probs: Tensor, labels: Tensor) -> float:
+    """Return (1/B)Σ_b Σ_c (p_bc − 1[y_b = c])², in [0, 2]: summed over classes, as Brier (1950) defined it.
+
+    >>> brier(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+    1.0
+    """
+    values, classes = probs_and_labels(probs, labels)
+    truth = torch.nn.functional.one_hot(classes, values.shape[1])
+    return (values - truth).square().sum(-1).mean().item()
+
+
+def rmse(mean: Tensor, targets: Tensor) -> float:
+    """Return the root mean squared error, in units of the target."""
+    return (precise(mean) - real_targets(targets, mean.shape)).square().mean().sqrt().item()
+
+
+def crps_mixture(means: Tensor, variances: Tensor, targets: Tensor) -> Tensor:
+    """Return the CRPS of equal mixtures of n Gaussians (n, B, ...) at targets (B, ...), shape (B, ...), exactly.
+
+        CRPS = (1/n)Σ_i A(y − μ_i, σ_i²) − (1/2n²)Σ_ij A(μ_i − μ_j, σ_i² + σ_j²)
+        A(m, s²) = E|N(m, s²)| = m(2Φ(m/s) − 1) + 2s φ(m/s)
+
+    In units of the target (Grimit et al., 2006); ∫(F(t) − 1[t ≥ y])² dt in closed form: no sampling, no bias.
+
+    >>> crps_mixture(torch.zeros(1, 1), torch.ones(1, 1), torch.zeros(1))  # (√2 − 1)/√π of a standard normal
+    tensor([0.2337], dtype=torch.float64)
+    """
+    if means.shape != variances.shape or means.dim() < 2:
+        shapes = f"{tuple(means.shape)} and {tuple(variances.shape)}"
+        raise InvalidInput(f"Expected means and variances of one shape (draws, batch, ...), got {shapes}.")
+    y = real_targets(targets, means.shape[1:])
+    mu, var = precise(means), precise(variances)
+    to_target = _expected_distance(y - mu, var).mean(0)
+    within = _expected_distance(torch.zeros_like(mu), 2 * var).sum(0)
+    for i in range(1, len(mu)):
+        within = within + 2 * _expected_distance(mu[:i] - mu[i], var[:i] + var[i]).sum(0)
+    return to_target - within / (2 * len(mu) ** 2)
+
+
+def crps(predictive: GaussianDraws, targets: Tensor) -> float:
+    """Return the mean CRPS, in units of the target: the absolute error of a forecast that is a distribution."""
+    return crps_mixture(predictive.means, predictive.variances, targets).mean().item()
+
+
+def coverage(predictive: GaussianDraws, targets: Tensor, level: float = 0.9) -> float:
+    """Return the fraction of targets inside the central interval of this level; calibrated where the two are equal."""
+    lower, upper, y = _interval(predictive, targets, level)
+    return ((lower <= y) & (y <= upper)).double().mean().item()
+
+
+def interval_score(predictive: GaussianDraws, targets: Tensor, level: float = 0.9) -> float:
+    """Return the mean of (u − l) + (2/α)·(miss), α = 1 − level, in units of the target (Gneiting & Raftery, 2007)."""
+    lower, upper, y = _interval(predictive, targets, level)
+    miss = (lower - y).clamp(min=0) + (y - upper).clamp(min=0)
+    return (upper - lower + 2 / (1 - level) * miss).mean().item()
+
+
+def sharpness(predictive: GaussianDraws, level: float = 0.9) -> float:
+    """Return the mean width of the central interval, in units of the target: small is good once coverage is right."""
+    lower, upper = predictive.interval(level)
+    return (precise(upper) - precise(lower)).mean().item()
+
+
+def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
+    """Return every headline score of a predictive, by name.
+
+    Classification: `accuracy`; `nll` (nats per example, of the mean probabilities); `ece` (fraction, 15 bins); `brier`
+    (in [0, 2]); means over examples of `entropy` and `mutual_information` (nats), and of `aleatoric` and `epistemic`
+    (variances summed over classes, in [0, 1]).
+
+    Regression, in units of the target: `rmse`; `nll` (nats per example); `crps`; `coverage_90` (fraction) and
+    `interval_width_90` of the central 90 % interval; `aleatoric_std` and `epistemic_std` (means over examples).
+
+    Raises `InvalidInput` for a predictive of another kind, and for targets that do not fit it.
+    """
+    match predictive:
+        case ClassDraws():
+            return _evaluate_classes(predictive, targets)
+        case GaussianDraws():
+            return _evaluate_gaussians(predictive, targets)
+    raise InvalidInput(f"Cannot score a {type(predictive).__name__}. Choices: Classification, Regression.")
+
+
+def _evaluate_classes(predictive: ClassDraws, targets: Tensor) -> Scores:
+    scores = predictive.scores(targets)
+    return {
+        "accuracy": scores["accuracy"],
+        "nll": scores["nll"],
+        "ece": ece(predictive.mean, targets),
+        "brier": brier(predictive.mean, targets),
+        "entropy": precise(predictive.entropy).mean().item(),
+        "mutual_information": precise(predictive.mutual_information).mean().item(),
+        "aleatoric": precise(predictive.aleatoric).sum(-1).mean().item(),
+        "epistemic": precise(predictive.epistemic).sum(-1).mean().item(),
+    }
+
+
+def _evaluate_gaussians(predictive: GaussianDraws, targets: Tensor) -> Scores:
+    scores = predictive.scores(targets)
+    return {
+        "rmse": scores["rmse"],
+        "nll": scores["nll"],
+        "crps": crps(predictive, targets),
+        "coverage_90": coverage(predictive, targets, 0.9),
+        "interval_width_90": sharpness(predictive, 0.9),
+        "aleatoric_std": precise(predictive.aleatoric).sqrt().mean().item(),
+        "epistemic_std": precise(predictive.epistemic).sqrt().mean().item(),
+    }
+
+
+def _interval(predictive: GaussianDraws, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:
+    y = real_targets(targets, predictive.means.shape[1:])
+    lower, upper = predictive.interval(level)
+    return precise(lower), precise(upper), y
+
+
+def _expected_distance(m: Tensor, variance: Tensor) -> Tensor:
+    """Return A = E|N(m, s²)|."""
+    s = variance.sqrt()
+    z = m / s
+    return m * torch.erf(z / sqrt(2)) + 2 * s * torch.exp(-0.5 * z.square()) / sqrt(tau)

@@ -1,0 +1,191 @@
+"""Likelihoods p(y | outputs): one target is one event, so a distribution's batch shape is (..., B).
+
+`outputs` is what the network returns, (..., B, D), where leading dimensions count draws; a network that returns (B,) is
+read as (B, 1). What a likelihood itself does not
+know (a noise level) is a latent: a further coordinate of θ, inferred by whichever method runs. Log-densities are in nats.
+"""
+
+from collections.abc import Mapping
+from math import log, pi
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+from torch import distributions as dist
+from torch.nn import functional
+
+from posterity.core.gaussian import inverse_softplus, softplus
+from posterity.errors import InvalidInput
+from posterity.types import Latent, Likelihood, Params
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class Categorical(Likelihood):
+    """Classes: p(y | f) = softmax(f)_y, with outputs f (..., B, C) and integer targets (B,) in 0 … C − 1.
+
+    >>> Categorical()(torch.zeros(2, 10), {}).log_prob(torch.tensor([3, 7]))
+    tensor([-2.3026, -2.3026])
+    """
+
+    kind: Literal["categorical"] = "categorical"
+
+    def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
+        return dist.Categorical(logits=outputs, validate_args=False)
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        if outputs.dim() != 2:
+            raise InvalidInput(
+                f"The network's outputs have shape {tuple(outputs.shape)}; Categorical needs (B, classes): one row of logits "
+                "per example."
+            )
+        _check_count(outputs, targets)
+        if targets.dim() != 1 or targets.is_floating_point():
+            raise InvalidInput(
+                f"Targets of shape {tuple(targets.shape)} and dtype {targets.dtype} were given; Categorical needs integer "
+                "class labels of shape (B,). Use targets.argmax(-1) for one-hot rows, .long() for whole floats."
+            )
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= outputs.shape[1]:
+            bad = low if low < 0 else high
+            raise InvalidInput(
+                f"Label {bad} is out of range: the network has {outputs.shape[1]} outputs, so labels go from 0 to "
+                f"{outputs.shape[1] - 1}. Give the network more outputs, or number the classes from 0."
+            )
+
+
+@dataclass(frozen=True)
+class Bernoulli(Likelihood):
+    """Two classes: p(y = 1 | f) = sigmoid(f), with outputs f (..., B, 1) and targets (B,) of 0 and 1.
+
+    >>> Bernoulli()(torch.zeros(2, 1), {}).log_prob(torch.tensor([0.0, 1.0]))
+    tensor([-0.6931, -0.6931])
+    """
+
+    kind: Literal["bernoulli"] = "bernoulli"
+
+    def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
+        return _Bernoulli(logits=outputs.squeeze(-1), validate_args=False)
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        _check_count(outputs, targets)
+        if outputs.dim() != 2 or outputs.shape[1] != 1:
+            raise InvalidInput(
+                f"The network's outputs have shape {tuple(outputs.shape)}; Bernoulli needs (B,) or (B, 1)."
+            )
+        if targets.dim() != 1 or not ((targets == 0) | (targets == 1)).all():
+            raise InvalidInput(
+                f"Bernoulli needs targets of shape (B,) that are 0 or 1; {tuple(targets.shape)} was given."
+            )
+
+
+class _Bernoulli(dist.Bernoulli):
+    """torch's, for targets of integer dtype too."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        return super().log_prob(value.to(self.logits.dtype))  # type: ignore[no-untyped-call, no-any-return]
+
+
+@dataclass(frozen=True)
+class Gaussian(Likelihood):
+    """Real targets with one noise level: y ~ N(f, std²), with outputs f (..., B, D): targets (B,) where D = 1, else (B, D).
+
+    `std=None` learns it: the coordinate `likelihood.rho`, std = softplus(rho), starts at `initial_std` and has the
+    half-Cauchy(0, 1) prior on std (Gelman 2006), in unconstrained space with its Jacobian:
+    log p(rho) = log 2 − log π − log(1 + std²) + log sigmoid(rho). Targets and std are in the same units: standardise
+    targets, or the prior means little.
+
+    >>> Gaussian(std=1.0)(torch.zeros(2, 1), {}).log_prob(torch.tensor([0.0, 1.0]))
+    tensor([-0.9189, -1.4189])
+    """
+
+    std: Positive | None = None
+    initial_std: Positive = 0.3
+    kind: Literal["gaussian"] = "gaussian"
+
+    def latents(self) -> Mapping[str, Latent]:
+        if self.std is not None:
+            return {}
+        return {"rho": Latent(inverse_softplus(torch.tensor(self.initial_std)), _half_cauchy_of_rho)}
+
+    def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
+        if self.std is not None:
+            return _normal(outputs, torch.as_tensor(self.std, dtype=outputs.dtype, device=outputs.device))
+        std = softplus(latents["rho"])
+        return _normal(outputs, std.reshape(std.shape + (1,) * (outputs.dim() - std.dim())))
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        _check_real(outputs, targets)
+
+
+@dataclass(frozen=True)
+class HeteroscedasticGaussian(Likelihood):
+    """Real targets whose noise the network says itself: outputs (..., B, 2D) = means (D), then raw r (D) of
+
+    std = min_std + softplus(r) (Nix & Weigend 1994). `min_std`, in units of the targets, keeps a density finite where a
+    network fits an example exactly.
+
+    >>> HeteroscedasticGaussian(min_std=0.0)(torch.zeros(3, 2), {}).stddev
+    tensor([0.6931, 0.6931, 0.6931])
+    """
+
+    min_std: Annotated[float, Field(ge=0)] = 1e-3
+    kind: Literal["heteroscedastic"] = "heteroscedastic"
+
+    def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
+        mean, raw = outputs.chunk(2, dim=-1)
+        return _normal(mean, softplus(raw) + self.min_std)
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:
+        if outputs.dim() != 2 or outputs.shape[1] % 2:
+            raise InvalidInput(
+                f"The network's outputs have shape {tuple(outputs.shape)}; HeteroscedasticGaussian needs (B, 2 * targets): "
+                "a mean and a raw std for each target."
+            )
+        _check_real(outputs.chunk(2, dim=-1)[0], targets)
+
+
+def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor]:
+    """Return the name and value, (), of what people watch beside a loss: a batch's accuracy, or its RMSE."""
+    if isinstance(distribution, dist.Categorical | dist.Bernoulli):
+        return "accuracy", (distribution.mode == targets).double().mean()
+    return "rmse", (distribution.mean.detach() - targets).square().mean().sqrt()
+
+
+AnyLikelihood = Annotated[Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian, Field(discriminator="kind")]
+
+
+def _normal(mean: Tensor, std: Tensor) -> dist.Distribution:
+    """Make N(mean, std²) over targets: (..., B, 1) is read as (..., B), so that it never meets (B,) as a (B, B) table."""
+    std = std.expand_as(mean)
+    if mean.shape[-1] == 1:
+        return dist.Normal(mean.squeeze(-1), std.squeeze(-1), validate_args=False)
+    return dist.Independent(dist.Normal(mean, std, validate_args=False), 1, validate_args=False)
+
+
+def _half_cauchy_of_rho(rho: Tensor) -> Tensor:
+    std = softplus(rho)
+    return (log(2 / pi) - torch.log1p(std.square()) + functional.logsigmoid(rho)).sum()
+
+
+def _check_count(outputs: Tensor, targets: Tensor) -> None:
+    if len(outputs) != len(targets):
+        raise InvalidInput(
+            f"The network returned {len(outputs)} outputs for {len(targets)} targets; it needs one row each."
+        )
+
+
+def _check_real(means: Tensor, targets: Tensor) -> None:
+    _check_count(means, targets)
+    shape = means.shape[:1] if means.shape[1:] == (1,) else means.shape
+    if not targets.is_floating_point() or targets.shape != shape:
+        raise InvalidInput(
+            f"Targets of shape {tuple(targets.shape)} and dtype {targets.dtype} were given; this network and likelihood "
+            f"need floating-point targets of shape {tuple(shape)}."
+        )
+    if not targets.isfinite().all():
+        row = int((~targets.isfinite().reshape(len(targets), -1).all(1)).nonzero()[0, 0])
+        raise InvalidInput(f"Target {row} is NaN or infinite; remove or mend that row.")

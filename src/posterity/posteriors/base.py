@@ -1,0 +1,143 @@
+"""What every posterior shares: functions drawn one by one, evaluated on batches of any size, averaged into predictions."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Generator, Tensor, nn
+
+from posterity.errors import InvalidInput
+from posterity.model.problem import Problem, call, check_inputs
+from posterity.predict.predictive import Classification, Regression, predictive
+
+MAX_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Draws:
+    """n functions evaluated on B inputs: outputs (n, B, *out), and the likelihood's latents, each (n, ...)."""
+
+    outputs: Tensor
+    latents: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class FunctionPosterior(ABC):
+    """A distribution over functions f(θ, ·), given by a distribution over θ.
+
+    Args:
+        problem: its network is the posterior's own, in eval mode.
+        provenance: how it came about (method, data, seed, …); saved with it, never read by predictions.
+    """
+
+    problem: Problem
+    provenance: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        """Draw one θ, shape (P,)."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a file must hold to restore the posterior, by name."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
+        """Restore what `tensors` returned."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """E[θ], shape (P,)."""
+
+    @torch.no_grad()
+    def draw(self, inputs: Tensor, n: int, *, generator: Generator | None = None, max_bytes: int = MAX_BYTES) -> Tensor:
+        """Evaluate n functions on a batch: (n, B, *out), row s is ONE function.
+
+        One θ is drawn per row and held for the whole batch, so that draw(cat(x, x′)) = cat(draw(x), draw(x′)) for equal
+        generators. Whole weights are drawn, whatever estimator the posterior was trained with.
+
+        Args:
+            inputs: (B, ...), on any device.
+            n: number of functions.
+            generator: source of the draws; torch's global one where None.
+            max_bytes: bound on the activations of one forward pass; larger batches are split, with equal results.
+
+        Raises:
+            InvalidInput: for inputs that are not finite or do not fit the network, and n < 1.
+        """
+        return self.draws(inputs, n, generator, max_bytes).outputs
+
+    @torch.no_grad()
+    def predict(
+        self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int = MAX_BYTES
+    ) -> Classification | Regression:
+        """Average n functions into p(y | x, D) ≈ 1/n Σ_s p(y | f(θ_s, x)): probabilities are averaged, never logits.
+
+        Arguments and errors are those of `draw`.
+        """
+        draws = self.draws(inputs, n, generator, max_bytes)
+        return predictive(self.problem.likelihood(draws.outputs, draws.latents), draws.outputs)
+
+    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int) -> Draws:
+        """Evaluate n functions and keep the likelihood's latents of the same draws."""
+        if n < 1:
+            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
+        check_inputs(inputs)
+        inputs = inputs.to(next(iter(self.problem.params.values())).device)
+        rows = [self._evaluate(self.sample(generator), inputs, max_bytes) for _ in range(n)]
+        latents = {name: torch.stack([row[1][name] for row in rows]) for name in rows[0][1]}
+        return Draws(torch.stack([row[0] for row in rows]), latents)
+
+    def save(self, path: Any) -> None:
+        """Write the posterior to one safetensors file that describes itself; see `posterity.load`."""
+        from posterity.posteriors.files import save
+
+        save(self, path)
+
+    def network(self, theta: Tensor | None = None) -> nn.Module:
+        """Return a plain, deterministic copy of the network at θ, or at the posterior's mean."""
+        network = deepcopy(self.problem.network)
+        views = self.problem.layout.views(self.mean if theta is None else theta)
+        for name, parameter in network.named_parameters():
+            if name in views:
+                parameter.data.copy_(views[name])
+        return network
+
+    def _evaluate(self, theta: Tensor, inputs: Tensor, max_bytes: int) -> tuple[Tensor, dict[str, Tensor]]:
+        with self.problem.bound(theta):
+            parts = [call(self.problem, part) for part in split(self.problem, inputs, max_bytes)]
+            latents = {n: p.detach().clone() for n, p in self.problem.latents(self.problem.params).items()}
+        return torch.cat(parts), latents
+
+
+def split(problem: Problem, inputs: Tensor, max_bytes: int) -> Iterator[Tensor]:
+    """Cut inputs into batches whose activations stay within a byte budget, as one example's forward pass measures it."""
+    if len(inputs) == 0:
+        yield inputs
+        return
+    per_example = activation_bytes(problem, inputs[:1]) if inputs.nbytes * 64 > max_bytes or len(inputs) > 64 else 1
+    size = max(1, max_bytes // max(1, per_example))
+    yield from inputs.split(size)
+
+
+def activation_bytes(problem: Problem, example: Tensor) -> int:
+    """Sum the bytes of all modules' outputs for one example: what a forward pass could hold at most."""
+    seen: list[int] = []
+
+    def count(seen: list[int], module: nn.Module, args: Any, output: Any) -> None:
+        seen.extend(t.nbytes for t in (output if isinstance(output, tuple) else (output,)) if isinstance(t, Tensor))
+
+    handles = [m.register_forward_hook(partial(count, seen)) for m in problem.network.modules()]
+    try:
+        call(problem, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(seen) + example.nbytes

@@ -1,0 +1,159 @@
+"""Posterior files: safetensors with a JSON specification in the header. No pickles; a file knows its own network."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from posterity.core.layout import difference
+from posterity.errors import CorruptFile, InvalidInput, Mismatch
+from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.priors import AnyPrior
+from posterity.model.problem import Problem
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.mixture import KINDS, Mixture
+from posterity.types import Likelihood, Prior
+
+FORMAT = "posterity-1"
+FAMILIES: dict[str, type[FunctionPosterior]] = {**KINDS, Mixture.kind: Mixture}
+
+
+def save(posterior: FunctionPosterior, path: str | Path) -> None:
+    """Write a posterior to `path`, all at once: an interrupted write leaves the old file as it was.
+
+    The header holds the family, the network's class with the names and shapes of its parameters, prior, likelihood,
+    number of data, versions, and the posterior's provenance (method, data, seed).
+
+    Raises:
+        InvalidInput: where the file cannot be written.
+    """
+    path = Path(path)
+    problem = posterior.problem
+    tensors = {f"posterior.{k}": v for k, v in posterior.tensors().items()}
+    tensors.update({f"buffer.{k}": v for k, v in problem.network.named_buffers()})
+    specification = {
+        "format": FORMAT,
+        "family": posterior.kind,
+        "network": type(problem.network).__qualname__,
+        "parameters": {n: list(s) for n, s in problem.layout.named_shapes().items()},
+        "dtype": str(problem.theta().dtype).removeprefix("torch."),
+        "prior": _described(problem.prior),
+        "likelihood": _described(problem.likelihood),
+        "num_data": problem.num_data,
+        "torch": torch.__version__,
+        **posterior.provenance,
+    }
+    contiguous = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(contiguous, part, metadata={"posterity": json.dumps(specification)})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise InvalidInput(f"Cannot write {path}: {error}. Choose another folder, or free some space.") from error
+
+
+def read_specification(path: str | Path) -> dict[str, Any]:
+    """Read a posterior file's specification without its tensors.
+
+    Raises:
+        InvalidInput: where there is no such file.
+        CorruptFile: where it is truncated, or no posterior file.
+    """
+    return _read(Path(path), tensors=False)[0]
+
+
+def load(
+    path: str | Path, network: nn.Module, *, prior: Prior | None = None, likelihood: Likelihood | None = None
+) -> FunctionPosterior:
+    """Restore a posterior for `network`, an instance of the class that it was inferred for; its weights do not matter.
+
+    Args:
+        path: a file written by `save`.
+        network: copied, not changed.
+        prior, likelihood: needed only where the posterior was made with one that is not posterity's own.
+
+    Raises:
+        Mismatch: where the file is of another network, with the difference of names and shapes.
+        CorruptFile: where the file is truncated, or no posterior file.
+    """
+    specification, tensors = _read(Path(path), tensors=True)
+    prior = prior or _restored(specification["prior"], AnyPrior, "prior")
+    likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")
+    _same_network(specification, network, likelihood, path)
+    buffers = {k.removeprefix("buffer."): v for k, v in tensors.items() if k.startswith("buffer.")}
+    own = {n: tuple(b.shape) for n, b in network.named_buffers()}
+    if own != {n: tuple(b.shape) for n, b in buffers.items()}:
+        raise Mismatch(
+            f"{path} does not fit this network: its buffers are {sorted(buffers)}, the network's {sorted(own)}."
+        )
+    problem = Problem(network, prior, likelihood, specification["num_data"]).snapshot(buffers)
+    parts = {k.removeprefix("posterior."): v for k, v in tensors.items() if k.startswith("posterior.")}
+    posterior = FAMILIES[specification["family"]].from_tensors(problem, parts)
+    posterior.provenance.update({k: v for k, v in specification.items() if k not in _OWN})
+    return posterior
+
+
+_OWN = {"format", "family", "network", "parameters", "dtype", "prior", "likelihood", "num_data", "torch"}
+
+
+def _same_network(
+    specification: Mapping[str, Any], network: nn.Module, likelihood: Likelihood, path: str | Path
+) -> None:
+    name = type(network).__qualname__
+    if name != specification["network"]:
+        raise Mismatch(
+            f"{path} is a posterior of {specification['network']}; it was given a {name}. Build that network."
+        )
+    probe = Problem(network, _restored({"kind": "flat"}, AnyPrior, "prior"), likelihood, 1)
+    shapes = {n: tuple(s) for n, s in specification["parameters"].items()}
+    if shapes != {n: tuple(s) for n, s in probe.layout.named_shapes().items()}:
+        raise Mismatch(f"{path}: " + difference(probe.layout, shapes))
+    dtype = str(probe.theta().dtype).removeprefix("torch.")
+    if dtype != specification["dtype"]:
+        raise Mismatch(
+            f"{path} holds {specification['dtype']} weights; the network's are {dtype}. Convert the network first."
+        )
+
+
+def _described(part: Any) -> dict[str, Any]:
+    own = type(part).__module__.startswith("posterity.")
+    return TypeAdapter(type(part)).dump_python(part, mode="json") if own else {"kind": type(part).__qualname__}
+
+
+def _restored(specification: Mapping[str, Any], union: Any, what: str) -> Any:
+    try:
+        return TypeAdapter(union).validate_python(dict(specification))
+    except ValidationError as error:
+        raise InvalidInput(
+            f"The file's {what} '{specification.get('kind')}' is not posterity's own; pass {what}=…"
+        ) from error
+
+
+def _read(path: Path, tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise InvalidInput(f"There is no posterior file {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("posterity")
+            if text is None:
+                raise CorruptFile(
+                    f"{path} is a safetensors file, but no posterior: its header has no 'posterity' entry."
+                )
+            found = {k: file.get_tensor(k) for k in file.keys()} if tensors else {}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise CorruptFile(
+            f"{path} is empty, truncated or no posterior file ({error}). Save or copy it again."
+        ) from error
+    specification = json.loads(text)
+    if specification.get("format") != FORMAT:
+        raise CorruptFile(f"{path} has the format '{specification.get('format')}'; this version reads '{FORMAT}'.")
+    return specification, found

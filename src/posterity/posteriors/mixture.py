@@ -1,0 +1,78 @@
+"""An equal mixture of posteriors: a deep ensemble of points, MultiSWAG of Gaussians, or any other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Generator, Tensor
+
+from posterity.errors import InvalidInput
+from posterity.model.problem import Problem
+from posterity.posteriors.base import MAX_BYTES, Draws, FunctionPosterior
+from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.point import Point
+from posterity.predict.predictive import Classification, Regression
+
+KINDS: dict[str, type[FunctionPosterior]] = {c.kind: c for c in (Point, DiagonalGaussian)}
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture(FunctionPosterior):
+    """q(θ) = 1/K Σ_k q_k(θ); each component keeps its own network, with running statistics of its own."""
+
+    components: tuple[FunctionPosterior, ...]
+    kind: ClassVar[str] = "mixture"
+
+    @classmethod
+    def of(cls, components: tuple[FunctionPosterior, ...]) -> Self:
+        return cls(components[0].problem, components)
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        chosen = torch.randint(len(self.components), (), generator=generator)
+        return self.components[int(chosen)].sample(generator)
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.stack([c.mean for c in self.components]).mean(0)
+
+    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int) -> Draws:
+        """Take n/K functions of each component; where K does not divide n, the first components give one more."""
+        if n < 1:
+            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
+        k = len(self.components)
+        counts = [n // k + (i < n % k) for i in range(k)]
+        parts = [c.draws(inputs, m, generator, max_bytes) for c, m in zip(self.components, counts, strict=True) if m]
+        latents = {name: torch.cat([p.latents[name] for p in parts]) for name in parts[0].latents}
+        return Draws(torch.cat([p.outputs for p in parts]), latents)
+
+    @torch.no_grad()
+    def predict(
+        self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int = MAX_BYTES
+    ) -> Classification | Regression:
+        """As for any posterior; n is rounded up to a multiple of K, so that all components weigh the same."""
+        k = len(self.components)
+        return super().predict(inputs, max(1, -(-n // k)) * k, generator=generator, max_bytes=max_bytes)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the components' tensors and their networks' buffers, numbered."""
+        own = {f"{i}.{k}": v for i, c in enumerate(self.components) for k, v in c.tensors().items()}
+        for i, component in enumerate(self.components):
+            own.update({f"{i}.buffer.{k}": v for k, v in component.problem.network.named_buffers()})
+            own[f"{i}.kind.{component.kind}"] = torch.zeros(1)
+        return own
+
+    @classmethod
+    def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
+        parts: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            index, key = name.split(".", 1)
+            parts.setdefault(int(index), {})[key] = value
+        return cls.of(tuple(_component(problem, parts[i]) for i in sorted(parts)))
+
+
+def _component(problem: Problem, part: Mapping[str, Tensor]) -> FunctionPosterior:
+    kind = next(k.removeprefix("kind.") for k in part if k.startswith("kind."))
+    buffers = {k.removeprefix("buffer."): v for k, v in part.items() if k.startswith("buffer.")}
+    own = problem.snapshot(buffers)
+    return Mixture.from_tensors(own, part) if kind == Mixture.kind else KINDS[kind].from_tensors(own, part)

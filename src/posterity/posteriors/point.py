@@ -1,0 +1,42 @@
+"""All mass on one θ: what maximum likelihood and MAP return. Its epistemic uncertainty is zero by construction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from torch import Generator, Tensor
+
+from posterity.errors import InvalidInput
+from posterity.model.problem import Problem, check_inputs
+from posterity.posteriors.base import Draws, FunctionPosterior
+
+
+@dataclass(frozen=True, eq=False)
+class Point(FunctionPosterior):
+    """q(θ) = δ(θ − θ*), θ* of shape (P,)."""
+
+    theta: Tensor
+    kind: ClassVar[str] = "point"
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self.theta
+
+    @property
+    def mean(self) -> Tensor:
+        return self.theta
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"theta": self.theta}
+
+    @classmethod
+    def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
+        return cls(problem, tensors["theta"])
+
+    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int) -> Draws:
+        """Evaluate the one function once, and show it n times without copying."""
+        if n < 1:
+            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
+        check_inputs(inputs)
+        inputs = inputs.to(self.theta.device)
+        outputs, latents = self._evaluate(self.theta, inputs, max_bytes)
+        return Draws(outputs.expand(n, *outputs.shape), {k: v.expand(n, *v.shape) for k, v in latents.items()})

@@ -1,0 +1,1 @@
+"""What a posterior predicts, and where its uncertainty comes from."""

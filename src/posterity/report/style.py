@@ -1,0 +1,65 @@
+"""One look for every figure: colours that always mean the same thing, quiet axes, text that stays text in the SVG."""
+
+import re
+from io import StringIO
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+BAYESIAN, TWIN = "#1f5fa8", "#b9814f"
+MODELS = (BAYESIAN, TWIN)
+ALEATORIC, EPISTEMIC = "#4f9d8f", "#a8487a"
+RIGHT, WRONG = "#8c99a6", "#c2452d"
+INK, MUTED, GRID = "#22282e", "#6b7680", "#e6e9ec"
+WIDE, HALF = 10.0, 4.9  # inches: the page's full and half width
+CROWD = 1500  # more points than this are drawn as one bitmap
+
+Axes = Any  # matplotlib ships no types
+
+
+def panels(count: int, *, width: float = WIDE, height: float = 3.1) -> tuple[Figure, NDArray[np.object_]]:
+    """Return a figure with a row of axes."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, count, squeeze=False)[0]
+    for ax in axes:
+        quiet(ax)
+    return figure, axes
+
+
+def quiet(ax: Axes) -> None:
+    """Leave of the axes what carries meaning."""
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(MUTED)
+    ax.tick_params(colors=MUTED, labelsize=9)
+    ax.grid(color=GRID, linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def label(ax: Axes, title: str, x: str, y: str = "") -> None:
+    """Name the axes, the title at the left."""
+    ax.set_title(title, loc="left", fontsize=10.5, color=INK)
+    ax.set_xlabel(x, fontsize=9.5, color=MUTED)
+    ax.set_ylabel(y, fontsize=9.5, color=MUTED)
+
+
+def legend(ax: Axes, **kwargs: Any) -> None:
+    """Add a legend without a frame."""
+    ax.legend(frameon=False, fontsize=9, labelcolor=INK, **kwargs)
+
+
+def svg(figure: Figure, alt: str) -> Markup:
+    """Return the figure as an inline SVG element that scales with the page and says to a screen reader what it shows."""
+    text = StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
+        figure.savefig(text, format="svg", dpi=150, transparent=True, metadata={"Date": None, "Creator": None})
+    drawing = text.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)  # several drawings share the page: no two ids may be equal
+    drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)
+    drawing = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawing, count=1)
+    return Markup(drawing.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))

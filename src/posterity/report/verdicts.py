@@ -1,0 +1,99 @@
+"""What the figures say, in words: each function computes one sentence, and says when a difference may be chance."""
+
+from collections.abc import Sequence
+from math import isnan, sqrt
+
+import numpy as np
+from torch import Tensor
+
+from posterity.metrics.calibration import reliability
+from posterity.metrics.selective import accuracy_of_the_surest, error_auroc
+from posterity.predict.predictive import Classification
+from posterity.report.data import Model
+from posterity.report.figures_classification import confusion
+from posterity.report.figures_training import series
+from posterity.report.summary import percent
+
+TWO_SIGMA = 2.0
+
+
+def calibration(name: str, predictive: Classification, targets: Tensor) -> str:
+    """Compare what a model promises (mean confidence) with what it keeps (accuracy)."""
+    gap = reliability(predictive.mean, targets).overconfidence
+    confidence = predictive.confidence.double()
+    chance = TWO_SIGMA * sqrt((confidence * (1 - confidence)).sum().item()) / len(targets)
+    promise = confidence.mean().item()
+    kept = f"it promises {percent(promise)} and keeps {percent(promise - gap)}"
+    if abs(gap) <= chance:
+        return f"{name} is honest within chance (±{100 * chance:.1f} points): {kept}."
+    return f"{name} is {'over' if gap > 0 else 'under'}-confident by {100 * abs(gap):.1f} points: {kept}."
+
+
+def coverage(name: str, observed: float, count: int, level: float = 0.9) -> str:
+    """Compare how often intervals hold the truth with how often they should."""
+    chance = TWO_SIGMA * sqrt(level * (1 - level) / count)
+    held = f"its {level:.0%} intervals hold {percent(observed)} of the targets"
+    if abs(observed - level) <= chance:
+        return f"{name} is honest within chance (±{100 * chance:.1f} points): {held}."
+    return f"{name} is {'over' if observed < level else 'under'}-confident: {held}."
+
+
+def mistakes(predictive: Classification, targets: Tensor, classes: Sequence[str]) -> str:
+    """Name the commonest confusion."""
+    count = confusion(predictive.labels, targets, len(classes))
+    wrong = count.sum() - np.trace(count)
+    if not wrong:
+        return f"All {len(targets):,} predictions are right."
+    np.fill_diagonal(count, 0)
+    row, column = np.unravel_index(count.argmax(), count.shape)
+    times = int(count[row, column])
+    often = f"{times} time{'s' if times > 1 else ''}"
+    return f"{wrong:,} of {len(targets):,} are wrong; most often a true “{classes[row]}” is called “{classes[column]}” ({often})."
+
+
+def error_detection(predictive: Classification, targets: Tensor) -> str:
+    """Say how well uncertainty tells wrong predictions from right ones."""
+    right = predictive.labels.cpu() == targets.cpu()
+    entropy, information = (error_auroc(u, right) for u in (predictive.entropy, predictive.mutual_information))
+    if isnan(entropy):
+        return "All predictions are right, or all are wrong: there is nothing to tell apart."
+    return (
+        f"A wrong prediction is more uncertain than a right one in {percent(entropy)} of pairs by entropy, "
+        f"in {percent(information)} by mutual information (50 % would be useless)."
+    )
+
+
+def referral(predictive: Classification, targets: Tensor, share: float = 0.05) -> str:
+    """Say what handing the most uncertain inputs to a person would bring."""
+    kept = accuracy_of_the_surest(predictive.entropy, predictive.labels.cpu() == targets.cpu())
+    some = max(round((1 - share) * len(kept)), 1)
+    before, after = kept[-1].item(), kept[some - 1].item()
+    return f"Referring the most uncertain {share:.0%} takes accuracy on the rest from {percent(before)} to {percent(after)}."
+
+
+def training(model: Model) -> str:
+    """Say where the validation NLL was best, and whether it has turned; empty where it was not measured."""
+    epochs, values = series(model.history, "nll", "validation")
+    if len(values) < 2:
+        return ""
+    best = int(values.argmin())
+    where = f"{model.name}: validation NLL was lowest at epoch {epochs[best]:.0f} of {epochs[-1]:.0f}"
+    if best == len(values) - 1:
+        return f"{where}, so more epochs might help."
+    return f"{where}, and {values[-1] - values[best]:.3g} nats higher at the end."
+
+
+def signal_to_noise(ratios: Tensor) -> str:
+    """Say how many weights the data told apart from zero."""
+    share = (ratios < 1).double().mean().item()
+    return f"{percent(share)} of {ratios.numel():,} weights have |μ| < σ: the data do not tell them from zero."
+
+
+def residuals(std: np.ndarray, error: np.ndarray) -> str:
+    """Say whether larger predicted uncertainty went with larger errors (Spearman's rank correlation)."""
+    from scipy.stats import spearmanr
+
+    if len(error) < 3 or np.ptp(std) == 0:
+        return ""
+    rank = float(spearmanr(std, np.abs(error)).statistic)
+    return f"Rank correlation of predicted std and actual error: {rank:.2f} (0: the width of a band says nothing)."

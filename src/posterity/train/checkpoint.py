@@ -1,0 +1,85 @@
+"""Checkpoints: an algorithm's state, the random streams and the run's record, in one file that is never half written."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from posterity.errors import CorruptFile, InvalidInput, Mismatch
+from posterity.types import State
+
+
+@dataclass
+class Record:
+    """Where a run stands, and what it has been through."""
+
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps done in the epoch at hand
+    sums: dict[str, float] = field(default_factory=dict)  # of each Info value over those steps
+    history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
+    best_score: float | None = None
+    best_epoch: int = 0
+    seconds: float = 0.0
+    finished: bool = False
+
+
+def save(path: Path, state: State, streams: dict[str, Tensor], record: Record) -> None:
+    """Write a checkpoint beside the old one, then put it in its place.
+
+    Raises:
+        InvalidInput: where it cannot be written (no permission, a full disk); the old one is then untouched.
+    """
+    tensors = {f"state.{k}": v.detach().cpu().clone().contiguous() for k, v in state.items()}
+    tensors.update({f"stream.{k}": v for k, v in streams.items()})
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(tensors, part, metadata={"record": json.dumps(asdict(record))})
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise InvalidInput(
+            f"Cannot write the checkpoint {path}: {error}. Choose another folder, or free some space."
+        ) from error
+
+
+def load(path: Path) -> tuple[State, dict[str, Tensor], Record]:
+    """Read a checkpoint.
+
+    Raises:
+        CorruptFile: where it is truncated or no checkpoint.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # not a mapping
+        record = Record(**json.loads(metadata["record"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise CorruptFile(
+            f"{path} is empty, truncated or no checkpoint ({error}). Remove it to start afresh."
+        ) from error
+    state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+    streams = {k.removeprefix("stream."): v for k, v in tensors.items() if k.startswith("stream.")}
+    return state, streams, record
+
+
+def restore(live: State, saved: State, path: Path) -> None:
+    """Copy a saved state into the live one.
+
+    Raises:
+        Mismatch: before anything is copied, where the checkpoint is of another network or method.
+    """
+    have, need = ({k: tuple(v.shape) for k, v in state.items()} for state in (saved, live))
+    if have != need:
+        rows = [
+            f"  {k}: checkpoint {have.get(k, 'absent')}, this run {need.get(k, 'absent')}" for k in {**have, **need}
+        ]
+        rows = [row for row, k in zip(rows, {**have, **need}, strict=True) if have.get(k) != need.get(k)]
+        raise Mismatch(f"{path} is a checkpoint of another network or method:\n" + "\n".join(rows[:8]))
+    for key, value in saved.items():
+        live[key].copy_(value)

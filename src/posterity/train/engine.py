@@ -1,0 +1,248 @@
+"""The engine runs any streaming inference: epochs, validation, early stopping, checkpoints, Ctrl-C, progress.
+
+All that an algorithm remembers is in its State, so that resuming, keeping the best and stopping are done here, once.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import torch
+from torch import Generator
+
+from posterity.errors import Diverged, Interrupted, InvalidInput, unknown
+from posterity.train import checkpoint, progress
+from posterity.train.checkpoint import Record
+from posterity.train.random import NamedStreams, derived_seed
+from posterity.types import Budget, Data, Inference, Info, Scores, State
+
+EVERY = 10  # steps between two updates of what people see
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where a fit runs, and what it leaves behind.
+
+    Args:
+        device: `auto` takes CUDA, then MPS, then the CPU.
+        seed: of everything random in the fit.
+        precision: `bfloat16` runs the network under autocast; parameters, variances and KL stay in their own precision.
+        directory: where checkpoints go; None keeps nothing on disk.
+        resume: continue from the checkpoint in `directory`, where there is one.
+        progress: show a bar on stderr.
+        validation_draws: functions averaged for the validation scores.
+        on_epoch: called with (name of the run, row) after each epoch.
+    """
+
+    device: str = "auto"
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    directory: Path | None = None
+    resume: bool = False
+    progress: bool = True
+    validation_draws: int = 8
+    on_epoch: Callable[[str, dict[str, Any]], None] | None = None
+    name: str = field(default="fit", repr=False)
+
+    def __post_init__(self) -> None:
+        self.torch_device()
+        if self.precision not in ("float32", "bfloat16"):
+            raise unknown("precision", self.precision, ("float32", "bfloat16"))
+        if self.validation_draws < 1:
+            raise InvalidInput(f"validation_draws is {self.validation_draws}; it must be at least 1.")
+
+    def torch_device(self) -> torch.device:
+        """Resolve `device`.
+
+        Raises:
+            InvalidInput: where torch knows no such device, or this machine has none.
+        """
+        if self.device == "auto":
+            kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+            return torch.device(kind)
+        try:
+            return torch.empty(0, device=self.device).device
+        except (RuntimeError, AssertionError) as error:
+            raise InvalidInput(
+                f"Device '{self.device}' cannot be used here ({str(error).splitlines()[0]}). Use 'auto'."
+            ) from error
+
+    def fork(self, name: str) -> "Engine":
+        """Return the engine of a named part of the work: its own random streams and checkpoints."""
+        return replace(self, name=f"{self.name}/{name}", directory=self.directory / name if self.directory else None)
+
+    def streams(self) -> NamedStreams:
+        return NamedStreams(self.seed, self.name, self.torch_device())
+
+    def run(self, inference: Inference, data: Data, budget: Budget) -> State:
+        """Run to the end of the budget; return the best state by validation, or the last where there is no validation.
+
+        Raises:
+            Diverged: where the loss is no longer finite; checkpoints then hold the last good epoch.
+            Interrupted: after Ctrl-C, once the step was finished and saved.
+            Mismatch: where the checkpoint to resume from is of another network or method.
+        """
+        run = _Run(self, inference, data, budget)
+        run.restore()
+        with _finish_step_first() as stop, progress.line(self.name, budget.steps, self.progress) as line:
+            line.advance(run.record.epoch * budget.steps_per_epoch + run.record.step)
+            while not run.done:
+                run.epoch(line, stop)
+        return run.result()
+
+
+class _Run:
+    """One run at work: the live state, the record, and the best state so far."""
+
+    def __init__(self, engine: Engine, inference: Inference, data: Data, budget: Budget) -> None:
+        self.engine, self.inference, self.data, self.budget = engine, inference, data, budget
+        self.streams = engine.streams()
+        self.state = inference.init(self.streams)
+        self.record = Record()
+        self.best: State | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.record.finished or self.record.epoch >= self.budget.epochs
+
+    def restore(self) -> None:
+        path = self._path("last")
+        if not (self.engine.resume and path and path.exists()):
+            return
+        state, streams, record = checkpoint.load(path)
+        checkpoint.restore(self.state, state, path)
+        self.streams.restore(streams)
+        self.record = record
+        best = self._path("best")
+        if record.best_score is not None and best and best.exists():
+            saved = checkpoint.load(best)[0]
+            self.best = {k: saved[k].to(v.device) for k, v in self.state.items()}
+
+    def epoch(self, line: progress.Line, stop: threading.Event) -> None:
+        """Run what is left of the epoch at hand, then validate, record and save it."""
+        record, started = self.record, time.perf_counter()
+        generator = Generator().manual_seed(derived_seed(self.engine.seed, self.engine.name, "data", record.epoch))
+        skip, sums = record.step, {k: torch.tensor(v, dtype=torch.float64) for k, v in record.sums.items()}
+        for index, batch in enumerate(self.data.batches(record.epoch, generator)):
+            if index < skip:
+                continue
+            with self._autocast():
+                self.state, info = self.inference.update(self.state, batch)
+            for name, value in info.items():
+                sums[name] = sums[name] + value.double() if name in sums else value.double()
+            record.step += 1
+            if record.step % EVERY == 0:
+                self._watch(info, line)
+            if stop.is_set():
+                record.sums = {k: float(v) for k, v in sums.items()}
+                record.seconds += time.perf_counter() - started
+                self._interrupt()
+        self._watch(info if record.step > skip else {}, line, record.step % EVERY)
+        self._finish({k: float(v) / record.step for k, v in sums.items()}, time.perf_counter() - started)
+
+    def result(self) -> State:
+        return self.state if self.best is None else self.best
+
+    def _finish(self, means: Scores, seconds: float) -> None:
+        record = self.record
+        record.epoch, record.step, record.sums = record.epoch + 1, 0, {}
+        record.seconds += seconds
+        row: dict[str, Any] = {"epoch": record.epoch, **means, "seconds": record.seconds}
+        scores = self._validate(means)
+        if scores:
+            row["validation"] = scores
+            self._keep_best(scores[self.budget.monitor])
+        record.history.append(row)
+        record.finished = record.finished or record.epoch >= self.budget.epochs
+        self._save("last")
+        if self.engine.on_epoch is not None:
+            self.engine.on_epoch(self.engine.name, row)
+
+    def _validate(self, means: Scores) -> Scores:
+        batches = self.data.validation()
+        if batches is None:
+            return {}
+        posterior = self.inference.posterior(self.state)
+        totals: dict[str, float] = {}
+        count = 0
+        for inputs, targets in batches:
+            # The same draws for every batch and epoch: differences between epochs are not noise of the draws.
+            generator = Generator(device=inputs.device).manual_seed(derived_seed(self.engine.seed, "validation"))
+            scores = posterior.predict(inputs, self.engine.validation_draws, generator=generator).scores(targets)
+            for name, value in scores.items():
+                totals[name] = totals.get(name, 0.0) + (value**2 if name == "rmse" else value) * len(targets)
+            count += len(targets)
+        result = {k: (v / count) ** (0.5 if k == "rmse" else 1) for k, v in totals.items()}
+        if "nelbo" in means:
+            result["nelbo"] = result["expected_nll"] + means["nelbo"] - means["nll"]
+        return result
+
+    def _keep_best(self, score: float) -> None:
+        record = self.record
+        if record.best_score is None or score < record.best_score:
+            record.best_score, record.best_epoch = score, record.epoch
+            self.best = {k: v.clone() for k, v in self.state.items()}
+            self._save("best")
+        elif self.budget.patience is not None and record.epoch - record.best_epoch >= self.budget.patience:
+            record.finished = True
+
+    def _watch(self, info: Info, line: progress.Line, steps: int = EVERY) -> None:
+        for name, value in info.items():
+            if not value.isfinite():
+                raise Diverged(
+                    f"The {name} became {float(value)} in epoch {self.record.epoch + 1}, step {self.record.step}. Use a "
+                    "smaller learning rate, a smaller initial std, or check the scale of inputs and targets."
+                )
+        validation = self.record.history[-1].get("validation", {}) if self.record.history else {}
+        shown = progress.summary(info)
+        if validation:
+            shown += "  | val " + progress.summary({k: v for k, v in validation.items() if k != "nelbo"})
+        line.advance(steps, f"{shown}  epoch {self.record.epoch + 1}/{self.budget.epochs}")
+
+    def _interrupt(self) -> None:
+        self._save("last")
+        where = self._path("last")
+        done = f"Interrupted in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}."
+        if where is None:
+            raise Interrupted(f"{done} Nothing was saved: give the engine a directory to be able to resume.")
+        raise Interrupted(f"{done} Saved in {where}; run again with resume to go on from there.")
+
+    def _path(self, which: str) -> Path | None:
+        return self.engine.directory / f"{which}.safetensors" if self.engine.directory else None
+
+    def _save(self, which: str) -> None:
+        path = self._path(which)
+        if path is not None:
+            checkpoint.save(path, self.state, self.streams.states(), self.record)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.engine.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.engine.torch_device().type, dtype=torch.bfloat16)
+
+
+@contextmanager
+def _finish_step_first() -> Iterator[threading.Event]:
+    """Turn Ctrl-C and SIGTERM into a flag while the block runs; a second one stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    kept = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)

@@ -1,0 +1,61 @@
+"""What people watch: one line on stderr with the ELBO, its terms, the score and the time left."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+LABELS = {"nelbo": "ELBO", "nll": "NLL", "kl": "KL", "accuracy": "acc", "rmse": "RMSE"}
+ORDER = ("nelbo", "nll", "kl", "accuracy", "rmse")
+
+
+def summary(values: Mapping[str, float | Tensor]) -> str:
+    """Format one line of values; the ELBO is shown with its own sign, per datum.
+
+    >>> summary({"nll": 0.25, "nelbo": 0.75, "accuracy": 0.9312})
+    'ELBO -0.750  NLL 0.250  acc 93.1%'
+    """
+    parts = []
+    for name in ORDER:
+        if name in values:
+            value = float(values[name])
+            shown = f"{100 * value:.1f}%" if name == "accuracy" else f"{-value if name == 'nelbo' else value:.3f}"
+            parts.append(f"{LABELS[name]} {shown}")
+    return "  ".join(parts)
+
+
+class Line:
+    """One run's line of a progress display; does nothing where there is no display."""
+
+    def __init__(self, progress: "Progress | None", task: "TaskID | None") -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, steps: int, text: str | None = None) -> None:
+        if self._progress is not None and self._task is not None:
+            more: dict[str, Any] = {} if text is None else {"text": text}
+            self._progress.update(self._task, advance=steps, **more)
+
+
+@contextmanager
+def line(name: str, total: int, shown: bool) -> Iterator[Line]:
+    """Show a bar for so many steps while the block runs."""
+    if not shown:
+        yield Line(None, None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True, elapsed_when_finished=True),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=Console(file=sys.stderr), refresh_per_second=8) as progress:
+        yield Line(progress, progress.add_task(name, total=total, text=""))

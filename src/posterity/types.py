@@ -1,0 +1,133 @@
+"""The contract, on one screen: what a problem, a method, a posterior and an engine promise each other.
+
+A network is a function f(θ, x) of one flat vector θ ∈ R^P. A prior p(θ) and a likelihood p(y | f(θ, x)) make it a
+problem; a method turns a problem and data into a posterior; a posterior predicts; an engine says where it all runs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from torch import Generator, Size, Tensor
+from torch.distributions import Distribution
+
+Params: TypeAlias = Mapping[
+    str, Tensor
+]  # views into one flat vector; a leading dimension, where there is one, counts draws
+State: TypeAlias = dict[str, Tensor]  # all that an algorithm remembers: updated in place, checkpointed as it is
+Info: TypeAlias = dict[str, Tensor]  # what a person wants to see of one step, each of shape ()
+Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs (B, ...), targets (B, ...)
+Scores: TypeAlias = dict[str, float]
+
+
+class Prior(Protocol):
+    """A density over the network's parameters."""
+
+    def log_prob(self, params: Params) -> Tensor:
+        """Return log p(θ), shape () or (n,) where the parameters have a leading dimension of n draws, in nats."""
+
+    def sample(self, shapes: Mapping[str, Size], generator: Generator | None = None) -> Params:
+        """Draw one value of each named parameter."""
+
+
+@dataclass(frozen=True)
+class Latent:
+    """An unknown of the likelihood (a noise level, say): a further coordinate of θ, named `likelihood.<name>`."""
+
+    initial: Tensor  # unconstrained
+    log_prob: Callable[[Tensor], Tensor]  # its prior's log-density in unconstrained space, summed to (), in nats
+
+
+class Likelihood(ABC):
+    """A conditional density p(y | outputs): `__call__` is the one required method."""
+
+    @abstractmethod
+    def __call__(self, outputs: Tensor, latents: Params) -> Distribution:
+        """Return the distribution of the targets; its batch shape is (..., B): one event is one target."""
+
+    def latents(self) -> Mapping[str, Latent]:
+        """Name the likelihood's own unknowns; none unless overridden."""
+        return {}
+
+    def check(self, outputs: Tensor, targets: Tensor) -> None:  # noqa: B027  # nothing to refuse unless overridden
+        """Raise `InvalidInput` where the targets cannot be those of a network with such outputs."""
+
+
+class Predictive(Protocol):
+    """What a posterior says of a batch of targets."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the predictive distribution: class probabilities (B, C), or regression means."""
+
+    def log_prob(self, targets: Tensor) -> Tensor:
+        """Return log p(y | x, data), shape (B,), in nats."""
+
+    def scores(self, targets: Tensor) -> Scores:
+        """Return the headline scores of these predictions: `nll`, `expected_nll`, and `accuracy` or `rmse`."""
+
+
+class Posterior(Protocol):
+    """A distribution over functions."""
+
+    def draw(self, inputs: Tensor, n: int, *, generator: Generator | None = None) -> Tensor:
+        """Evaluate n functions on a batch: (n, B, *out), row s is ONE function."""
+
+    def predict(self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None) -> Predictive:
+        """Average over n functions."""
+
+
+class Data(Protocol):
+    """Where batches come from; `num_data` is the N of the whole training set (validation left out)."""
+
+    @property
+    def num_data(self) -> int: ...
+    @property
+    def steps_per_epoch(self) -> int: ...
+    def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]: ...
+    def validation(self) -> Iterator[Batch] | None: ...
+
+
+class Streams(Protocol):
+    """The random numbers of one run, named by purpose, each from its own generator."""
+
+    def __call__(self, purpose: str) -> Generator: ...
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to run, and what to stop on."""
+
+    epochs: int
+    steps_per_epoch: int
+    patience: int | None = None  # epochs without a better validation score; None: run them all
+    monitor: str = "nll"  # the validation score to keep the best state of: 'nll' or 'nelbo'
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+
+class Inference(Protocol):
+    """One streaming algorithm bound to one problem."""
+
+    def init(self, streams: Streams) -> State: ...
+    def update(self, state: State, batch: Batch) -> tuple[State, Info]: ...
+    def posterior(self, state: State) -> Posterior: ...
+
+
+class Engine(Protocol):
+    """The only one that knows devices, precision, files and progress."""
+
+    def run(self, inference: Inference, data: Data, budget: Budget) -> State: ...
+    def fork(self, name: str) -> "Engine":
+        """Return the engine of a named part of the work: its own random streams, checkpoints and progress line."""
+
+    def streams(self) -> Streams: ...
+
+
+class Method(Protocol):
+    """How to infer: a frozen dataclass whose fields are its configuration, its flags and its TOML keys."""
+
+    def infer(self, problem: Any, data: Data, engine: Engine) -> Posterior: ...

@@ -1,0 +1,190 @@
+"""Networks by name: from a command line, and again from a saved posterior."""
+
+import copy
+import importlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+from torch import nn
+
+from posterity.errors import InvalidInput, unknown
+from posterity.zoo.lenet import SIDE, LeNet
+from posterity.zoo.mlp import MLP
+
+DEFAULT_HIDDEN = (800, 800)
+NAMES = ("lenet", "mlp", "mlp:WIDTH-WIDTH", "module:callable")
+OPTIONS = ("activation",)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """All that is needed to build a network once more; it goes into JSON and back.
+
+    >>> import json
+    >>> spec = NetworkSpec("mlp:50", (13,), 1, {"activation": "tanh"})
+    >>> NetworkSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+    True
+    >>> spec.build().widths
+    (13, 50, 1)
+    """
+
+    name: str  # as `build` takes it
+    input_shape: tuple[int, ...]  # of one input, without the batch
+    num_outputs: int
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> nn.Module:
+        """Build the network, with fresh weights. Raises `InvalidInput`."""
+        return build(self.name, self.input_shape, self.num_outputs, **self.options)
+
+    @property
+    def imports_code(self) -> bool:
+        """Whether building it imports and calls code that is not this library's."""
+        return ":" in self.name and not self.name.startswith("mlp:")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the specification as what JSON can hold."""
+        return {
+            "name": self.name,
+            "input_shape": list(self.input_shape),
+            "num_outputs": self.num_outputs,
+            "options": dict(self.options),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "NetworkSpec":
+        """Read what `to_dict` wrote. Raises `InvalidInput` for missing, unknown or ill-typed entries."""
+        known = {"name", "input_shape", "num_outputs", "options"}
+        if extra := sorted(set(values) - known):
+            raise unknown("entry of a network's specification", extra[0], known)
+        if missing := sorted(known - {"options"} - set(values)):
+            raise InvalidInput(f"A network's specification lacks {', '.join(missing)}.")
+        name, shape, outputs = values["name"], values["input_shape"], values["num_outputs"]
+        options = values.get("options", {})
+        if not isinstance(name, str) or not _is_count(outputs) or not isinstance(options, Mapping):
+            raise InvalidInput(f"A network's specification has an entry of the wrong type: {dict(values)}.")
+        if not isinstance(shape, list | tuple) or not all(_is_count(size) for size in shape):
+            raise InvalidInput(f"A network's input_shape must be a list of whole numbers above 0, got {shape!r}.")
+        return cls(name, tuple(shape), outputs, dict(options))
+
+
+def build(name: str, input_shape: tuple[int, ...], num_outputs: int, **options: Any) -> nn.Module:
+    """Build a network for inputs (B, *input_shape) and outputs (B, num_outputs).
+
+    `name` is `lenet`, `mlp` (two hidden layers of 800), `mlp:50` or `mlp:800-800` (hidden widths), each with the option
+    `activation`; or `module:callable`, which is imported, also from the current directory, and called with the options
+    (none: no arguments); where it names a module instance, a copy of that is taken. Raises `InvalidInput`.
+
+    >>> build("mlp:50-20", (1, 8, 8), 10).widths
+    (64, 50, 20, 10)
+    """
+    if name == "lenet":
+        return _lenet(tuple(input_shape), num_outputs, **_known_options(name, options))
+    if name == "mlp" or name.startswith("mlp:"):
+        widths = (prod(input_shape), *_hidden(name), num_outputs)
+        return MLP(widths, **_known_options(name, options))
+    if ":" in name:
+        return _imported(name, options)
+    raise unknown("network", name, NAMES)
+
+
+def rebuild(spec: Mapping[str, Any], *, trust: bool = False) -> nn.Module:
+    """Build the network of a saved specification (`NetworkSpec.to_dict`), with fresh weights.
+
+    A specification `module:callable` runs whatever code that names, so it needs `trust`. Raises `InvalidInput`.
+
+    >>> rebuild({"name": "mlp:50", "input_shape": [13], "num_outputs": 1}).widths
+    (13, 50, 1)
+    """
+    network = NetworkSpec.from_dict(spec)
+    if network.imports_code and not trust:
+        raise InvalidInput(
+            f"The saved network is '{network.name}', code that would be imported and run: "
+            "build the network yourself, or say that you trust it (trust=True)."
+        )
+    return network.build()
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _known_options(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    for option in options:
+        if option not in OPTIONS:
+            raise unknown(f"option of '{name}'", option, OPTIONS)
+    return options
+
+
+def _lenet(input_shape: tuple[int, ...], num_outputs: int, **options: Any) -> LeNet:
+    if len(input_shape) != 3 or input_shape[1:] != (SIDE, SIDE):
+        raise InvalidInput(
+            f"'lenet' takes inputs of shape (C, {SIDE}, {SIDE}), got {input_shape}: use image_size={SIDE}."
+        )
+    return LeNet(num_outputs, input_shape[0], **options)
+
+
+def _hidden(name: str) -> tuple[int, ...]:
+    if name == "mlp":
+        return DEFAULT_HIDDEN
+    parts = name.removeprefix("mlp:").split("-")
+    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise InvalidInput(
+            f"Network '{name}': expected hidden widths above 0 with hyphens between, as mlp:50 or mlp:800-800."
+        )
+    return tuple(map(int, parts))
+
+
+def _imported(name: str, options: Mapping[str, Any]) -> nn.Module:
+    module_name, _, attribute = name.partition(":")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
+        raise InvalidInput(f"Network '{name}': expected module:callable, as my_networks:make.")
+    with _current_directory():
+        module = _import(name, module_name)
+        if not hasattr(module, attribute):
+            public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+            raise unknown(f"name in module '{module_name}'", attribute, public or ["(nothing callable)"])
+        found = getattr(module, attribute)
+        if isinstance(found, nn.Module):
+            return copy.deepcopy(found)
+        if not callable(found):
+            raise InvalidInput(f"Network '{name}' is a {type(found).__name__}, neither a module nor a callable.")
+        try:
+            network = found(**options)
+        except (Exception, SystemExit) as error:
+            raise InvalidInput(f"Network '{name}': calling it failed: {_one_line(error)}") from error
+    if not isinstance(network, nn.Module):
+        raise InvalidInput(f"Network '{name}' returned a {type(network).__name__}, expected a torch.nn.Module.")
+    return network
+
+
+def _import(name: str, module_name: str) -> Any:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise InvalidInput(f"Network '{name}': there is no module '{error.name}' here or installed.") from error
+        raise InvalidInput(f"Network '{name}': importing it failed: {_one_line(error)}") from error
+    except (Exception, SystemExit) as error:  # a script without a `__main__` guard may end itself
+        raise InvalidInput(f"Network '{name}': importing it failed: {_one_line(error)}") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+@contextmanager
+def _current_directory() -> Iterator[None]:
+    """Let imports find modules of the current directory, as `python` itself does, and put `sys.path` back."""
+    before = list(sys.path)
+    sys.path.insert(0, os.getcwd())
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
