@@ -7,7 +7,7 @@ problem; a method turns a problem and data into a posterior; a posterior predict
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
@@ -21,6 +21,7 @@ Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs (B, ...), targets (B, ...)
 Scores: TypeAlias = dict[str, float]
 
 
+@runtime_checkable
 class Prior(Protocol):
     """A density over the network's parameters."""
 
@@ -54,6 +55,7 @@ class Likelihood(ABC):
         """Raise `InvalidInput` where the targets cannot be those of a network with such outputs."""
 
 
+@runtime_checkable
 class Predictive(Protocol):
     """What a posterior says of a batch of targets."""
 
@@ -68,6 +70,7 @@ class Predictive(Protocol):
         """Return the headline scores of these predictions: `nll`, `expected_nll`, and `accuracy` or `rmse`."""
 
 
+@runtime_checkable
 class Posterior(Protocol):
     """A distribution over functions."""
 
@@ -78,6 +81,7 @@ class Posterior(Protocol):
         """Average over n functions."""
 
 
+@runtime_checkable
 class Data(Protocol):
     """Where batches come from; `num_data` is the N of the whole training set (validation left out)."""
 
@@ -89,6 +93,7 @@ class Data(Protocol):
     def validation(self) -> Iterator[Batch] | None: ...
 
 
+@runtime_checkable
 class Streams(Protocol):
     """The random numbers of one run, named by purpose, each from its own generator."""
 
@@ -109,6 +114,7 @@ class Budget:
         return self.epochs * self.steps_per_epoch
 
 
+@runtime_checkable
 class Inference(Protocol):
     """One streaming algorithm bound to one problem."""
 
@@ -117,6 +123,7 @@ class Inference(Protocol):
     def posterior(self, state: State) -> Posterior: ...
 
 
+@runtime_checkable
 class Engine(Protocol):
     """The only one that knows devices, precision, files and progress."""
 
@@ -127,6 +134,7 @@ class Engine(Protocol):
     def streams(self) -> Streams: ...
 
 
+@runtime_checkable
 class Method(Protocol):
     """How to infer: a frozen dataclass whose fields are its configuration, its flags and its TOML keys."""
 

@@ -71,6 +71,7 @@ def test_a_server_without_ranges_sends_it_all_again(server, tmp_path):
     server.knows_ranges = False
     (tmp_path / "file.part").write_bytes(CONTENT[:100_000])
     fetch(server.url + "file", tmp_path / "file", SHA256)
+    assert server.ranges == ["bytes=100000-"]  # one transfer: the old beginning was dropped, not doubled
     assert (tmp_path / "file").read_bytes() == CONTENT
 
 

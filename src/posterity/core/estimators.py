@@ -157,8 +157,9 @@ class LocalReparam(ActivationDraw):
         biases = (None, None) if bias is None else (bias.mean, bias.spread)
         arguments = (call.x, weight.mean, weight.spread, *biases, call.op, generator)
         y: Tensor = _LocalReparam.apply(*arguments)  # type: ignore[no-untyped-call]
-        plain = call.bias is not None and bias is None  # a bias that is no parameter of the problem
-        return y + _along(call.bias, y, call.op.features) if plain and call.bias is not None else y
+        if bias is not None or call.bias is None:
+            return y
+        return y + _along(call.bias, y, call.op.features)  # a frozen bias
 
     def drawn(self, weight: RandomWeight, generator: Generator | None) -> Tensor:
         return weight.mean + weight.spread.sqrt() * noise_like(weight.spread, generator)

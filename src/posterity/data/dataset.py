@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
+
+from posterity.errors import unknown
 
 Task: TypeAlias = Literal["classification", "regression"]
 
@@ -91,9 +93,14 @@ class Options:
 
     `target` (name of the target column) and `task` concern your own files; `keep_flawed` keeps the all-white and
     duplicate images of notMNIST; `progress` shows a download's progress on stderr (None: where stderr is a terminal).
+    Raises `InvalidInput` for a task that is neither.
     """
 
     target: str | None = None  # None: the last column
-    task: Task | None = None  # None: told from the target's values
+    task: str | None = None  # None: told from the target's values
     keep_flawed: bool = False
     progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.task is not None and self.task not in get_args(Task):
+            raise unknown("task", self.task, get_args(Task))

@@ -1,5 +1,6 @@
 """The table of known data sets: what each is, which files it has, where they lie and what their checksums are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -30,11 +31,11 @@ class Known:
     files: tuple[str, ...] = ()  # IDX files are found with and without `.gz`
     archive: str = ""  # the one .npz that may stand for all files
     mirror: str = ""  # URL that file names are appended to
-    sha256: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))  # of what `mirror` serves
-    content: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))  # of the unpacked files
+    sha256: Mapping[str, str] = field(default_factory=dict)  # of what `mirror` serves
+    content: Mapping[str, str] = field(default_factory=dict)  # of the unpacked files
 
 
-def _sums(*sums: str, suffix: str = "", files: tuple[str, ...] = IDX_FILES) -> MappingProxyType[str, str]:
+def _sums(*sums: str, suffix: str = "", files: tuple[str, ...] = IDX_FILES) -> Mapping[str, str]:
     return MappingProxyType({file + suffix: digest for file, digest in zip(files, sums, strict=True)})
 
 

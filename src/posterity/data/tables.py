@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from posterity.data.dataset import Task
 from posterity.data.files import corrupt
 from posterity.data.scale import Floats
 from posterity.errors import InvalidInput, unknown
@@ -123,7 +122,7 @@ def column_values(cells: Cells, column: int) -> NDArray[Any]:
     return np.array(texts) if None in values else np.array(values, np.float64)
 
 
-def encode_targets(values: NDArray[Any], task: Task | None, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Tell classes from quantities: (int64 class indices, class names), or (float64 targets, ()).
 
     Without a `task`, text and whole numbers with at most 20 distinct values, each at least twice on average, are
@@ -141,8 +140,6 @@ def encode_targets(values: NDArray[Any], task: Task | None, name: str) -> tuple[
         whole = is_text or bool((values == np.floor(values)).all())
         few = is_text or (len(distinct) <= MAX_CLASSES and 2 * len(distinct) <= len(values))
         task = "classification" if whole and few else "regression"
-    if task not in ("classification", "regression"):
-        raise unknown("task", task, ("classification", "regression"))
     if task == "regression":
         if is_text:
             raise InvalidInput(f"'{name}': the target is text ('{values[0]}'), which regression cannot use.")

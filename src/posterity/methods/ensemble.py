@@ -5,9 +5,7 @@ q(θ) = 1/n Σ_k q_k(θ)
 `Ensemble(MLE(), 5)` is a deep ensemble (Lakshminarayanan et al. 2017), without its adversarial training.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -18,9 +16,7 @@ from posterity.methods.map import MAP, MLE
 from posterity.methods.mean_field import MeanField
 from posterity.model.problem import Problem
 from posterity.posteriors.mixture import Mixture
-
-if TYPE_CHECKING:
-    from posterity.types import Data, Engine
+from posterity.types import Data, Engine
 
 Member = Annotated[MAP | MLE | MeanField, Field(discriminator="kind")]
 

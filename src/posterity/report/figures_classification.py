@@ -12,6 +12,7 @@ from posterity.metrics.calibration import reliability
 from posterity.metrics.selective import accuracy_of_the_surest
 from posterity.predict.predictive import Classification
 from posterity.report.style import BAYESIAN, HALF, INK, MODELS, MUTED, RIGHT, WIDE, WRONG, label, legend, panels, quiet
+from posterity.report.summary import percent
 
 LEGIBLE = 20  # a confusion matrix of more classes has no room for numbers
 
@@ -36,7 +37,7 @@ def plot_reliability(predictives: Mapping[str, Classification], targets: Tensor,
         lower.set_ylim(bottom=0.7)
         for ax in (upper, lower):
             quiet(ax)
-        label(upper, f"{name}: ECE {diagram.ece:.2%}", "", "fraction right")
+        label(upper, f"{name}: ECE {percent(diagram.ece)}", "", "fraction right")
         label(lower, "", "confidence (probability of the predicted class)", "predictions")
         upper.set_xlim(0, 1.02)
         upper.set_ylim(0, 1.03)

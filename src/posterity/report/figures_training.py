@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posterity.report.data import Epoch, Model
-from posterity.report.style import BAYESIAN, HALF, INK, MODELS, MUTED, Axes, label, legend, panels
+from posterity.report.style import BAYESIAN, EPISTEMIC, HALF, INK, MODELS, MUTED, Axes, label, legend, panels
 
 Series = tuple[NDArray[np.float64], NDArray[np.float64]]
 
@@ -25,9 +25,8 @@ def plot_training(models: Sequence[Model], score: str) -> Figure:
     """Draw the objective's two terms, the NLL, and the score ("accuracy" or "rmse"), epoch by epoch."""
     figure, (objective, nll, last) = panels(3)
     history = models[0].history
-    for key, name, style in (("nelbo", "−ELBO", "-"), ("nll", "E[NLL]", "--"), ("kl", "KL / N", ":")):
-        epochs, values = series(history, key)
-        objective.plot(epochs, values, style, color=INK if key == "nelbo" else BAYESIAN, label=name, linewidth=1.6)
+    for key, name, colour in (("nelbo", "−ELBO", MUTED), ("nll", "E[NLL]", BAYESIAN), ("kl", "KL / N", EPISTEMIC)):
+        objective.plot(*series(history, key), color=colour, label=name, linewidth=3.5 if key == "nelbo" else 1.6)
     _log_where_positive(objective)
     label(objective, "Objective and its two terms", "epoch", "nats per example")
     legend(objective)
@@ -35,7 +34,7 @@ def plot_training(models: Sequence[Model], score: str) -> Figure:
         for model, colour in zip(models, MODELS, strict=False):
             ax.plot(*series(model.history, key, "validation"), color=colour, linewidth=1.8, label=model.name)
             ax.plot(*series(model.history, key), color=colour, linewidth=1, linestyle=":")
-        label(ax, f"{title}: validation (line), training (dots)", "epoch", unit)
+        label(ax, title, "epoch", unit)
     _log_where_positive(nll)
     legend(nll)
     return figure
@@ -43,12 +42,12 @@ def plot_training(models: Sequence[Model], score: str) -> Figure:
 
 def plot_signal_to_noise(ratios: Tensor) -> Figure:
     """Draw the histogram of log10 |μ|/σ over all weights."""
-    values = ratios.detach().cpu().double().flatten().clamp(min=1e-6).log10().numpy()
+    values = ratios.detach().cpu().double().flatten().clamp(min=1e-3).log10().numpy()
     figure, (ax,) = panels(1, width=HALF * 1.3)
     ax.hist(values, bins=80, color=BAYESIAN, alpha=0.85)
     ax.axvline(0, color=INK, linewidth=1)
     ax.text(0.02, 0.96, "← could as well be zero", transform=ax.transAxes, va="top", fontsize=9, color=MUTED)
-    label(ax, "", "log₁₀ |μ| / σ   (0: mean = standard deviation)", "weights")
+    label(ax, "", "log₁₀ |μ| / σ   (0: mean = standard deviation; −3: that or less)", "weights")
     return figure
 
 

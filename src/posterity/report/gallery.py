@@ -1,9 +1,10 @@
 """Single inputs and what is said of them: the least certain, the most certain, and the sure mistakes."""
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from math import floor, log10
 
 import torch
 from torch import Tensor
@@ -12,16 +13,16 @@ from posterity.predict.predictive import Classification
 from posterity.report.figures_regression import Bands
 from posterity.report.summary import digits, percent
 
-CARDS = 8  # per group: two rows of four
-ROWS = 6  # of a table, per group
-SHOWN_CLASSES = 10
-SHOWN_FEATURES = 6
+CARDS, ROWS = 4, 6  # examples per group, as images (twice that in the first) and as rows of a table
+CLASSES_ON_CARD, CLASSES_IN_ROW = 10, 4
+FEATURES = 6
 PIXELS = 96  # no thumbnail is larger
+LARGEST_VARIANCE = 0.25  # of a class's indicator
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One class of one input: mean probability, its 90 % interval over draws, variances; all as % of the bar's room."""
+    """One class of one input: mean probability, its 90 % interval over draws, and both variances, as % of their room."""
 
     name: str
     true: bool
@@ -34,23 +35,30 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Card:
-    """One image with its facts and, for a classification, a bar per class."""
+class Remark:
+    """What the model says of one input: facts (name, value) and, for a classification, a bar per class."""
 
-    image: str
-    facts: tuple[str, ...]
-    wrong: bool
+    facts: tuple[tuple[str, str], ...]
+    wrong: bool = False
     bars: tuple[Bar, ...] = ()
 
 
 @dataclass(frozen=True)
+class Entry:
+    """One input, as an image or as its first features, and what is said of it."""
+
+    image: str
+    features: tuple[str, ...]
+    remark: Remark
+
+
+@dataclass(frozen=True)
 class Group:
-    """A row of the gallery: cards where inputs are images, else a table."""
+    """A handful of inputs with something in common."""
 
     title: str
-    cards: tuple[Card, ...] = ()
-    header: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    feature_names: tuple[str, ...]
+    entries: tuple[Entry, ...]
 
 
 def image_like(inputs: Tensor) -> bool:
@@ -59,7 +67,7 @@ def image_like(inputs: Tensor) -> bool:
 
 
 def thumbnail(image: Tensor, low: float, high: float) -> str:
-    """Return a PNG data URI of an image (1 or 3, H, W), grey levels from `low` (black) to `high` (white)."""
+    """Return a PNG data URI of an image (1 or 3, H, W), its levels from `low` (black) to `high` (white)."""
     from PIL import Image
 
     scaled = ((image.detach().cpu().float() - low) / max(high - low, 1e-12)).clamp(0, 1) * 255
@@ -77,38 +85,64 @@ def classification_groups(
     """Return the gallery of a classification, by entropy of the mean probabilities."""
     order = predictive.entropy.detach().cpu().argsort(stable=True)
     wrong = predictive.labels.cpu() != targets.cpu()
-    picked = {
-        "Least certain": order.flip(0),
-        "Wrong, and sure of it": order[wrong[order]],
-        "Most certain": order,
-    }
-    if image_like(inputs):
-        low, high = float(inputs.min()), float(inputs.max())
-        return tuple(
-            Group(title, tuple(_card(i, inputs[i], (low, high), predictive, targets, classes) for i in found[:CARDS].tolist()))
-            for title, found in picked.items()
-            if len(found)
+    picked = {"Least certain": order.flip(0), "Wrong, and sure of it": order[wrong[order]], "Most certain": order}
+    lower, upper = predictive.interval(0.9)
+    room = CLASSES_ON_CARD if image_like(inputs) else CLASSES_IN_ROW
+
+    def remark(i: int) -> Remark:
+        said, true = int(predictive.labels[i]), int(targets[i])
+        facts = (
+            ("true", classes[true]),
+            ("predicted", f"{classes[said]} ({percent(float(predictive.mean[i, said]))})"),
+            ("entropy", f"{float(predictive.entropy[i]):.2g}"),
+            ("mutual information", f"{float(predictive.mutual_information[i]):.2g}"),
         )
-    header = (*_feature_names(inputs), "true", "predicted", "probability", "entropy", "mutual information")
-    return tuple(
-        Group(title, (), header, tuple(_class_row(i, inputs, predictive, targets, classes) for i in found[:ROWS].tolist()))
-        for title, found in picked.items()
-        if len(found)
-    )
+        columns = (predictive.mean, lower, upper, predictive.aleatoric, predictive.epistemic)
+        probability, low, high, aleatoric, epistemic = (100 * column[i].detach().cpu() for column in columns)
+        shown = range(len(classes)) if len(classes) <= room else probability.topk(room).indices.tolist()
+        bars = tuple(
+            Bar(
+                classes[c], c == true, f"{probability[c]:.0f}", float(probability[c]), float(low[c]), float(high[c]),
+                float(aleatoric[c]) / LARGEST_VARIANCE, float(epistemic[c]) / LARGEST_VARIANCE,
+            )
+            for c in shown
+        )  # fmt: skip
+        return Remark(facts, said != true, bars)
+
+    return _gather(inputs, picked, remark)
 
 
 def regression_groups(inputs: Tensor, bands: Bands, targets: Tensor) -> tuple[Group, ...]:
     """Return the gallery of a regression, by predicted standard deviation."""
     order = torch.from_numpy(bands.std).argsort(stable=True)
-    picked = {"Least certain": order.flip(0), "Most certain": order}
-    names = ("true", "predicted", "90 % interval", "aleatoric std", "epistemic std")
-    if image_like(inputs):
-        low, high = float(inputs.min()), float(inputs.max())
-        return tuple(
-            Group(title, tuple(_value_card(thumbnail(inputs[i], low, high), names, _values(i, bands, targets)) for i in found))
-            for title, found in ((title, found[:CARDS].tolist()) for title, found in picked.items())
+    places = max(1 - floor(log10(float(bands.std.min()))), 0)  # a digit more than the smallest error bar has
+
+    def remark(i: int) -> Remark:
+        facts = (
+            ("true", f"{float(targets[i]):.{places}f}"),
+            ("predicted", f"{bands.mean[i]:.{places}f}"),
+            ("90 % interval", f"{bands.lower[i]:.{places}f} to {bands.upper[i]:.{places}f}"),
+            ("aleatoric std", digits(bands.aleatoric_std[i])),
+            ("epistemic std", digits(bands.epistemic_std[i])),
         )
-    return tuple(
-        Group(title, (), (*_feature_names(inputs), *names), tuple((*_features(inputs[i]), *_values(i, bands, targets)) for i in found))
-        for title, found in ((title, found[:ROWS].tolist()) for title, found in picked.items())
-    )
+        return Remark(facts, wrong=not bands.lower[i] <= float(targets[i]) <= bands.upper[i])
+
+    return _gather(inputs, {"Least certain": order.flip(0), "Most certain": order}, remark)
+
+
+def _gather(inputs: Tensor, picked: Mapping[str, Tensor], remark: Callable[[int], Remark]) -> tuple[Group, ...]:
+    """Show the first few of each pick: as images where they are images, else by their first features."""
+    images = image_like(inputs)
+    low, high = (float(inputs.min()), float(inputs.max())) if images else (0.0, 1.0)
+    names = () if images else tuple(f"x{j + 1}" for j in range(min(inputs[0].numel(), FEATURES)))
+
+    def entry(i: int) -> Entry:
+        features = tuple(f"{value:.3g}" for value in inputs[i].detach().flatten()[:FEATURES].tolist())
+        return Entry(thumbnail(inputs[i], low, high) if images else "", features, remark(i))
+
+    groups = []
+    for rank, (title, indices) in enumerate(picked.items()):
+        room = (CARDS if rank else 2 * CARDS) if images else ROWS
+        entries = tuple(map(entry, indices[:room].tolist()))
+        groups.append(Group(title, names, entries))
+    return tuple(group for group in groups if group.entries)

@@ -8,6 +8,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 BAYESIAN, TWIN = "#1f5fa8", "#b9814f"
@@ -23,7 +24,7 @@ Axes = Any  # matplotlib ships no types
 
 def panels(count: int, *, width: float = WIDE, height: float = 3.1) -> tuple[Figure, NDArray[np.object_]]:
     """Return a figure with a row of axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.06))
     axes = figure.subplots(1, count, squeeze=False)[0]
     for ax in axes:
         quiet(ax)
@@ -60,6 +61,7 @@ def svg(figure: Figure, alt: str) -> Markup:
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)  # several drawings share the page: no two ids may be equal
-    drawing = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", drawing, count=1)
-    drawing = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawing, count=1)
-    return Markup(drawing.replace("<svg", f'<svg role="img" aria-label="{escape(alt)}"', 1))
+    drawing = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", drawing, count=1)
+    share = min(100 * figure.get_figwidth() / WIDE, 100)
+    head = f'<svg role="img" aria-label="{escape(alt)}" style="width:{share:.1f}%"'
+    return Markup(drawing.replace("<svg", head, 1))

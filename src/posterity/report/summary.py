@@ -46,17 +46,17 @@ class Number:
 
 
 def percent(value: float) -> str:
-    """Write a fraction: 0.9861 → "98.6 %"."""
-    return f"{100 * value:.1f} %"
+    """Write a fraction: 0.9861 → "98.6 %", with a space that does not break."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
 
 
 def digits(value: float) -> str:
-    """Write a number with four significant digits.
+    """Write a number with three significant digits.
 
-    >>> digits(0.06612), digits(1234.5), digits(2.5)
-    ('0.06612', '1234', '2.500')
+    >>> digits(0.06612), digits(1234.5), digits(2.5), digits(0.0)
+    ('0.0661', '1234', '2.50', '0')
     """
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:#.4g}"
+    return f"{value:.0f}" if abs(value) >= 100 or value == 0 else f"{value:#.3g}"
 
 
 def _same(value: float) -> float:
@@ -86,11 +86,11 @@ CLASSIFICATION = (
 REGRESSION = (
     Metric("rmse", "RMSE", "typical error, units of the target", digits, "↓", _same),
     NLL,
-    Metric("crps", "CRPS", "error of the whole forecast, units of the target", digits, "↓", _same),
+    Metric("crps", "CRPS", "error of the whole forecast, same units", digits, "↓", _same),
     Metric("coverage_90", "90 % coverage", "targets inside their 90 % interval", percent, "→ 90 %", _from_ninety),
-    Metric("interval_width_90", "90 % width", "mean width of that interval, units of the target", digits),
-    Metric("aleatoric_std", "Aleatoric std", "noise, mean, units of the target", digits),
-    Metric("epistemic_std", "Epistemic std", "ignorance of the function, mean, units of the target", digits),
+    Metric("interval_width_90", "90 % width", "mean width of that interval, same units", digits),
+    Metric("aleatoric_std", "Aleatoric std", "noise in the data, mean, same units", digits),
+    Metric("epistemic_std", "Epistemic std", "ignorance of the function, mean, same units", digits),
 )
 HEADLINE = {"classification": ("accuracy", "nll", "ece"), "regression": ("rmse", "nll", "coverage_90")}
 
@@ -114,7 +114,9 @@ def table(models: Sequence[Model], task: str) -> tuple[Row, ...]:
 def numbers(data: ReportData) -> tuple[Number, ...]:
     """Return the three figures of the headline, each beside the twin's."""
     chosen = [m for m in metrics(data.task) if m.key in HEADLINE[data.task] and m.key in data.bayesian.scores]
-    return tuple(Number(m.write(data.bayesian.scores[m.key]), f"{m.label} {m.arrow}", _note(m, data.twin)) for m in chosen)
+    return tuple(
+        Number(m.write(data.bayesian.scores[m.key]), f"{m.label} {m.arrow}", _note(m, data.twin)) for m in chosen
+    )
 
 
 def _note(metric: Metric, twin: Model | None) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from math import isnan, sqrt
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from posterity.metrics.calibration import reliability
@@ -32,7 +33,7 @@ def calibration(name: str, predictive: Classification, targets: Tensor) -> str:
 def coverage(name: str, observed: float, count: int, level: float = 0.9) -> str:
     """Compare how often intervals hold the truth with how often they should."""
     chance = TWO_SIGMA * sqrt(level * (1 - level) / count)
-    held = f"its {level:.0%} intervals hold {percent(observed)} of the targets"
+    held = f"its {level * 100:.0f}\N{NO-BREAK SPACE}% intervals hold {percent(observed)} of the targets"
     if abs(observed - level) <= chance:
         return f"{name} is honest within chance (±{100 * chance:.1f} points): {held}."
     return f"{name} is {'over' if observed < level else 'under'}-confident: {held}."
@@ -45,10 +46,10 @@ def mistakes(predictive: Classification, targets: Tensor, classes: Sequence[str]
     if not wrong:
         return f"All {len(targets):,} predictions are right."
     np.fill_diagonal(count, 0)
-    row, column = np.unravel_index(count.argmax(), count.shape)
-    times = int(count[row, column])
-    often = f"{times} time{'s' if times > 1 else ''}"
-    return f"{wrong:,} of {len(targets):,} are wrong; most often a true “{classes[row]}” is called “{classes[column]}” ({often})."
+    row, column = divmod(int(count.argmax()), len(classes))
+    often = f"{count[row, column]} time{'s' if count[row, column] > 1 else ''}"
+    commonest = f"most often a true “{classes[row]}” is called “{classes[column]}” ({often})"
+    return f"{wrong:,} of {len(targets):,} are wrong; {commonest}."
 
 
 def error_detection(predictive: Classification, targets: Tensor) -> str:
@@ -68,7 +69,8 @@ def referral(predictive: Classification, targets: Tensor, share: float = 0.05) -
     kept = accuracy_of_the_surest(predictive.entropy, predictive.labels.cpu() == targets.cpu())
     some = max(round((1 - share) * len(kept)), 1)
     before, after = kept[-1].item(), kept[some - 1].item()
-    return f"Referring the most uncertain {share:.0%} takes accuracy on the rest from {percent(before)} to {percent(after)}."
+    gain = f"accuracy on the rest from {percent(before)} to {percent(after)}"
+    return f"Referring the most uncertain {100 * share:.0f}\N{NO-BREAK SPACE}% takes {gain}."
 
 
 def training(model: Model) -> str:
@@ -89,11 +91,10 @@ def signal_to_noise(ratios: Tensor) -> str:
     return f"{percent(share)} of {ratios.numel():,} weights have |μ| < σ: the data do not tell them from zero."
 
 
-def residuals(std: np.ndarray, error: np.ndarray) -> str:
+def residuals(std: NDArray[np.float64], error: NDArray[np.float64]) -> str:
     """Say whether larger predicted uncertainty went with larger errors (Spearman's rank correlation)."""
-    from scipy.stats import spearmanr
-
     if len(error) < 3 or np.ptp(std) == 0:
         return ""
-    rank = float(spearmanr(std, np.abs(error)).statistic)
+    first, second = (values.argsort().argsort() for values in (std, np.abs(error)))
+    rank = np.corrcoef(first, second)[0, 1]
     return f"Rank correlation of predicted std and actual error: {rank:.2f} (0: the width of a band says nothing)."

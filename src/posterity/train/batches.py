@@ -5,7 +5,7 @@ Both shuffle by a generator that depends on seed and epoch alone, so that a resu
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -15,18 +15,6 @@ from posterity.errors import InvalidInput
 from posterity.types import Batch
 
 Check = Callable[[Batch], None]
-
-
-class CheckedData(Protocol):
-    """Data that can be tried on a problem before a fit."""
-
-    @property
-    def num_data(self) -> int: ...
-    @property
-    def steps_per_epoch(self) -> int: ...
-    def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]: ...
-    def validation(self) -> Iterator[Batch] | None: ...
-    def checked(self, check: Check, device: torch.device) -> "CheckedData": ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,101 @@
+"""What `run.toml` holds: the whole configuration of a run, complete enough to reproduce it."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field
+
+from posterity.errors import InvalidInput
+from posterity.methods import AnyMethod, Ensemble, MeanField
+from posterity.methods.ensemble import Member
+from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.priors import AnyPrior, Normal
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Table):
+    """Which data, and how much of them is held out."""
+
+    name: str
+    split: Annotated[int, Field(ge=0)] = 0
+    image_size: Count | None = None
+    target: str | None = None
+    task: Literal["classification", "regression"] | None = None
+    root: str | None = None
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    batch_size: Count = 128
+
+
+class ModelConfig(BaseModel):
+    """Which network; further keys are its options."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class EngineConfig(_Table):
+    """Where it runs."""
+
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class RunConfig(_Table):
+    """One run. `model` and `likelihood` are chosen by the data where they are None."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    twin: bool = False
+    predictive_draws: Count = 32
+    data: DataConfig
+    model: ModelConfig | None = None
+    prior: AnyPrior = Field(default_factory=lambda: Normal(0.0, 1.0, fan_in=True))
+    likelihood: AnyLikelihood | None = None
+    method: AnyMethod = Field(default_factory=MeanField)
+    engine: EngineConfig = EngineConfig()
+
+    @property
+    def member(self) -> Member:
+        """The method, or what each member of an ensemble does."""
+        return self.method.method if isinstance(self.method, Ensemble) else self.method
+
+    @property
+    def method_name(self) -> str:
+        """`mean_field`, or `ensemble-mean_field`."""
+        return f"ensemble-{self.member.kind}" if isinstance(self.method, Ensemble) else self.method.kind
+
+    @property
+    def temperature(self) -> float | None:
+        """The weight of the KL; None for a method that has no KL."""
+        return self.member.temperature if isinstance(self.member, MeanField) else None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a TOML file. Raises `InvalidInput` where there is none, or it is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidInput(f"There is no configuration file {path}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} is no TOML file: {error}.") from error
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def write(config: RunConfig, path: Path) -> None:
+    """Write what reproduces a run: every value, defaults too."""
+    text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    part = path.with_name(path.name + ".part")
+    part.write_text(f"# posterity train --config {path.name}\n{text}", encoding="utf-8")
+    os.replace(part, path)

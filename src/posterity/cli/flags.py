@@ -1,0 +1,214 @@
+"""The flags of `posterity train`: each is a short name for one key of `run.toml`, and is checked there, not here."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Annotated, get_type_hints
+
+from cyclopts import Group, Parameter
+
+from posterity.errors import InvalidInput
+
+NOUNS = ("data", "model", "prior", "likelihood", "method", "engine")
+DATA, PROBLEM, METHOD = Group("Data", sort_key=1), Group("Network, prior, likelihood", sort_key=2), Group("Method", sort_key=3)
+RUN, OUTPUT = Group("Run", sort_key=4), Group("Output", sort_key=5)
+
+
+@dataclass(frozen=True)
+class Key:
+    """The key of `run.toml` that a flag stands for."""
+
+    path: str
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Output:
+    """Flags that every command has."""
+
+    json: Annotated[bool, Parameter(negative="", group=OUTPUT, help="Print one JSON object on stdout.")] = False
+    quiet: Annotated[
+        bool, Parameter(name=("--quiet", "-q"), negative="", group=OUTPUT, help="No progress, no notes.")
+    ] = False
+    debug: Annotated[
+        bool, Parameter(negative="", group=OUTPUT, help="Show tracebacks; POSTERITY_DEBUG=1 does too.")
+    ] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Settings:
+    """What to train, on what, and how; None leaves a key as the file or the default has it."""
+
+    split: Annotated[
+        str | None,
+        Key("data.split"),
+        Parameter(group=DATA, metavar="INT", help="Which published split; of your own file: the seed of the split."),
+    ] = None
+    image_size: Annotated[
+        str | None, Key("data.image_size"), Parameter(group=DATA, metavar="INT", help="Pixels (lenet: 32).")
+    ] = None
+    validation: Annotated[
+        str | None,
+        Key("data.validation"),
+        Parameter(group=DATA, metavar="SHARE", help="Share of the training data held out to choose the best epoch by. [0.1]"),
+    ] = None
+    target: Annotated[
+        str | None, Key("data.target"), Parameter(group=DATA, metavar="COLUMN", help="Target column of a CSV. [the last]")
+    ] = None
+    task: Annotated[
+        str | None,
+        Key("data.task"),
+        Parameter(group=DATA, metavar="TASK", help="classification or regression, where the target does not tell."),
+    ] = None
+    root: Annotated[
+        str | None, Key("data.root"), Parameter(group=DATA, metavar="DIR", help="Folder to look for data files in first.")
+    ] = None
+    batch: Annotated[
+        str | None, Key("data.batch_size"), Parameter(group=DATA, metavar="INT", help="Examples per step. [128]")
+    ] = None
+    model: Annotated[
+        str | None,
+        Key("model.name"),
+        Parameter(group=PROBLEM, metavar="NAME", help="lenet, mlp, mlp:50-50 or module:callable. [lenet; tables: mlp:50]"),
+    ] = None
+    prior: Annotated[
+        str | None,
+        Key("prior.kind"),
+        Parameter(group=PROBLEM, metavar="NAME", help="normal or scale_mixture. [normal, std 1/√fan-in]"),
+    ] = None
+    prior_std: Annotated[
+        str | None, Key("prior.std"), Parameter(group=PROBLEM, metavar="STD", help="Of every weight under a normal prior.")
+    ] = None
+    likelihood: Annotated[
+        str | None,
+        Key("likelihood.kind"),
+        Parameter(
+            group=PROBLEM, metavar="NAME", help="categorical, bernoulli, gaussian or heteroscedastic. [from the task]"
+        ),
+    ] = None
+    method: Annotated[
+        str | None, Key("method.kind"), Parameter(group=METHOD, metavar="NAME", help="mean_field, map or mle. [mean_field]")
+    ] = None
+    estimator: Annotated[
+        str | None,
+        Key("method.estimator"),
+        Parameter(group=METHOD, metavar="NAME", help="local_reparam, flipout or weight. [local_reparam]"),
+    ] = None
+    epochs: Annotated[
+        str | None, Key("method.epochs"), Parameter(group=METHOD, metavar="INT", help="Passes over the training data. [20]")
+    ] = None
+    lr: Annotated[
+        str | None, Key("method.optimizer.lr"), Parameter(group=METHOD, metavar="RATE", help="Learning rate. [0.001]")
+    ] = None
+    schedule: Annotated[
+        str | None,
+        Key("method.optimizer.schedule"),
+        Parameter(group=METHOD, metavar="NAME", help="constant, cosine, linear or one_cycle. [cosine]"),
+    ] = None
+    temperature: Annotated[
+        str | None,
+        Key("method.temperature"),
+        Parameter(group=METHOD, metavar="T", help="Weight of the KL; 1 is the posterior. [1]"),
+    ] = None
+    initial_std: Annotated[
+        str | None, Key("method.initial_std"), Parameter(group=METHOD, metavar="STD", help="Of every weight at the start.")
+    ] = None
+    draws: Annotated[
+        str | None, Key("method.draws"), Parameter(group=METHOD, metavar="INT", help="Monte-Carlo draws per step. [1]")
+    ] = None
+    patience: Annotated[
+        str | None,
+        Key("method.patience"),
+        Parameter(group=METHOD, metavar="EPOCHS", help="Stop after so many without a better validation score."),
+    ] = None
+    ensemble: Annotated[
+        str | None, Key("ensemble"), Parameter(group=METHOD, metavar="N", help="Train N of them, from fresh weights each.")
+    ] = None
+    seed: Annotated[str | None, Key("seed"), Parameter(group=RUN, metavar="INT", help="Of everything random. [0]")] = None
+    device: Annotated[
+        str | None, Key("engine.device"), Parameter(group=RUN, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps. [auto]")
+    ] = None
+    precision: Annotated[
+        str | None, Key("engine.precision"), Parameter(group=RUN, metavar="NAME", help="float32 or bfloat16. [float32]")
+    ] = None
+    predictive_draws: Annotated[
+        str | None,
+        Key("predictive_draws"),
+        Parameter(group=RUN, metavar="INT", help="Functions averaged per prediction. [32]"),
+    ] = None
+    twin: Annotated[
+        bool | None,
+        Key("twin"),
+        Parameter(negative="--no-twin", group=RUN, help="Train the maximum-likelihood network too, to compare with."),
+    ] = None
+    set_: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            negative="",
+            group=RUN,
+            metavar="KEY=VALUE",
+            help="Any key of run.toml: --set prior.fan_in=true, or shorter --prior.fan-in; may be repeated.",
+        ),
+    ] = ()
+
+
+def given(settings: Settings) -> dict[str, tuple[str, object]]:
+    """Return what was set on the command line: key -> (the flag as typed, its value).
+
+    >>> given(Settings(epochs="3", set_=("prior.fan_in=true",)))
+    {'method.epochs': ('--epochs', '3'), 'prior.fan_in': ('--prior.fan-in', 'true')}
+    """
+    hints = get_type_hints(Settings, include_extras=True)
+    found: dict[str, tuple[str, object]] = {}
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        key = next((note for note in hints[field.name].__metadata__ if isinstance(note, Key)), None)
+        if key is not None and value is not None:
+            found[key.path] = (_spelled(field.name), value)
+    for item in settings.set_:
+        path, equals, value = item.partition("=")
+        if not equals or not path:
+            raise InvalidInput(f"--set '{item}': expected KEY=VALUE, as --set prior.fan_in=true.")
+        path = path.replace("-", "_")
+        found[path] = (_spelled(path), value)
+    return found
+
+
+def undotted(tokens: Sequence[str]) -> list[str]:
+    """Rewrite `--prior.fan-in [VALUE]` as `--set prior.fan_in=VALUE`, for every noun of `run.toml`; no value means true.
+
+    >>> undotted(["digits", "--prior.fan-in", "--method.draws=4", "--method.std-lr", "2", "--json"])
+    ['digits', '--set', 'prior.fan_in=true', '--set', 'method.draws=4', '--set', 'method.std_lr=2', '--json']
+    """
+    rest, result = list(tokens), []
+    while rest:
+        token = rest.pop(0)
+        name, equals, value = token.partition("=")
+        if not any(name.startswith(f"--{noun}.") for noun in NOUNS):
+            result.append(token)
+            continue
+        if not equals:
+            value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
+        result += ["--set", f"{name[2:].replace('-', '_')}={value}"]
+    return result
+
+
+def names(paths: Iterable[str]) -> dict[str, str]:
+    """Return key -> flag for those keys that have a flag of their own.
+
+    >>> names(["method.epochs", "prior.mean"])
+    {'method.epochs': '--epochs'}
+    """
+    hints = get_type_hints(Settings, include_extras=True)
+    table = {
+        note.path: _spelled(name)
+        for name, hint in hints.items()
+        for note in getattr(hint, "__metadata__", ())
+        if isinstance(note, Key)
+    }
+    return {path: table[path] for path in paths if path in table}
+
+
+def _spelled(name: str) -> str:
+    return "--" + name.rstrip("_").replace("_", "-")

@@ -1,0 +1,213 @@
+"""From a file and flags to one checked configuration; every mistake is one line that names the flag or key."""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import tomllib
+from pydantic import BaseModel, ValidationError
+
+from posterity.cli.config import RunConfig
+from posterity.cli.flags import names
+from posterity.errors import InvalidInput, suggest, unknown
+from posterity.methods import AnyMethod, Ensemble
+
+Given = Mapping[str, tuple[str, object]]  # key -> (flag as typed, value)
+WRAPPER = ("n", "reinitialise")  # keys of an ensemble itself; all others are its members'
+BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+WORDS = {
+    "int_parsing": "must be a whole number",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "float_type": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_parsing": "must be true or false",
+    "bool_type": "must be true or false",
+    "missing": "is missing",
+}
+
+
+def merge(file: Mapping[str, Any], given: Given, where: str = "run.toml") -> RunConfig:
+    """Lay flags over the values of a file and check the whole.
+
+    Raises:
+        InvalidInput: for an unknown key or name, with the nearest one, and for a value out of its range.
+    """
+    values = _copied(file)
+    flags = dict(given)
+    _wrap(values, flags)
+    ensemble = "method" in values and isinstance(values["method"], dict) and values["method"].get("kind") == "ensemble"
+    origin: dict[str, str] = {}
+    for path, (flag, value) in flags.items():
+        real = _member_path(path) if ensemble else path
+        _place(values, real.split("."), value, flag)
+        origin[real] = flag
+    if "data" not in values:
+        raise InvalidInput("No data set was named: posterity train digits. `posterity data` lists the known ones.")
+    if ensemble:
+        values["method"].setdefault("method", {}).setdefault("kind", "mle")
+    refuse_unknown(values, RunConfig, "", origin, where)
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise InvalidInput(_line(error, values, origin, where)) from error
+
+
+def refuse_unknown(values: Any, hint: Any, path: str, origin: Mapping[str, str], where: str) -> None:
+    """Walk values and types together; refuse the first key, or name of a kind, that there is not."""
+    kind = _model(values, hint, path, origin, where)
+    if kind is None or not isinstance(values, Mapping):
+        return
+    known = _fields(kind)
+    for key, value in values.items():
+        here = f"{path}.{key}".lstrip(".")
+        if key in known:
+            refuse_unknown(value, known[key], here, origin, where)
+        elif not (issubclass(kind, BaseModel) and kind.model_config.get("extra") == "allow"):
+            named = origin.get(here) or next((f for p, f in origin.items() if p.startswith(f"{here}.")), None)
+            owner = f" of {path} '{values['kind']}'" if "kind" in values else f" of [{path}]" if path else ""
+            what = f"{named} sets an unknown key '{key}'" if named else f"{where}: unknown key '{key}'"
+            raise InvalidInput(f"{what}{owner}.{suggest(key, set(known) - {'kind'})}")
+
+
+def _model(values: Any, hint: Any, path: str, origin: Mapping[str, str], where: str) -> type | None:
+    """Return the class that a table is checked against: the one whose `kind` it names, where there are several."""
+    classes = [c for c in _classes(hint) if is_dataclass(c) or issubclass(c, BaseModel)]
+    if not classes or not isinstance(values, Mapping):
+        return None
+    if len(classes) == 1:
+        return classes[0]
+    kinds = {str(get_args(_fields(c)["kind"])[0]): c for c in classes}
+    if "kind" not in values:
+        label = origin.get(f"{path}.kind", f"{path}.kind in {where}")
+        raise InvalidInput(f"{label} is missing. Choices: {', '.join(sorted(kinds))}.")
+    if values["kind"] not in kinds:
+        raise unknown(path.rpartition(".")[2], str(values["kind"]), kinds)
+    return kinds[values["kind"]]
+
+
+@cache
+def _fields(kind: type) -> dict[str, Any]:
+    hints = get_type_hints(kind, include_extras=True)
+    names = kind.model_fields if issubclass(kind, BaseModel) else [f.name for f in fields(kind)]
+    return {name: hints[name] for name in names}
+
+
+def _classes(hint: Any) -> list[type]:
+    if get_origin(hint) is Annotated:
+        return _classes(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return [c for part in get_args(hint) for c in _classes(part)]
+    return [hint] if isinstance(hint, type) and get_origin(hint) is None else []
+
+
+def _wrap(values: dict[str, Any], flags: dict[str, tuple[str, object]]) -> None:
+    """Let `--method` and `--ensemble` decide the kinds, keeping of the file's method what the new kind knows."""
+    method = values.get("method", {})
+    wrapper = dict(method) if method.get("kind") == "ensemble" else None
+    member = dict(wrapper.pop("method", {})) if wrapper is not None else dict(method)
+    if "method.kind" in flags:
+        kind = str(flags["method.kind"][1])
+        if kind == "ensemble":
+            wrapper = wrapper or {}
+            member = member or {"kind": "mle"}
+            del flags["method.kind"]
+        else:
+            member = _kept(member, kind)
+    if "ensemble" in flags:
+        wrapper = wrapper or {}
+        flags["method.n"] = flags.pop("ensemble")
+    if not (member or wrapper is not None or any(path.startswith("method.") for path in flags)):
+        return
+    member.setdefault("kind", "mean_field")
+    values["method"] = member if wrapper is None else {**wrapper, "kind": "ensemble", "method": member}
+    for noun, kind in (("prior", "normal"),):
+        if noun not in values and any(path.startswith(f"{noun}.") for path in flags):
+            values[noun] = {"kind": kind}
+
+
+def _kept(member: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    known = {str(get_args(_fields(c)["kind"])[0]): set(_fields(c)) for c in _classes(AnyMethod) if c is not Ensemble}
+    return {"kind": kind, **{k: v for k, v in member.items() if k != "kind" and k in known.get(kind, ())}}
+
+
+def _member_path(path: str) -> str:
+    noun, _, rest = path.partition(".")
+    return path if noun != "method" or rest in WRAPPER or rest.startswith("method.") else f"method.method.{rest}"
+
+
+def _place(values: dict[str, Any], path: list[str], value: object, flag: str) -> None:
+    table = values
+    for part in path[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise InvalidInput(f"{flag}: '{part}' is a single value, not a table of keys.")
+    if path[0] == "model" and path != ["model", "name"]:
+        value = _literal(str(value))
+    table[path[-1]] = None if value == "none" else value
+
+
+def _literal(text: str) -> object:
+    """Read a network's option as TOML would: 4 is a number; what is no TOML is a string."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copied(v) if isinstance(v, Mapping) else v for k, v in values.items()}
+
+
+def _line(error: ValidationError, values: Mapping[str, Any], origin: Mapping[str, str], where: str) -> str:
+    """Say the first thing that is wrong, as flag or key, value, and what is allowed."""
+    first = error.errors(include_url=False)[0]
+    path, found = _path(first["loc"], values)
+    label = origin.get(path) or next((f for p, f in origin.items() if p.startswith(f"{path}.")), None)
+    label = label or f"{path} in {where}"
+    flag = names([path.replace("method.method.", "method.")]).get(path)
+    hint = f" (flag {flag})" if flag and not label.startswith("--") else ""
+    kind, context = first["type"], first.get("ctx", {})
+    shown = "" if kind == "missing" or isinstance(found, Mapping) else f" {found}"
+    if kind in BOUNDS:
+        bound, words = BOUNDS[kind]
+        return f"{label}{shown}: must be {words} {context[bound]}.{hint}"
+    if kind == "literal_error":
+        choices = [part.strip("'") for part in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        return str(unknown(f"value for {label}:", str(found), choices)).replace(": '", " '", 1)
+    text = WORDS.get(kind, str(first["msg"]).removeprefix("Value error, "))
+    return f"{label}{shown}: {text}.{hint}".replace("..", ".")
+
+
+def _path(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str, Any]:
+    """Follow a validation error's location through the values; names of union members in it are passed over."""
+    parts: list[str] = []
+    here: Any = values
+    for part in location:
+        if isinstance(here, Mapping) and part in here:
+            parts.append(str(part))
+            here = here[part]
+    if location and not isinstance(here, Mapping):
+        return ".".join(parts), here
+    last = str(location[-1]) if location else ""
+    return ".".join(parts if parts and parts[-1] == last else [*parts, last]), here
+
+
+def absolute(config: RunConfig) -> RunConfig:
+    """Make the paths of a configuration independent of the current folder."""
+    changes: dict[str, str] = {}
+    name = Path(config.data.name).expanduser()
+    if name.is_file():
+        changes["name"] = str(name.resolve())
+    if config.data.root is not None:
+        changes["root"] = str(Path(config.data.root).expanduser().resolve())
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})

@@ -1,0 +1,64 @@
+"""From data to one self-contained page: no script, no network, no second file."""
+
+import os
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from posterity.errors import InvalidInput
+from posterity.metrics.selective import error_auroc
+from posterity.predict.predictive import Classification
+from posterity.report import summary
+from posterity.report.data import Model, ReportData
+from posterity.report.sections import sections
+
+
+def render(data: ReportData) -> str:
+    """Return the report as HTML: figures are inline SVG, images inline PNG, everything written is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("posterity.report").joinpath("template.html.j2").read_text("utf-8"))
+    models = [_with_error_detection(model, data) for model in data.models]
+    page: str = template.render(
+        data=data,
+        headline=headline(data),
+        numbers=summary.numbers(data),
+        table=summary.table(models, data.task),
+        sections=sections(data),
+    )
+    return page
+
+
+def write(data: ReportData, path: str | Path) -> Path:
+    """Write the report to a file, whole or not at all; return its path. Raises `InvalidInput` where it cannot be written."""
+    page, target = render(data), Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False) as part:
+            part.write(page)
+        os.replace(part.name, target)
+    except OSError as error:
+        raise InvalidInput(f"Cannot write the report to {target}: {error.strerror or error}.") from error
+    return target
+
+
+def headline(data: ReportData) -> str:
+    """Say in one plain sentence what was learnt, and how well."""
+    model, scores, count = data.bayesian, data.bayesian.scores, f"{len(data.targets):,}"
+    what = f"{model.name}, averaged over {model.num_draws} drawn networks," if model.num_draws > 1 else model.name
+    if data.task == "classification":
+        told = f"names the right class for {summary.percent(scores['accuracy'])} of {count} inputs that it had not seen"
+    else:
+        told = f"predicts {count} targets that it had not seen with a typical error of {summary.digits(scores['rmse'])}"
+    return f"{what} {told}."
+
+
+def _with_error_detection(model: Model, data: ReportData) -> Model:
+    """Add to a classification's scores how well its entropy finds its mistakes."""
+    if not isinstance(model.predictive, Classification):
+        return model
+    right = model.predictive.labels.cpu() == data.targets.cpu()
+    auroc = error_auroc(model.predictive.entropy, right)
+    return replace(model, scores={**model.scores, "error_auroc": auroc})

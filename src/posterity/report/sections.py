@@ -1,0 +1,168 @@
+"""The parts of a report: each a title, how to read it, what it says, and its figures."""
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from torch import Tensor
+
+from posterity.metrics.scores import coverage
+from posterity.predict.predictive import Classification, Regression
+from posterity.report import figures_classification as classes
+from posterity.report import figures_regression as values
+from posterity.report import gallery, verdicts
+from posterity.report.data import ReportData
+from posterity.report.figures_training import plot_signal_to_noise, plot_training
+from posterity.report.gallery import Group
+from posterity.report.style import svg
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page."""
+
+    title: str
+    reading: str
+    verdict: str = ""
+    figures: tuple[Markup, ...] = ()
+    groups: tuple[Group, ...] = ()
+    beside: bool = False  # the figure stands to the right of the text
+
+
+def sections(data: ReportData) -> tuple[Section, ...]:
+    """Return the sections of a report, in order."""
+    match data.bayesian.predictive:
+        case Classification():
+            middle = _classification(data)
+        case Regression():
+            middle = _regression(data)
+    return (*_training(data), *middle, *_weights(data))
+
+
+def _training(data: ReportData) -> tuple[Section, ...]:
+    if not data.bayesian.history:
+        return ()
+    score = "accuracy" if data.task == "classification" else "rmse"
+    figure = svg(plot_training(data.models, score), f"Training curves: objective, NLL and {score} by epoch.")
+    reading = (
+        "The objective −ELBO is the misfit E[NLL] plus KL / N, the price of moving away from the prior (times the "
+        "temperature). Validation data took no part in the fit: where its curve (solid) turns up while that of the "
+        "training data (dotted) falls, the model over-fits."
+    )
+    verdict = "\n".join(filter(None, map(verdicts.training, data.models)))
+    return (Section("Training", reading, verdict, (figure,)),)
+
+
+def _weights(data: ReportData) -> tuple[Section, ...]:
+    if data.signal_to_noise is None or not data.signal_to_noise.numel():
+        return ()
+    figure = svg(plot_signal_to_noise(data.signal_to_noise), "Histogram of log10 of |mean| over std of every weight.")
+    reading = (
+        "Every weight has a mean μ and a standard deviation σ. To the right, the data fixed the weight; to the left, "
+        "it is mostly noise, and a candidate for pruning (Graves, 2011; Blundell et al., 2015)."
+    )
+    return (
+        Section(
+            "What the weights know", reading, verdicts.signal_to_noise(data.signal_to_noise), (figure,), beside=True
+        ),
+    )
+
+
+def _classification(data: ReportData) -> tuple[Section, ...]:
+    found = {m.name: m.predictive for m in data.models if isinstance(m.predictive, Classification)}
+    bayesian, y = found[data.bayesian.name], data.targets
+    calibration = Section(
+        "Do its probabilities keep their promise?",
+        "Points on the dashed line are honest: of the predictions made at 80 % confidence, 80 % are right. Points below "
+        "it promise too much. Bars are 90 % intervals: a bin with few predictions (below, log scale) says little.",
+        "\n".join(verdicts.calibration(name, predictive, y) for name, predictive in found.items()),
+        (svg(classes.plot_reliability(found, y), "Reliability diagram: accuracy against confidence, with counts."),),
+        beside=len(found) == 1,
+    )
+    confusion = Section(
+        "What it takes for what",
+        "Rows are the true class, columns the predicted one. Blue is right; red is wrong, darker for a larger share.",
+        verdicts.mistakes(bayesian, y, data.classes),
+        (
+            svg(
+                classes.plot_confusion(bayesian.labels, y, data.classes),
+                "Confusion matrix of true and predicted class.",
+            ),
+        ),
+    )
+    doubt = Section(
+        "Does it know when it is wrong?",
+        "Useful uncertainty is low on right predictions (grey) and high on wrong ones (red). Entropy counts every doubt; "
+        "mutual information only the disagreement of the drawn functions, which more data would settle.",
+        verdicts.error_detection(bayesian, y),
+        (svg(classes.plot_uncertainty(bayesian, y), "Histograms of uncertainty for right and for wrong predictions."),),
+    )
+    referral = Section(
+        "If a person took the hardest cases",
+        "From left to right the most uncertain inputs are handed over; the steeper the curve, the better the uncertainty.",
+        verdicts.referral(bayesian, y),
+        (svg(classes.plot_referral(found, y), "Accuracy on the rest against the share of inputs referred."),),
+        beside=True,
+    )
+    groups = gallery.classification_groups(data.inputs, bayesian, y, data.classes)
+    return (calibration, confusion, doubt, referral, Section("Single inputs", _READ_CLASSES, groups=groups))
+
+
+_READ_CLASSES = (
+    "Blue: mean probability of a class in %, with a line for its 90 % interval over the drawn functions; the true class is "
+    "in bold. Beside it the variance of that class: aleatoric (green, noise in the data) and epistemic (plum, the "
+    "functions disagree). Entropy and mutual information in nats."
+)
+
+
+def _regression(data: ReportData) -> tuple[Section, ...]:
+    mean, std = data.target_scaling or (0.0, 1.0)
+    found = {
+        m.name: _one_target(m.predictive.rescale(mean, std))
+        for m in data.models
+        if isinstance(m.predictive, Regression)
+    }
+    y = data.targets.flatten() * std + mean
+    bayesian = found[data.bayesian.name]
+    bands = values.Bands.of(bayesian)
+    alone = data.targets.numel() == len(data.targets)
+    fit = _fit(data.inputs, bands, y) if alone and data.inputs.numel() == len(data.inputs) else ()
+    prediction = Section(
+        "Predictions and their bands",
+        "Left: points on the dashed line are exact, and nine in ten bands should cross it. Right: the errors' size should "
+        "follow the predicted standard deviation (dashed).",
+        verdicts.residuals(bands.std, bands.mean - values.numbers(y)),
+        (
+            svg(values.plot_predicted(bands, y), "True against predicted values with 90 percent bands."),
+            svg(values.plot_residuals(bands, y), "Absolute error against predicted standard deviation."),
+        ),
+    )
+    calibration = Section(
+        "Are the bands as wide as they should be?",
+        "Left: an interval of level 90 % should hold 90 % of the targets; a curve below the dashed line has too narrow "
+        "bands. Right: where the width comes from, noise in the data or ignorance of the function.",
+        "\n".join(verdicts.coverage(name, coverage(p, y), len(y)) for name, p in found.items()),
+        (
+            svg(values.plot_coverage(found, y), "Observed against nominal coverage of central intervals."),
+            svg(values.plot_parts(bands), "Histograms of aleatoric and epistemic standard deviation."),
+        ),
+    )
+    groups = gallery.regression_groups(data.inputs, bands, y) if alone else ()
+    reading = (
+        "The inputs with the widest and the narrowest predictions; red where the target is outside its 90 % interval."
+    )
+    single = (Section("Single inputs", reading, groups=groups),) if groups else ()
+    return (*fit, prediction, calibration, *single)
+
+
+def _fit(inputs: Tensor, bands: values.Bands, targets: Tensor) -> tuple[Section, ...]:
+    figure = svg(values.plot_fit(inputs.flatten(), bands, targets), "The fit with bands, and the test targets.")
+    reading = (
+        "Nine in ten targets should lie in the wide band. The inner band is where the function itself may run: it opens "
+        "where there are no data."
+    )
+    return (Section("The fit", reading, "", (figure,)),)
+
+
+def _one_target(predictive: Regression) -> Regression:
+    """Return every target of every input as an example of its own."""
+    return Regression(predictive.means.flatten(1), predictive.variances.flatten(1))

@@ -1,0 +1,106 @@
+"""The table of methods, and the conjugate problem whose answers are known exactly."""
+
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import posterity
+from posterity import MAP, MLE, Ensemble, Engine, Gaussian, MeanField, Normal, Optimizer, TensorData
+
+STEPS = 700
+FAST = Optimizer(lr=0.05, schedule="cosine")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method, and what its posterior is on a conjugate problem."""
+
+    method: object
+    family: str  # "point", "mean_field"
+
+
+TABLE = {
+    "map": Row(MAP(epochs=STEPS, optimizer=FAST), "point"),
+    "mean_field-weight": Row(MeanField("weight", epochs=STEPS, optimizer=FAST, draws=2, antithetic=True), "mean_field"),
+    "mean_field-local_reparam": Row(MeanField("local_reparam", epochs=STEPS, optimizer=FAST), "mean_field"),
+    "mean_field-flipout": Row(MeanField("flipout", epochs=STEPS, optimizer=FAST), "mean_field"),
+    "ensemble-map": Row(Ensemble(MAP(epochs=STEPS, optimizer=FAST), 2), "point"),
+}
+SHORT = {
+    "map": MAP(epochs=2),
+    "mle": MLE(epochs=2),
+    "mean_field-weight": MeanField("weight", epochs=2),
+    "mean_field-local_reparam": MeanField("local_reparam", epochs=2),
+    "mean_field-flipout": MeanField("flipout", epochs=2),
+    "ensemble-mle": Ensemble(MLE(epochs=2), 3),
+    "ensemble-mean_field": Ensemble(MeanField(epochs=2), 2),
+}
+every_method = pytest.mark.parametrize("name", TABLE)
+every_short_method = pytest.mark.parametrize("name", SHORT)
+
+
+@dataclass(frozen=True)
+class Conjugate:
+    """Bayesian linear regression y ~ N(w·x + b, noise²), (w, b) ~ N(0, prior_std²), in float64."""
+
+    x: Tensor
+    y: Tensor
+    noise: float = 0.5
+    prior_std: float = 0.7
+
+    @classmethod
+    def make(cls, orthogonal: bool = False) -> "Conjugate":
+        generator = torch.Generator().manual_seed(7)
+        x = torch.randn(24, 2, generator=generator, dtype=torch.float64)
+        if orthogonal:  # columns orthogonal to each other and to the bias: the posterior is then diagonal
+            x = torch.linalg.qr(torch.cat([torch.ones(24, 1, dtype=torch.float64), x], 1))[0][:, 1:] * 24**0.5
+        else:
+            x[:, 1] = 0.8 * x[:, 0] + 0.6 * x[:, 1]
+        y = x @ torch.tensor([1.0, -0.5], dtype=torch.float64) + 0.3
+        return cls(x, y + 0.5 * torch.randn(24, generator=generator, dtype=torch.float64))
+
+    @property
+    def design(self) -> Tensor:
+        """The columns in the order of θ: weights, then bias."""
+        return torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1)
+
+    @property
+    def precision(self) -> Tensor:
+        d = self.design
+        return d.T @ d / self.noise**2 + torch.eye(d.shape[1], dtype=d.dtype) / self.prior_std**2
+
+    @property
+    def mean(self) -> Tensor:
+        return torch.linalg.solve(self.precision, self.design.T @ self.y / self.noise**2)
+
+    @property
+    def log_evidence(self) -> float:
+        d = self.design
+        covariance = self.noise**2 * torch.eye(len(d), dtype=d.dtype) + self.prior_std**2 * d @ d.T
+        return float(torch.distributions.MultivariateNormal(torch.zeros_like(self.y), covariance).log_prob(self.y))
+
+    def fit(self, method: object, seed: int = 0, batch_size: int = 24, copies: int = 1):
+        torch.manual_seed(seed)
+        network = nn.Linear(2, 1).double()
+        data = TensorData(self.x.repeat(copies, 1), self.y.repeat(copies), batch_size)
+        return posterity.fit(
+            network,
+            data,
+            likelihood=Gaussian(std=self.noise),
+            prior=Normal(0, self.prior_std),
+            method=method,
+            engine=Engine(seed=seed, progress=False, device="cpu"),
+        )
+
+
+def small_classification(n: int = 40) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, 1, 6, 6, generator=generator)
+    return x, (x.mean((1, 2, 3)) > 0).long()
+
+
+def small_network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 2))

@@ -1,0 +1,56 @@
+"""Law 1: on conjugate linear-Gaussian regression each method recovers the exact posterior."""
+
+import pytest
+import torch
+
+from posterity import MeanField
+from tests.conformance.table import FAST, STEPS, TABLE, Conjugate, every_method
+
+SEEDS = 5
+
+
+@every_method
+def test_posterior_is_exact(name: str) -> None:
+    case, row = Conjugate.make(), TABLE[name]
+    fits = [case.fit(row.method, seed) for seed in range(1 if row.family == "point" else SEEDS)]
+    means = torch.stack([f.mean for f in fits])
+    if row.family == "point":
+        torch.testing.assert_close(means[0], case.mean, atol=1e-5, rtol=0)
+        return
+    error = means.std(0) / SEEDS**0.5
+    assert ((means.mean(0) - case.mean).abs() < 4 * error + 1e-4).all()
+    stds = torch.stack([f.std for f in fits])
+    exact = case.precision.diagonal().rsqrt()
+    assert ((stds.mean(0) - exact).abs() < 4 * stds.std(0) / SEEDS**0.5 + 1e-3 * exact).all()
+    marginal = torch.linalg.inv(case.precision).diagonal().sqrt()
+    assert ((stds.mean(0) - marginal).abs() > 8 * stds.std(0) / SEEDS**0.5)[:2].all()  # the test can tell them apart
+
+
+@pytest.mark.parametrize("name", [n for n, row in TABLE.items() if row.family == "mean_field"])
+def test_predictive_variance_is_that_of_the_posterior(name: str) -> None:
+    case = Conjugate.make()
+    posterior = case.fit(TABLE[name].method)
+    x = torch.tensor([[0.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
+    n = 4000
+    predicted = posterior.predict(x, n, generator=torch.Generator().manual_seed(1))
+    design = torch.cat([x, torch.ones(2, 1, dtype=torch.float64)], 1)
+    epistemic = design.square() @ posterior.std.square()
+    # A sample variance of n normals has the standard error √(2/n) of the variance.
+    assert ((predicted.epistemic - epistemic).abs() < 4 * (2 / n) ** 0.5 * epistemic).all()
+    torch.testing.assert_close(predicted.aleatoric, torch.full((2,), case.noise**2, dtype=torch.float64))
+    assert ((predicted.mean - design @ case.mean).abs() < 4 * (epistemic / n).sqrt() + 0.02).all()
+
+
+@pytest.mark.parametrize("estimator", ["weight", "local_reparam", "flipout"])
+def test_elbo_reaches_the_log_evidence_where_mean_field_is_exact(estimator: str) -> None:
+    from posterity.model.divergence import Divergence
+
+    case = Conjugate.make(orthogonal=True)
+    posterior = case.fit(MeanField(estimator, epochs=STEPS, optimizer=FAST))
+    d = case.design
+    expected_squares = (case.y - d @ posterior.loc).square() + d.square() @ posterior.std.square()
+    normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), case.noise)
+    expected = (normal.log_prob(torch.zeros(())) - expected_squares / (2 * case.noise**2)).sum()
+    elbo = float(expected - Divergence.of(posterior.problem).value(posterior.loc, posterior.std))
+    assert elbo <= case.log_evidence + 1e-9
+    assert elbo == pytest.approx(case.log_evidence, abs=0.05)  # what noise in the last steps leaves
