@@ -1,6 +1,12 @@
 """Posterity turns any PyTorch network into a Bayesian one, infers its posterior, and says how far to trust each prediction."""
 
 from posterity.core.optimizer import Optimizer as Optimizer
+from posterity.errors import CorruptFile as CorruptFile
+from posterity.errors import DataNotFound as DataNotFound
+from posterity.errors import Diverged as Diverged
+from posterity.errors import Interrupted as Interrupted
+from posterity.errors import InvalidInput as InvalidInput
+from posterity.errors import Mismatch as Mismatch
 from posterity.errors import PosterityError as PosterityError
 from posterity.fit import fit as fit
 from posterity.methods import MAP as MAP

@@ -93,7 +93,9 @@ def test_examples_are_independent_within_a_batch(kind: str, layer: str) -> None:
     assert abs(correlation[kind]) < 0.25
 
 
-def gradient_moments(kind: str, network: nn.Module, x: Tensor, q: tuple[Tensor, Tensor], n: int) -> tuple[Tensor, Tensor]:
+def gradient_moments(
+    kind: str, network: nn.Module, x: Tensor, q: tuple[Tensor, Tensor], n: int
+) -> tuple[Tensor, Tensor]:
     estimator = ESTIMATORS[kind](trainable(network))
     generator = torch.Generator().manual_seed(2)
     rows = []

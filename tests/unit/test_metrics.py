@@ -11,7 +11,7 @@ from sklearn import metrics as sklearn_metrics
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from posterity.errors import InvalidInput
-from posterity.metrics import calibration, scores
+from posterity.metrics import calibration, scores, selective
 from posterity.predict.predictive import Classification, Regression
 
 
@@ -147,6 +147,26 @@ def test_interval_score_and_sharpness_are_scoringrules():
     assert scores.sharpness(draws, 0.8) == pytest.approx((upper - lower).mean().item(), rel=1e-12)
 
 
+def test_error_auroc_counts_pairs():
+    generator = torch.Generator().manual_seed(0)
+    uncertainty = torch.randint(6, (60,), generator=generator).double()  # with ties
+    right = torch.rand(60, generator=generator) < 0.7
+    wrong, hit = uncertainty[~right].unsqueeze(1), uncertainty[right].unsqueeze(0)
+    expected = ((wrong > hit).double() + 0.5 * (wrong == hit).double()).mean().item()
+    assert selective.error_auroc(uncertainty, right) == pytest.approx(expected, rel=1e-12)
+    assert math.isnan(selective.error_auroc(uncertainty, torch.ones(60, dtype=torch.bool)))
+    with pytest.raises(InvalidInput):
+        selective.error_auroc(uncertainty, right.long())
+
+
+def test_accuracy_of_the_surest_by_hand():
+    uncertainty, right = torch.tensor([0.3, 0.1, 0.9, 0.2]), torch.tensor([False, True, True, True])
+    expected = torch.tensor([1, 1, 2 / 3, 3 / 4], dtype=torch.float64)
+    torch.testing.assert_close(selective.accuracy_of_the_surest(uncertainty, right), expected)
+    with pytest.raises(InvalidInput):
+        selective.accuracy_of_the_surest(uncertainty, right[:3])
+
+
 def test_evaluate_classification(probs, labels):
     draws = torch.stack([probs, probs.roll(1, -1), probs.square() / probs.square().sum(-1, keepdim=True)])
     predictive = Classification(draws)
@@ -200,5 +220,17 @@ def test_what_does_not_fit_is_refused(probs, labels):
             metric(draws, torch.zeros(30, 1))
         with pytest.raises(InvalidInput):
             metric(draws, torch.full((30,), math.nan))
-    with pytest.raises(InvalidInput, match="int"):
-        scores.evaluate(3, labels)
+
+
+def test_a_predictive_of_another_kind_is_refused(labels):
+    class Counts:
+        mean = torch.zeros(500)
+
+        def log_prob(self, targets):
+            return targets
+
+        def scores(self, targets):
+            return {}
+
+    with pytest.raises(InvalidInput, match="Counts"):
+        scores.evaluate(Counts(), labels)

@@ -35,10 +35,10 @@ class DataConfig(_Table):
 
 
 class ModelConfig(BaseModel):
-    """Which network; further keys are its options."""
+    """Which network (None: by the data); further keys are its options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
-    name: str
+    name: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -53,13 +53,13 @@ class EngineConfig(_Table):
 
 
 class RunConfig(_Table):
-    """One run. `model` and `likelihood` are chosen by the data where they are None."""
+    """One run. What is None is chosen by the data."""
 
     seed: Annotated[int, Field(ge=0)] = 0
     twin: bool = False
     predictive_draws: Count = 32
     data: DataConfig
-    model: ModelConfig | None = None
+    model: ModelConfig = ModelConfig()
     prior: AnyPrior = Field(default_factory=lambda: Normal(0.0, 1.0, fan_in=True))
     likelihood: AnyLikelihood | None = None
     method: AnyMethod = Field(default_factory=MeanField)
@@ -99,3 +99,14 @@ def write(config: RunConfig, path: Path) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(f"# posterity train --config {path.name}\n{text}", encoding="utf-8")
     os.replace(part, path)
+
+
+def absolute(config: RunConfig) -> RunConfig:
+    """Make the paths of a configuration independent of the current folder."""
+    changes: dict[str, str] = {}
+    name = Path(config.data.name).expanduser()
+    if name.is_file():
+        changes["name"] = str(name.resolve())
+    if config.data.root is not None:
+        changes["root"] = str(Path(config.data.root).expanduser().resolve())
+    return config.model_copy(update={"data": config.data.model_copy(update=changes)})

@@ -1,6 +1,6 @@
 """The flags of `posterity train`: each is a short name for one key of `run.toml`, and is checked there, not here."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, get_type_hints
 
@@ -9,7 +9,11 @@ from cyclopts import Group, Parameter
 from posterity.errors import InvalidInput
 
 NOUNS = ("data", "model", "prior", "likelihood", "method", "engine")
-DATA, PROBLEM, METHOD = Group("Data", sort_key=1), Group("Network, prior, likelihood", sort_key=2), Group("Method", sort_key=3)
+DATA, PROBLEM, METHOD = (
+    Group("Data", sort_key=1),
+    Group("Network, prior, likelihood", sort_key=2),
+    Group("Method", sort_key=3),
+)
 RUN, OUTPUT = Group("Run", sort_key=4), Group("Output", sort_key=5)
 
 
@@ -50,10 +54,14 @@ class Settings:
     validation: Annotated[
         str | None,
         Key("data.validation"),
-        Parameter(group=DATA, metavar="SHARE", help="Share of the training data held out to choose the best epoch by. [0.1]"),
+        Parameter(
+            group=DATA, metavar="SHARE", help="Share of the training data held out to choose the best epoch by. [0.1]"
+        ),
     ] = None
     target: Annotated[
-        str | None, Key("data.target"), Parameter(group=DATA, metavar="COLUMN", help="Target column of a CSV. [the last]")
+        str | None,
+        Key("data.target"),
+        Parameter(group=DATA, metavar="COLUMN", help="Target column of a CSV. [the last]"),
     ] = None
     task: Annotated[
         str | None,
@@ -61,7 +69,9 @@ class Settings:
         Parameter(group=DATA, metavar="TASK", help="classification or regression, where the target does not tell."),
     ] = None
     root: Annotated[
-        str | None, Key("data.root"), Parameter(group=DATA, metavar="DIR", help="Folder to look for data files in first.")
+        str | None,
+        Key("data.root"),
+        Parameter(group=DATA, metavar="DIR", help="Folder to look for data files in first."),
     ] = None
     batch: Annotated[
         str | None, Key("data.batch_size"), Parameter(group=DATA, metavar="INT", help="Examples per step. [128]")
@@ -69,7 +79,9 @@ class Settings:
     model: Annotated[
         str | None,
         Key("model.name"),
-        Parameter(group=PROBLEM, metavar="NAME", help="lenet, mlp, mlp:50-50 or module:callable. [lenet; tables: mlp:50]"),
+        Parameter(
+            group=PROBLEM, metavar="NAME", help="lenet, mlp, mlp:50-50 or module:callable. [lenet; tables: mlp:50]"
+        ),
     ] = None
     prior: Annotated[
         str | None,
@@ -77,7 +89,9 @@ class Settings:
         Parameter(group=PROBLEM, metavar="NAME", help="normal or scale_mixture. [normal, std 1/√fan-in]"),
     ] = None
     prior_std: Annotated[
-        str | None, Key("prior.std"), Parameter(group=PROBLEM, metavar="STD", help="Of every weight under a normal prior.")
+        str | None,
+        Key("prior.std"),
+        Parameter(group=PROBLEM, metavar="STD", help="Of every weight under a normal prior."),
     ] = None
     likelihood: Annotated[
         str | None,
@@ -87,7 +101,9 @@ class Settings:
         ),
     ] = None
     method: Annotated[
-        str | None, Key("method.kind"), Parameter(group=METHOD, metavar="NAME", help="mean_field, map or mle. [mean_field]")
+        str | None,
+        Key("method.kind"),
+        Parameter(group=METHOD, metavar="NAME", help="mean_field, map or mle. [mean_field]"),
     ] = None
     estimator: Annotated[
         str | None,
@@ -95,7 +111,9 @@ class Settings:
         Parameter(group=METHOD, metavar="NAME", help="local_reparam, flipout or weight. [local_reparam]"),
     ] = None
     epochs: Annotated[
-        str | None, Key("method.epochs"), Parameter(group=METHOD, metavar="INT", help="Passes over the training data. [20]")
+        str | None,
+        Key("method.epochs"),
+        Parameter(group=METHOD, metavar="INT", help="Passes over the training data. [20]"),
     ] = None
     lr: Annotated[
         str | None, Key("method.optimizer.lr"), Parameter(group=METHOD, metavar="RATE", help="Learning rate. [0.001]")
@@ -111,7 +129,9 @@ class Settings:
         Parameter(group=METHOD, metavar="T", help="Weight of the KL; 1 is the posterior. [1]"),
     ] = None
     initial_std: Annotated[
-        str | None, Key("method.initial_std"), Parameter(group=METHOD, metavar="STD", help="Of every weight at the start.")
+        str | None,
+        Key("method.initial_std"),
+        Parameter(group=METHOD, metavar="STD", help="Of every weight at the start."),
     ] = None
     draws: Annotated[
         str | None, Key("method.draws"), Parameter(group=METHOD, metavar="INT", help="Monte-Carlo draws per step. [1]")
@@ -122,11 +142,17 @@ class Settings:
         Parameter(group=METHOD, metavar="EPOCHS", help="Stop after so many without a better validation score."),
     ] = None
     ensemble: Annotated[
-        str | None, Key("ensemble"), Parameter(group=METHOD, metavar="N", help="Train N of them, from fresh weights each.")
+        str | None,
+        Key("ensemble"),
+        Parameter(group=METHOD, metavar="N", help="Train N of them, from fresh weights each."),
     ] = None
-    seed: Annotated[str | None, Key("seed"), Parameter(group=RUN, metavar="INT", help="Of everything random. [0]")] = None
+    seed: Annotated[str | None, Key("seed"), Parameter(group=RUN, metavar="INT", help="Of everything random. [0]")] = (
+        None
+    )
     device: Annotated[
-        str | None, Key("engine.device"), Parameter(group=RUN, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps. [auto]")
+        str | None,
+        Key("engine.device"),
+        Parameter(group=RUN, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps. [auto]"),
     ] = None
     precision: Annotated[
         str | None, Key("engine.precision"), Parameter(group=RUN, metavar="NAME", help="float32 or bfloat16. [float32]")
@@ -192,22 +218,6 @@ def undotted(tokens: Sequence[str]) -> list[str]:
             value = rest.pop(0) if rest and not rest[0].startswith("--") else "true"
         result += ["--set", f"{name[2:].replace('-', '_')}={value}"]
     return result
-
-
-def names(paths: Iterable[str]) -> dict[str, str]:
-    """Return key -> flag for those keys that have a flag of their own.
-
-    >>> names(["method.epochs", "prior.mean"])
-    {'method.epochs': '--epochs'}
-    """
-    hints = get_type_hints(Settings, include_extras=True)
-    table = {
-        note.path: _spelled(name)
-        for name, hint in hints.items()
-        for note in getattr(hint, "__metadata__", ())
-        if isinstance(note, Key)
-    }
-    return {path: table[path] for path in paths if path in table}
 
 
 def _spelled(name: str) -> str:

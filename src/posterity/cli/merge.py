@@ -1,17 +1,15 @@
 """From a file and flags to one checked configuration; every mistake is one line that names the flag or key."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-import tomllib
 from pydantic import BaseModel, ValidationError
 
 from posterity.cli.config import RunConfig
-from posterity.cli.flags import names
 from posterity.errors import InvalidInput, suggest, unknown
 from posterity.methods import AnyMethod, Ensemble
 
@@ -45,6 +43,8 @@ def merge(file: Mapping[str, Any], given: Given, where: str = "run.toml") -> Run
     values = _copied(file)
     flags = dict(given)
     _wrap(values, flags)
+    if "prior" not in values and any(path.startswith("prior.") for path in flags):
+        values["prior"] = {"kind": "normal"}
     ensemble = "method" in values and isinstance(values["method"], dict) and values["method"].get("kind") == "ensemble"
     origin: dict[str, str] = {}
     for path, (flag, value) in flags.items():
@@ -88,8 +88,9 @@ def _model(values: Any, hint: Any, path: str, origin: Mapping[str, str], where: 
         return classes[0]
     kinds = {str(get_args(_fields(c)["kind"])[0]): c for c in classes}
     if "kind" not in values:
-        label = origin.get(f"{path}.kind", f"{path}.kind in {where}")
-        raise InvalidInput(f"{label} is missing. Choices: {', '.join(sorted(kinds))}.")
+        named = any(p.startswith(f"{path}.") for p in origin)
+        label = f"--{path}" if named else f"{path}.kind in {where}"
+        raise InvalidInput(f"{label} is missing: say which. Choices: {', '.join(sorted(kinds))}.")
     if values["kind"] not in kinds:
         raise unknown(path.rpartition(".")[2], str(values["kind"]), kinds)
     return kinds[values["kind"]]
@@ -98,8 +99,8 @@ def _model(values: Any, hint: Any, path: str, origin: Mapping[str, str], where: 
 @cache
 def _fields(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
-    names = kind.model_fields if issubclass(kind, BaseModel) else [f.name for f in fields(kind)]
-    return {name: hints[name] for name in names}
+    keys = kind.model_fields if issubclass(kind, BaseModel) else [field.name for field in fields(kind)]
+    return {key: hints[key] for key in keys}
 
 
 def _classes(hint: Any) -> list[type]:
@@ -130,9 +131,6 @@ def _wrap(values: dict[str, Any], flags: dict[str, tuple[str, object]]) -> None:
         return
     member.setdefault("kind", "mean_field")
     values["method"] = member if wrapper is None else {**wrapper, "kind": "ensemble", "method": member}
-    for noun, kind in (("prior", "normal"),):
-        if noun not in values and any(path.startswith(f"{noun}.") for path in flags):
-            values[noun] = {"kind": kind}
 
 
 def _kept(member: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -174,18 +172,16 @@ def _line(error: ValidationError, values: Mapping[str, Any], origin: Mapping[str
     path, found = _path(first["loc"], values)
     label = origin.get(path) or next((f for p, f in origin.items() if p.startswith(f"{path}.")), None)
     label = label or f"{path} in {where}"
-    flag = names([path.replace("method.method.", "method.")]).get(path)
-    hint = f" (flag {flag})" if flag and not label.startswith("--") else ""
     kind, context = first["type"], first.get("ctx", {})
     shown = "" if kind == "missing" or isinstance(found, Mapping) else f" {found}"
     if kind in BOUNDS:
         bound, words = BOUNDS[kind]
-        return f"{label}{shown}: must be {words} {context[bound]}.{hint}"
+        return f"{label}{shown}: must be {words} {context[bound]}."
     if kind == "literal_error":
         choices = [part.strip("'") for part in str(context["expected"]).replace(" or ", ", ").split(", ")]
         return str(unknown(f"value for {label}:", str(found), choices)).replace(": '", " '", 1)
     text = WORDS.get(kind, str(first["msg"]).removeprefix("Value error, "))
-    return f"{label}{shown}: {text}.{hint}".replace("..", ".")
+    return f"{label}{shown}: {text}.".replace("..", ".")
 
 
 def _path(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str, Any]:
@@ -200,14 +196,3 @@ def _path(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[s
         return ".".join(parts), here
     last = str(location[-1]) if location else ""
     return ".".join(parts if parts and parts[-1] == last else [*parts, last]), here
-
-
-def absolute(config: RunConfig) -> RunConfig:
-    """Make the paths of a configuration independent of the current folder."""
-    changes: dict[str, str] = {}
-    name = Path(config.data.name).expanduser()
-    if name.is_file():
-        changes["name"] = str(name.resolve())
-    if config.data.root is not None:
-        changes["root"] = str(Path(config.data.root).expanduser().resolve())
-    return config.model_copy(update={"data": config.data.model_copy(update=changes)})

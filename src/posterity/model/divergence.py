@@ -6,7 +6,6 @@ import torch
 from torch import Generator, Tensor
 
 from posterity.core import gaussian
-from posterity.model.priors import Normal
 from posterity.model.problem import Problem
 
 
@@ -25,11 +24,9 @@ class Divergence:
 
     @classmethod
     def of(cls, problem: Problem) -> "Divergence":
-        if not isinstance(problem.prior, Normal):
+        if problem.normal is None:
             return cls(problem, 0.0, 1.0, 0)
-        part = problem.network_part(problem.params)
-        like = next(iter(part.values())).detach()
-        mean, std = problem.prior.resolve({n: p.shape for n, p in part.items()}, like)
+        mean, std = problem.normal
         return cls(problem, _number(mean), _number(std), problem.network_size)
 
     @property

@@ -9,8 +9,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Distribution
 
+from posterity.core import gaussian
 from posterity.core.layout import Layout, bound, trainable
 from posterity.errors import InvalidInput
+from posterity.model.priors import Normal
 from posterity.types import Batch, Likelihood, Params, Prior
 
 LIKELIHOOD = "likelihood."
@@ -36,6 +38,7 @@ class Problem:
     num_data: int
     params: dict[str, nn.Parameter] = field(init=False, repr=False)
     layout: Layout = field(init=False, repr=False)
+    normal: tuple[Tensor, Tensor] | None = field(init=False, repr=False)  # mean, std per weight where the prior is Normal
 
     def __post_init__(self) -> None:
         if self.num_data < 1:
@@ -51,7 +54,10 @@ class Problem:
             params[LIKELIHOOD + name] = nn.Parameter(latent.initial.to(like, copy=True))
         object.__setattr__(self, "params", params)
         object.__setattr__(self, "layout", Layout.of(params))
-        self.prior.log_prob({n: p.detach() for n, p in self.network_part(params).items()})  # a bad pattern raises here
+        own = {n: p.detach() for n, p in self.network_part(params).items()}
+        normal = self.prior.resolve({n: p.shape for n, p in own.items()}, like) if isinstance(self.prior, Normal) else None
+        object.__setattr__(self, "normal", normal)
+        self.prior.log_prob(own)  # a prior that cannot take these parameters says so here
 
     def theta(self) -> Tensor:
         """Copy the parameters' present values into a new flat vector (P,)."""
@@ -93,7 +99,10 @@ class Problem:
     def log_prior(self, theta: Tensor) -> Tensor:
         """Return log p(θ), shape (), in nats: the network's prior and that of each latent."""
         params = self.layout.views(theta)
-        total = self.prior.log_prob(self.network_part(params))
+        if self.normal is None:
+            total = self.prior.log_prob(self.network_part(params))
+        else:
+            total = gaussian.log_prob(theta[: self.network_size], *self.normal).sum()
         priors = self.likelihood.latents()
         for name, value in self.latents(params).items():
             total = total + priors[name].log_prob(value)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
         "format": FORMAT,
         "family": posterior.kind,
         "network": type(problem.network).__qualname__,
+        "structure": structure(problem.network),
         "parameters": {n: list(s) for n, s in problem.layout.named_shapes().items()},
         "dtype": str(problem.theta().dtype).removeprefix("torch."),
         "prior": _described(problem.prior),
@@ -102,7 +105,12 @@ def load(
     return posterior
 
 
-_OWN = {"format", "family", "network", "parameters", "dtype", "prior", "likelihood", "num_data", "torch"}
+def structure(network: nn.Module) -> str:
+    """Print a network's modules and their settings, without memory addresses: what shapes alone do not tell apart."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(network))
+
+
+_OWN = {"format", "family", "network", "structure", "parameters", "dtype", "prior", "likelihood", "num_data", "torch"}
 
 
 def _same_network(
@@ -117,6 +125,11 @@ def _same_network(
     shapes = {n: tuple(s) for n, s in specification["parameters"].items()}
     if shapes != {n: tuple(s) for n, s in probe.layout.named_shapes().items()}:
         raise Mismatch(f"{path}: " + difference(probe.layout, shapes))
+    saved, given = specification["structure"], structure(network)
+    if saved != given:  # equal shapes, but another activation, stride or padding
+        pairs = zip_longest(saved.splitlines(), given.splitlines(), fillvalue="nothing")
+        row = next((a.strip(), b.strip()) for a, b in pairs if a != b)
+        raise Mismatch(f"{path} is a posterior of a network with {row[0]}; the one given has {row[1]} there.")
     dtype = str(probe.theta().dtype).removeprefix("torch.")
     if dtype != specification["dtype"]:
         raise Mismatch(

@@ -49,7 +49,7 @@ def plot_confusion(predicted: Tensor, targets: Tensor, classes: Sequence[str]) -
     count = confusion(predicted, targets, len(classes))
     share = count / np.maximum(count.sum(1, keepdims=True), 1)
     diagonal = np.eye(len(classes), dtype=bool)
-    side = min(3.2 + 0.22 * len(classes), 7)
+    side = min(3.2 + 0.22 * len(classes), 7.0)
     figure, (ax,) = panels(1, width=side, height=side * 0.95)
     ax.grid(visible=False)
     for mask, colour, top in (

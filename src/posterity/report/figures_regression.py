@@ -25,6 +25,7 @@ from posterity.report.style import (
 )
 
 Vector = NDArray[np.float64]
+CURVE = 500  # points that draw a curve
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,13 +73,17 @@ def plot_predicted(bands: Bands, targets: Tensor) -> Figure:
 
 def plot_fit(inputs: Tensor, bands: Bands, targets: Tensor) -> Figure:
     """Draw the fit of one input variable: mean, the functions' own 90 % band, and that of the targets."""
-    order = np.argsort(numbers(inputs))
-    x, y = numbers(inputs)[order], numbers(targets)[order]
+    x, y = numbers(inputs), numbers(targets)
+    order = np.argsort(x)[:: max(len(x) // CURVE, 1)]
     mean, epistemic = bands.mean[order], 1.6449 * bands.epistemic_std[order]
     figure, (ax,) = panels(1, height=3.8)
-    ax.fill_between(x, bands.lower[order], bands.upper[order], color=ALEATORIC, alpha=0.22, label="90 % of the targets")
-    ax.fill_between(x, mean - epistemic, mean + epistemic, color=EPISTEMIC, alpha=0.35, label="90 % of the functions")
-    ax.plot(x, mean, color=BAYESIAN, linewidth=1.8, label="mean")
+    ax.fill_between(
+        x[order], bands.lower[order], bands.upper[order], color=ALEATORIC, alpha=0.22, label="90 % of the targets"
+    )
+    ax.fill_between(
+        x[order], mean - epistemic, mean + epistemic, color=EPISTEMIC, alpha=0.35, label="90 % of the functions"
+    )
+    ax.plot(x[order], mean, color=BAYESIAN, linewidth=1.8, label="mean")
     style = {"markersize": 3, "alpha": max(min(0.7, 500 / len(y)), 0.05), "rasterized": len(y) > CROWD}
     ax.plot(x, y, "o", color=INK, markeredgewidth=0, label="test targets", **style)
     label(ax, "", "input", "target")

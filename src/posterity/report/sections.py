@@ -88,6 +88,7 @@ def _classification(data: ReportData) -> tuple[Section, ...]:
                 "Confusion matrix of true and predicted class.",
             ),
         ),
+        beside=True,
     )
     doubt = Section(
         "Does it know when it is wrong?",

@@ -62,6 +62,6 @@ def svg(figure: Figure, alt: str) -> Markup:
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)  # several drawings share the page: no two ids may be equal
     drawing = re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"', r"\1", drawing, count=1)
-    share = min(100 * figure.get_figwidth() / WIDE, 100)
-    head = f'<svg role="img" aria-label="{escape(alt)}" style="width:{share:.1f}%"'
+    inches = figure.get_figwidth()
+    head = f'<svg role="img" aria-label="{escape(alt)}" style="width:{100 * inches / WIDE:.1f}%;--inches:{inches:.2f}"'
     return Markup(drawing.replace("<svg", head, 1))

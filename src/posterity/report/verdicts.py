@@ -88,7 +88,7 @@ def training(model: Model) -> str:
 def signal_to_noise(ratios: Tensor) -> str:
     """Say how many weights the data told apart from zero."""
     share = (ratios < 1).double().mean().item()
-    return f"{percent(share)} of {ratios.numel():,} weights have |μ| < σ: the data do not tell them from zero."
+    return f"{percent(share)} of {ratios.numel():,} weights have a mean below one std: the data do not tell them from zero."
 
 
 def residuals(std: NDArray[np.float64], error: NDArray[np.float64]) -> str:

@@ -1,0 +1,5 @@
+"""`python -m posterity`: the command line."""
+
+from posterity.cli import main
+
+main()

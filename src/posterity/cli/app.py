@@ -1,0 +1,81 @@
+"""The program itself: its commands, loaded when they are called, and what becomes of their errors."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from cyclopts import App, CycloptsError
+
+from posterity.cli.flags import undotted
+from posterity.errors import Interrupted, PosterityError
+
+USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
+COMMANDS = {
+    "demo": "Teach a Bayesian LeNet handwritten digits, beside its ordinary twin: one minute, no flags needed.",
+    "train": "Infer a posterior from a data set, and score it on the test data.",
+    "evaluate": "Score a trained posterior on test data.",
+    "predict": "Predict images, CSV or .npy files, with uncertainty.",
+    "report": "Write a run's report.html anew.",
+    "data": "List the known data sets, or show (and fetch) one.",
+}
+
+
+def installed_version() -> str:
+    """Return the package's version without importing it."""
+    try:
+        return version("posterity")
+    except PackageNotFoundError:
+        from posterity import __version__
+
+        return __version__
+
+
+def make() -> App:
+    """Make the command line; no command's module is imported before it is called."""
+    app = App(
+        name="posterity",
+        help="Bayesian neural networks: train one, and know how far to trust each prediction.",
+        version=installed_version,
+        help_format="plaintext",
+        suppress_keyboard_interrupt=False,
+    )
+    for name, text in COMMANDS.items():
+        app.command(f"posterity.cli.{name}:{name}", name=name, help=text)
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return the exit code: 0, 1 (a bug), 2 (the user's mistake), 130 (interrupted)."""
+    debug = "--debug" in arguments or bool(os.environ.get("POSTERITY_DEBUG"))
+    try:
+        make()(undotted(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        return 0
+    except (PosterityError, CycloptsError) as error:
+        return _failed(str(error).strip(), USER_ERROR, debug)
+    except Interrupted as error:
+        return _failed(str(error), INTERRUPTED, debug)
+    except KeyboardInterrupt:
+        return _failed("Interrupted.", INTERRUPTED, debug)
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror or error}.", USER_ERROR, debug)
+    except Exception as error:
+        hint = "" if debug else " This is a bug; run again with --debug to see where."
+        return _failed(f"{type(error).__name__}: {error}.{hint}", BUG, debug)
+
+
+def main() -> None:
+    """Run the command line and end the process."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _failed(text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"posterity: {text}", file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,68 @@
+"""What people and programs read: results on stdout, everything else on stderr."""
+
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from posterity.cli.flags import Output
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How one command speaks: `note` on stderr, `table` and `say` on stdout, or one JSON object there instead."""
+
+    output: Output
+
+    def note(self, text: str) -> None:
+        """Say something in passing."""
+        if not self.output.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line of the result, where the result is for people."""
+        if not self.output.json:
+            print(text, flush=True)
+
+    def table(self, table: Table) -> None:
+        """Print a table of the result, where the result is for people."""
+        if not self.output.json:
+            Console(highlight=False).print(table)
+
+    def result(self, values: Mapping[str, Any]) -> None:
+        """Print the result where it is for programs: one JSON object."""
+        if self.output.json:
+            print(json.dumps(finite(values), indent=2), flush=True)
+
+
+def finite(value: Any) -> Any:
+    """Return a value as strict JSON can hold it: NaN and infinities become null.
+
+    >>> finite({"a": [1.0, float("nan")]})
+    {'a': [1.0, None]}
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(part) for part in value]
+    return value
+
+
+def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """Make a table: the first `left` columns are text, the others numbers."""
+    from rich import box
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    for index, name in enumerate(columns):
+        table.add_column(escape(name), justify="left" if index < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    return table

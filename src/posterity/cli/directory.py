@@ -1,0 +1,151 @@
+"""A run's directory: what is where in it, and the rules by which it is made and refused."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from posterity.cli.console import finite
+from posterity.errors import InvalidInput
+from posterity.train import checkpoint
+
+MODEL, TWIN = "model", "twin"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """config.toml, log.jsonl, checkpoints/, posterior.safetensors, twin.safetensors, metrics.json, report.html."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.toml"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def posterior(self, which: str = MODEL) -> Path:
+        return self.path / ("twin.safetensors" if which == TWIN else "posterior.safetensors")
+
+    def refuse_occupied(self, force: bool) -> None:
+        """Raise `InvalidInput` where the directory holds something, unless it may be replaced."""
+        if self.path.is_dir() and any(self.path.iterdir()) and not force:
+            raise InvalidInput(
+                f"{self.path} is not empty. Choose another --out, replace the run in it with --force, or go on with it: "
+                f"posterity train --resume {self.path}"
+            )
+
+    def claim(self, force: bool) -> None:
+        """Make the directory, try to write in it, and remove an old run's files where that was allowed.
+
+        Raises:
+            InvalidInput: where it is occupied, or cannot be written.
+        """
+        self.refuse_occupied(force)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.write_text("")
+            probe.unlink()
+            for file in (self.config, self.log, self.metrics, self.report, self.posterior(), self.posterior(TWIN)):
+                file.unlink(missing_ok=True)
+            if self.checkpoints.exists():
+                shutil.rmtree(self.checkpoints)
+        except OSError as error:
+            raise InvalidInput(
+                f"--out {self.path} cannot be written: {error.strerror}. Choose another directory."
+            ) from error
+
+    def on_epoch(self, label: str) -> Callable[[str, Row], None]:
+        """Return what appends each epoch's row to the log, for the engine of one model."""
+
+        def append(name: str, row: Row) -> None:
+            with self.log.open("a", encoding="utf-8") as stream:
+                stream.write(_line(_named(label, name.partition("/")[2]), row))
+
+        return append
+
+    def rebuild_log(self) -> None:
+        """Write the log anew from the checkpoints: on resume it then holds each finished epoch once."""
+        lines = [
+            _line(_named(label, last.parent.relative_to(self.checkpoints / label).as_posix()), row)
+            for label in (MODEL, TWIN)
+            for last in sorted((self.checkpoints / label).rglob("last.safetensors"), key=_number)
+            for row in checkpoint.load(last)[2].history
+        ]
+        replace_text(self.log, "".join(lines))
+
+    def rows(self, label: str) -> list[Row]:
+        """Return the log's rows of one model; an ensemble's are its members' one after the other."""
+        return [row for row in self._all_rows() if row["run"] == label or row["run"].startswith(f"{label}/")]
+
+    def _all_rows(self) -> Iterator[Row]:
+        if self.log.is_file():
+            for line in self.log.read_text(encoding="utf-8").splitlines():
+                yield json.loads(line)
+
+
+def default_path(data: str, model: str, method: str, now: datetime | None = None) -> Path:
+    """Name a new run: runs/<data>-<model>-<method>-<UTC time>.
+
+    >>> default_path("uci/wine", "mlp:50", "map", datetime(2025, 1, 2, 3, 4, 5)).as_posix()
+    'runs/uci-wine-mlp-50-map-20250102-030405'
+    """
+    stem = Path(data).stem if Path(data).suffix else data
+    time = (now or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S")
+    name = "-".join((stem, model, method, time)).lower()
+    path = Path("runs") / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    number = 2
+    while path.exists():
+        path, number = path.with_name(f"{path.name.removesuffix(f'-{number - 1}')}-{number}"), number + 1
+    return path
+
+
+def seconds_of(rows: Sequence[Row]) -> float:
+    """Return the training time that a log tells of; an ensemble's members add up."""
+    last = {row["run"]: float(row["seconds"]) for row in rows}
+    return sum(last.values())
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file all at once."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def replace_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file all at once."""
+    replace_text(path, json.dumps(finite(values), indent=2) + "\n")
+
+
+def _line(run: str, row: Mapping[str, Any]) -> str:
+    return json.dumps(finite({"run": run, **row})) + "\n"
+
+
+def _named(label: str, part: str) -> str:
+    return label if part in ("", ".") else f"{label}/{part}"
+
+
+def _number(path: Path) -> tuple[int, str]:
+    digits = path.parent.name.rpartition("-")[2]
+    return (int(digits) if digits.isdigit() else 0, str(path))

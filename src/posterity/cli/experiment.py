@@ -1,0 +1,121 @@
+"""One run, prepared and checked: data, network and problem; nothing is trained here, and nothing is written."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from posterity.cli.config import DataConfig, ModelConfig, RunConfig
+from posterity.data import Dataset, Options, describe, load, names
+from posterity.errors import InvalidInput
+from posterity.methods import MLE, Ensemble
+from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from posterity.model.problem import Problem
+from posterity.train.batches import TensorData
+from posterity.train.random import derived_seed
+from posterity.zoo import NetworkSpec
+
+LENET_SIZE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """A complete configuration and what it names, tried on each other."""
+
+    config: RunConfig
+    dataset: Dataset
+    spec: NetworkSpec
+    network: nn.Module
+    data: TensorData
+
+    @property
+    def parameters(self) -> int:
+        """Number of the network's trainable parameters."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+
+
+def prepare(config: RunConfig) -> Experiment:
+    """Load the data, build the network, and try one on the other.
+
+    Raises:
+        DataNotFound, CorruptFile, InvalidInput: before anything is trained or written.
+    """
+    config = _sized(config)
+    dataset = load_dataset(config.data)
+    config = _resolved(config, dataset)
+    likelihood = config.likelihood
+    assert likelihood is not None and config.model.name is not None  # _resolved saw to it
+    spec = NetworkSpec(
+        config.model.name, dataset.input_shape, _num_outputs(likelihood, dataset), config.model.options
+    )
+    network = _seeded(spec, config.seed)
+    data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size).split(
+        config.data.validation, config.seed
+    )
+    _check(config, data)
+    problem = Problem(network, config.prior, likelihood, data.num_data)
+    data.checked(problem.check, torch.device("cpu"))
+    return Experiment(config, dataset, spec, network, data)
+
+
+def twin_of(config: RunConfig) -> MLE:
+    """Return maximum likelihood with the same epochs, optimiser and patience."""
+    return MLE(config.member.epochs, config.member.optimizer, config.member.patience)
+
+
+def load_dataset(data: DataConfig) -> Dataset:
+    """Load what a configuration names."""
+    options = Options(target=data.target, task=data.task)
+    return load(data.name, root=data.root, split=data.split, image_size=data.image_size, options=options)
+
+
+def _sized(config: RunConfig) -> RunConfig:
+    """Give LeNet, which is also what images get by default, images of its size."""
+    name = config.data.name.lower()
+    if config.data.image_size is not None or config.model.name not in (None, "lenet"):
+        return config
+    known = name in names()
+    shape = describe(name, root=config.data.root).input_shape if known else load_dataset(config.data).input_shape
+    if len(shape) != 3 or shape[1:] == (LENET_SIZE, LENET_SIZE):
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"image_size": LENET_SIZE})})
+
+
+def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:
+    """Choose by the data what was left open."""
+    likelihood = config.likelihood or (Categorical() if dataset.classes else Gaussian())
+    classes = isinstance(likelihood, Categorical | Bernoulli)
+    if classes != bool(dataset.classes):
+        choices = "categorical, bernoulli" if dataset.classes else "gaussian, heteroscedastic"
+        raise InvalidInput(
+            f"--likelihood {likelihood.kind} does not fit '{dataset.name}', a task of {dataset.task}. Choices: {choices}."
+        )
+    name = config.model.name or ("lenet" if len(dataset.input_shape) == 3 else "mlp:50")
+    model = ModelConfig(name=name, **config.model.options)
+    return config.model_copy(update={"likelihood": likelihood, "model": model})
+
+
+def _num_outputs(likelihood: AnyLikelihood, dataset: Dataset) -> int:
+    if isinstance(likelihood, Bernoulli):
+        if dataset.num_classes != 2:
+            raise InvalidInput(
+                f"--likelihood bernoulli needs 2 classes, '{dataset.name}' has {dataset.num_classes}. Use categorical."
+            )
+        return 1
+    if isinstance(likelihood, Categorical):
+        return dataset.num_classes
+    return 2 if isinstance(likelihood, HeteroscedasticGaussian) else 1
+
+
+def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:
+    """Build the network with initial weights that depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, "network"))
+        return spec.build()
+
+
+def _check(config: RunConfig, data: TensorData) -> None:
+    if config.member.patience is not None and data.held_out is None:
+        raise InvalidInput("--patience needs a validation set to watch; give --validation more than 0.")
+    if config.twin and not isinstance(config.method, Ensemble) and config.member.kind == "mle":
+        raise InvalidInput("--twin: maximum likelihood is its own twin. Choose another --method, or --no-twin.")

@@ -1,0 +1,158 @@
+"""`posterity predict`: classes or values for new inputs, with the parts of their uncertainty."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from posterity.cli.console import Voice, finite, grid
+from posterity.cli.directory import replace_text
+from posterity.cli.evaluate import number_of_draws
+from posterity.cli.flags import Output
+from posterity.cli.inputs import read_inputs
+from posterity.cli.saved import open_run
+from posterity.cli.scoring import predict as averaged
+from posterity.errors import InvalidInput, unknown
+from posterity.predict.predictive import Classification, Regression
+
+FORMATS = ("table", "csv", "json")
+LEVEL = 0.9
+Record = dict[str, Any]
+
+
+def predict(
+    run: Path,
+    /,
+    *inputs: Path,
+    draws: Annotated[str | None, Parameter(metavar="INT", help="Functions averaged. [as in training]")] = None,
+    out: Annotated[Path | None, Parameter(metavar="FILE", help="Write to a .csv or .json file.")] = None,
+    format: Annotated[str | None, Parameter(metavar="NAME", help="table, csv or json. [table]")] = None,
+    invert: Annotated[bool, Parameter(negative="", help="Images are dark on light; the network learnt light on dark.")] = False,
+    trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False,
+    output: Output = Output(),
+) -> None:
+    """Predict images, CSV or .npy files, with uncertainty.
+
+    Entropies are in nats: entropy = expected_entropy (aleatoric, noise) + mutual_information (epistemic, ignorance).
+
+    Parameters
+    ----------
+    run
+        A run directory, or a posterior file.
+    inputs
+        PNG or JPEG images, CSV tables with the training data's columns, .npy arrays.
+    """
+    form = _format(format, out, output.json)
+    count = number_of_draws(draws)
+    if not inputs:
+        raise InvalidInput("No inputs were given: name PNG, JPEG, CSV or .npy files after the run.")
+    saved = open_run(run, trust)
+    rows = read_inputs(inputs, saved, invert)
+    predictive = averaged(saved.posterior, rows.inputs, count or saved.config.predictive_draws, saved.config.seed)
+    if isinstance(predictive, Classification):
+        records = classes(predictive, rows.names, saved.data["classes"])
+    else:
+        scaling = saved.scaling
+        records = values(predictive.rescale(scaling.target_mean, scaling.target_std) if scaling else predictive, rows.names)
+    if out is not None:
+        _write(out, as_csv(records) if form == "csv" else as_json(records))
+        Voice(output).say(f"{len(records):,} predictions in {out}")
+        Voice(output).result({"predictions": len(records), "file": str(out)})
+    elif form == "table":
+        Voice(output).table(_table(records))
+    else:
+        sys.stdout.write(as_csv(records) if form == "csv" else as_json(records))
+
+
+def classes(predictive: Classification, names: Sequence[str], labels: Sequence[str]) -> list[Record]:
+    """Return a record per input: class, its probability, entropies in nats, and all probabilities."""
+    columns = (
+        predictive.labels,
+        predictive.confidence,
+        predictive.entropy,
+        predictive.mutual_information,
+        predictive.expected_entropy,
+        predictive.mean,
+    )
+    return [
+        {
+            "input": name,
+            "class": labels[label],
+            "probability": confidence,
+            "entropy": entropy,
+            "mutual_information": information,
+            "expected_entropy": expected,
+            "probabilities": dict(zip(labels, probabilities, strict=True)),
+        }
+        for name, label, confidence, entropy, information, expected, probabilities in zip(
+            names, *(column.tolist() for column in columns), strict=True
+        )
+    ]
+
+
+def values(predictive: Regression, names: Sequence[str]) -> list[Record]:
+    """Return a record per input: mean, its standard deviation and parts, and the central 90 % interval."""
+    lower, upper = predictive.interval(LEVEL)
+    columns = {
+        "mean": predictive.mean,
+        "std": predictive.std,
+        "epistemic_std": predictive.epistemic.sqrt(),
+        "aleatoric_std": predictive.aleatoric.sqrt(),
+        "lower_90": lower,
+        "upper_90": upper,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [{"input": name, **dict(zip(columns, row, strict=True))} for name, row in zip(names, rows, strict=True)]
+
+
+def as_csv(records: Sequence[Record]) -> str:
+    """Write records as CSV, a column per class."""
+    stream = io.StringIO()
+    flat = [
+        {**{k: v for k, v in r.items() if k != "probabilities"}, **{f"p({c})": p for c, p in r.get("probabilities", {}).items()}}
+        for r in records
+    ]
+    writer = csv.DictWriter(stream, list(flat[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    return stream.getvalue()
+
+
+def as_json(records: Sequence[Record]) -> str:
+    """Write records as one JSON object."""
+    return json.dumps(finite({"predictions": list(records)}), indent=2) + "\n"
+
+
+def _table(records: Sequence[Record]) -> Any:
+    shown = {"mutual_information": "epistemic", "expected_entropy": "aleatoric"}
+    keys = [key for key in records[0] if key != "probabilities"]
+    text = 2 if "class" in keys else 1
+    body = [[str(r[k]) if i < text else f"{r[k]:.4g}" for i, k in enumerate(keys)] for r in records]
+    return grid("", [shown.get(key, key.replace("_", " ")) for key in keys], body, left=text)
+
+
+def _format(name: str | None, out: Path | None, as_object: bool) -> str:
+    """Choose the form: `--format`, else the file's suffix, else a table; `--json` is one JSON object."""
+    if name is not None and name not in FORMATS:
+        raise unknown("value for --format", name, FORMATS)
+    suffix = None if out is None else out.suffix.lower().removeprefix(".")
+    if suffix is not None and suffix not in FORMATS[1:]:
+        raise InvalidInput(f"--out {out}: expected a file that ends in .csv or .json.")
+    wanted = name or suffix or ("json" if as_object else "table")
+    if suffix is not None and wanted != suffix:
+        raise InvalidInput(f"--out {out} and --format {name} contradict each other.")
+    if as_object and suffix is None and wanted != "json":
+        raise InvalidInput(f"--json and --format {name} contradict each other.")
+    return wanted
+
+
+def _write(path: Path, content: str) -> None:
+    try:
+        replace_text(path, content)
+    except OSError as error:
+        raise InvalidInput(f"--out {path} cannot be written: {error.strerror}. Choose another file.") from error

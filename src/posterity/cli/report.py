@@ -1,0 +1,121 @@
+"""`posterity report`, and the report that every run ends with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+from torch import Tensor
+
+import posterity
+from posterity.cli.config import RunConfig
+from posterity.cli.console import Voice
+from posterity.cli.directory import MODEL, TWIN, Row, seconds_of
+from posterity.cli.flags import Output
+from posterity.cli.saved import open_run, test_data
+from posterity.cli.scoring import Scored, score
+from posterity.data import Dataset
+from posterity.errors import InvalidInput
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.mixture import Mixture
+
+
+def report(
+    run: Path,
+    /,
+    *,
+    trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False,
+    output: Output = Output(),
+) -> None:
+    """Write a run's report.html anew.
+
+    Parameters
+    ----------
+    run
+        A run directory.
+    """
+    voice, saved = Voice(output), open_run(run, trust)
+    if saved.directory is None:
+        raise InvalidInput(f"{run} is a posterior file; a report needs the run's directory, for its log.")
+    dataset, config = test_data(saved), saved.config
+    posteriors = [p for p in (saved.posterior, saved.twin) if p is not None]
+    scored = [score(p, dataset, config.predictive_draws, config.seed) for p in posteriors]
+    rows = [saved.directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
+    path = write_report(saved.directory.report, config, dataset, scored, rows)
+    voice.say(str(path))
+    voice.result({"report": str(path)})
+
+
+def write_report(
+    path: Path, config: RunConfig, dataset: Dataset, scored: Sequence[Scored], rows: Sequence[Sequence[Row]]
+) -> Path:
+    """Write the page for a model, and its twin where there is one, with the log of each."""
+    from posterity.report import Model, ReportData, write
+
+    models = [
+        Model(s.name, s.predictive, s.scores, list(r), s.parameters, seconds_of(r), s.draws)
+        for s, r in zip(scored, rows, strict=True)
+    ]
+    inputs, targets = _original(dataset)
+    return write(
+        ReportData(
+            title=f"{dataset.name}: {config.model.name}",
+            task=dataset.task,
+            inputs=inputs,
+            targets=targets,
+            bayesian=models[0],
+            twin=models[1] if len(models) > 1 else None,
+            classes=dataset.classes,
+            settings=_settings(config, scored[0]),
+            signal_to_noise=_signal_to_noise(scored[0].posterior),
+            command=f"posterity train --config {path.parent / 'config.toml'}",
+        ),
+        path,
+    )
+
+
+def _original(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Return test inputs and targets in the units of the data set."""
+    scaling = dataset.scaling
+    if scaling is None:
+        return dataset.test_inputs, dataset.test_targets
+    inputs = dataset.test_inputs * scaling.input_std + scaling.input_mean
+    return inputs, dataset.test_targets if dataset.classes else scaling.restore_targets(dataset.test_targets)
+
+
+def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
+    member = config.member
+    temperature = "–" if scored.temperature is None else f"{scored.temperature:g}"
+    values: dict[str, Any] = {
+        "Data": config.data.name,
+        "Network": config.model.name,
+        "Prior": _words(config.prior),
+        "Likelihood": _words(config.likelihood),
+        "Method": scored.name,
+        "Estimator": getattr(member, "estimator", None),
+        "Temperature": temperature,
+        "Epochs": member.epochs,
+        "Batch": config.data.batch_size,
+        "Learning rate": f"{member.optimizer.lr:g}, {member.optimizer.schedule}, {member.optimizer.name}",
+        "Seed": config.seed,
+        "Versions": f"posterity {posterity.__version__}, torch {torch.__version__}",
+    }
+    return {key: str(value) for key, value in values.items() if value is not None}
+
+
+def _words(noun: Any) -> str:
+    """Write a prior or likelihood as its name and fields: `normal (mean 0, std 0.1)`."""
+    found = {k: v for k, v in vars(noun).items() if not k.startswith("_") and k != "kind" and v is not None}
+    parts = ", ".join(f"{k.replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}" for k, v in found.items())
+    return f"{noun.kind} ({parts})" if parts else str(noun.kind)
+
+
+def _signal_to_noise(posterior: FunctionPosterior) -> Tensor | None:
+    if isinstance(posterior, DiagonalGaussian):
+        return posterior.signal_to_noise()
+    if isinstance(posterior, Mixture):
+        found = [c.signal_to_noise() for c in posterior.components if isinstance(c, DiagonalGaussian)]
+        return torch.cat(found) if found else None
+    return None

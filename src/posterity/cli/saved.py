@@ -1,0 +1,129 @@
+"""A trained posterior from disk, with the network that it belongs to and the data that it was made of."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posterity.cli.config import DataConfig, RunConfig
+from posterity.cli.directory import TWIN, RunDirectory
+from posterity.cli.experiment import Experiment, load_dataset
+from posterity.data import Dataset, Scaling
+from posterity.errors import InvalidInput, Mismatch
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.files import load, read_specification
+from posterity.zoo import rebuild
+
+
+@dataclass(frozen=True, eq=False)
+class Saved:
+    """A posterior, its twin where there is one, and how they came about."""
+
+    posterior: FunctionPosterior
+    config: RunConfig
+    data: dict[str, Any]  # as `described` wrote it
+    directory: RunDirectory | None  # None where a posterior file was named
+    twin: FunctionPosterior | None = None
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """The scaling of the training rows; None for images."""
+        found = self.data["scaling"]
+        if found is None:
+            return None
+        mean, std = torch.tensor(found["input_mean"]), torch.tensor(found["input_std"])
+        return Scaling(mean, std, found["target_mean"], found["target_std"])
+
+
+def described(experiment: Experiment) -> dict[str, Any]:
+    """Return what a posterior file says of its configuration, network and data."""
+    dataset, scaling = experiment.dataset, experiment.dataset.scaling
+    return {
+        "config": experiment.config.model_dump(mode="json"),
+        "model": experiment.spec.to_dict(),
+        "data": {
+            "name": dataset.name,
+            "task": dataset.task,
+            "input_shape": list(dataset.input_shape),
+            "classes": list(dataset.classes),
+            "features": list(dataset.features),
+            "source": dict(dataset.source),
+            "scaling": None
+            if scaling is None
+            else {
+                "input_mean": scaling.input_mean.tolist(),
+                "input_std": scaling.input_std.tolist(),
+                "target_mean": scaling.target_mean,
+                "target_std": scaling.target_std,
+            },
+        },
+    }
+
+
+def open_run(path: Path, trust: bool = False) -> Saved:
+    """Open a run directory or a posterior file.
+
+    Raises:
+        InvalidInput: where there is none, or it cannot be rebuilt; CorruptFile, Mismatch as `posterity.load` does.
+    """
+    directory = RunDirectory(path) if path.is_dir() else None
+    file = directory.posterior() if directory else path
+    if directory and not file.is_file():
+        ready = directory.config.is_file()
+        advice = f"Finish its training first: posterity train --resume {path}" if ready else "Is it a run's directory?"
+        raise InvalidInput(f"{path} holds no posterior.safetensors. {advice}")
+    if not file.exists():
+        raise InvalidInput(f"There is no run or posterior file {path}.")
+    specification = read_specification(file)
+    if not {"config", "model", "data"} <= set(specification):
+        raise InvalidInput(
+            f"{file} was not saved by `posterity train`: it does not say how to build its network. "
+            "Use it from Python: posterity.load(path, network)."
+        )
+    twin = None
+    if directory and directory.posterior(TWIN).is_file():
+        twin = _load(directory.posterior(TWIN), trust)
+    config = RunConfig.model_validate(specification["config"])
+    return Saved(_load(file, trust), config, specification["data"], directory, twin)
+
+
+def test_data(saved: Saved, name: str | None = None) -> Dataset:
+    """Load the run's own test data, or another data set's, scaled as the run's training data were.
+
+    Raises:
+        Mismatch: where the other data set has other inputs, classes or columns.
+    """
+    config = saved.config.data
+    if name is None:
+        return load_dataset(config)
+    options = DataConfig(name=name, image_size=config.image_size, target=config.target, task=config.task, root=config.root)
+    other = load_dataset(options)
+    for what, mine, theirs in (
+        ("inputs", tuple(saved.data["input_shape"]), other.input_shape),
+        ("number of classes", len(saved.data["classes"]), len(other.classes)),
+        ("columns", tuple(saved.data["features"]), other.features),
+    ):
+        if mine != theirs:
+            raise Mismatch(f"--data {name} does not fit this posterior: its {what}: {theirs}, the posterior's: {mine}.")
+    return _rescaled(other, saved.scaling)
+
+
+def _load(file: Path, trust: bool) -> FunctionPosterior:
+    specification = read_specification(file)
+    spec = specification["model"]
+    name = str(spec["name"])
+    if ":" in name and not name.startswith("mlp:") and not trust:
+        raise InvalidInput(f"{file} needs the network '{name}', code that would be run. Add --trust if it is yours.")
+    return load(file, rebuild(spec, trust=trust))
+
+
+def _rescaled(other: Dataset, scaling: Scaling | None) -> Dataset:
+    own = other.scaling
+    if own is None or scaling is None:
+        return other
+    inputs = scaling.scale_inputs(other.test_inputs * own.input_std + own.input_mean)
+    targets = other.test_targets
+    if not other.classes:
+        targets = scaling.scale_targets(own.restore_targets(targets))
+    return replace(other, test_inputs=inputs, test_targets=targets, scaling=scaling)

@@ -1,0 +1,109 @@
+"""Posteriors scored on test data, in the units that a reader knows, and the table that shows it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.table import Table
+from torch import Generator, Tensor
+
+from posterity.cli.console import grid
+from posterity.data import Dataset
+from posterity.metrics.scores import evaluate
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.point import Point
+from posterity.predict.predictive import Classification, Regression
+from posterity.train.random import derived_seed
+
+LABELS = {
+    "accuracy": "Accuracy ↑",
+    "rmse": "RMSE ↓",
+    "nll": "NLL ↓",
+    "ece": "ECE, 15 bins ↓",
+    "brier": "Brier ↓",
+    "crps": "CRPS ↓",
+    "coverage_90": "90 % coverage → 90 %",
+    "interval_width_90": "90 % interval width",
+    "entropy": "Entropy, nats",
+    "mutual_information": "Mutual information, nats",
+    "aleatoric_std": "Aleatoric std",
+    "epistemic_std": "Epistemic std",
+}
+SHARES = ("accuracy", "ece", "coverage_90")
+TITLES = {"mean_field": "Mean field", "map": "MAP", "mle": "Maximum likelihood"}
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """One posterior, what it predicts of the test inputs (original units), and how good that is."""
+
+    name: str
+    posterior: FunctionPosterior
+    predictive: Classification | Regression
+    scores: dict[str, float]
+    draws: int
+    temperature: float | None
+
+    @property
+    def parameters(self) -> int:
+        """Trained numbers: two for each weight of a mean-field posterior, one for each of a point."""
+        return sum(t.numel() for name, t in self.posterior.tensors().items() if ".kind." not in name)
+
+
+def title(method: dict[str, Any]) -> str:
+    """Name a method for people.
+
+    >>> title({"kind": "ensemble", "n": 5, "method": {"kind": "mle"}})
+    'Ensemble of 5 × maximum likelihood'
+    """
+    kind = str(method["kind"])
+    if kind == "ensemble":
+        member = title(method["method"])
+        return f"Ensemble of {method['n']} × {member if member.isupper() else member.lower()}"
+    return TITLES.get(kind, kind)
+
+
+def temperature(method: dict[str, Any]) -> float | None:
+    """Return the KL's weight that a posterior was trained with; None for a method without a KL."""
+    found = method.get("method", method).get("temperature")
+    return None if found is None else float(found)
+
+
+def predict(posterior: FunctionPosterior, inputs: Tensor, draws: int, seed: int) -> Classification | Regression:
+    """Average so many functions, drawn from the seed; a point has one function."""
+    device = next(iter(posterior.problem.params.values())).device
+    generator = Generator(device=device).manual_seed(derived_seed(seed, "predict"))
+    return posterior.predict(inputs, 1 if isinstance(posterior, Point) else draws, generator=generator)
+
+
+def score(posterior: FunctionPosterior, dataset: Dataset, draws: int, seed: int) -> Scored:
+    """Score a posterior on a data set's test part, in original units."""
+    predictive, targets = predict(posterior, dataset.test_inputs, draws, seed), dataset.test_targets
+    if isinstance(predictive, Regression) and dataset.scaling is not None:
+        predictive = predictive.rescale(dataset.scaling.target_mean, dataset.scaling.target_std)
+        targets = dataset.scaling.restore_targets(targets)
+    method = posterior.provenance["method"]
+    averaged = len(predictive.probs if isinstance(predictive, Classification) else predictive.means)
+    return Scored(title(method), posterior, predictive, evaluate(predictive, targets), averaged, temperature(method))
+
+
+def table(caption: str, scored: Sequence[Scored]) -> Table:
+    """Show scores side by side, then what explains them."""
+    rows = [
+        [label, *(written(key, s.scores[key]) for s in scored)]
+        for key, label in LABELS.items()
+        if all(key in s.scores for s in scored)
+    ]
+    rows.append(["Temperature", *("–" if s.temperature is None else f"{s.temperature:g}" for s in scored)])
+    rows.append(["Draws", *(str(s.draws) for s in scored)])
+    rows.append(["Trained numbers", *(f"{s.parameters:,}" for s in scored)])
+    return grid(caption, ["", *(s.name for s in scored)], rows)
+
+
+def written(key: str, value: float) -> str:
+    """Write a score: fractions in percent, anything else with four significant digits.
+
+    >>> written("accuracy", 0.98611), written("nll", 0.06612)
+    ('98.61 %', '0.06612')
+    """
+    return f"{100 * value:.2f} %" if key in SHARES else f"{value:.0f}" if abs(value) >= 10_000 else f"{value:#.4g}"

@@ -1,0 +1,175 @@
+"""`posterity train`: from a configuration to a run directory with a posterior, its scores and a report."""
+
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from cyclopts import Parameter
+
+import posterity
+from posterity import Engine, fit
+from posterity.cli import config as files
+from posterity.cli.config import RunConfig
+from posterity.cli.console import Voice
+from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, default_path, replace_json, seconds_of
+from posterity.cli.experiment import Experiment, prepare, twin_of
+from posterity.cli.flags import RUN, Output, Settings, given
+from posterity.cli.merge import merge
+from posterity.cli.report import write_report
+from posterity.cli.saved import described
+from posterity.cli.scoring import Scored, score, table, title
+from posterity.errors import Interrupted, InvalidInput
+from posterity.fit import described as method_values
+from posterity.posteriors.base import FunctionPosterior
+
+
+def train(
+    data: str | None = None,
+    /,
+    *,
+    settings: Settings = Settings(),
+    config: Annotated[Path | None, Parameter(group=RUN, metavar="FILE", help="Start from a run.toml; flags override it.")] = None,
+    out: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Run directory. [runs/…]")] = None,
+    force: Annotated[bool, Parameter(negative="", group=RUN, help="Replace the run in --out.")] = False,
+    resume: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Go on with an interrupted run.")] = None,
+    output: Output = Output(),
+) -> None:
+    """Infer a posterior from a data set, and score it on the test data.
+
+    Parameters
+    ----------
+    data
+        A known data set (posterity data lists them), or your own .csv, .tsv or .npz.
+    """
+    values = given(settings)
+    if data is not None:
+        values["data.name"] = ("DATA", data)
+    if resume is not None:
+        if values or config or out or force:
+            extra = next(iter(flag for flag, _ in values.values()), "--config, --out and --force")
+            raise InvalidInput(f"--resume takes every setting from {resume}/config.toml; leave out {extra}.")
+        start(_saved_config(resume), RunDirectory(resume), Voice(output), resume=True)
+        return
+    file = files.read(config) if config is not None else {}
+    start(merge(file, values, str(config)), out and RunDirectory(out), Voice(output), force=force)
+
+
+def start(
+    config: RunConfig, directory: RunDirectory | None, voice: Voice, *, force: bool = False, resume: bool = False
+) -> tuple[RunDirectory, list[Scored]]:
+    """Check everything, train, score once on the test data, and leave a complete run directory."""
+    if directory is not None and not resume:
+        directory.refuse_occupied(force)
+    experiment = prepare(files.absolute(config))
+    config = experiment.config
+    Engine(device=config.engine.device)  # refuses a device that is not here
+    if directory is None:
+        directory = RunDirectory(default_path(config.data.name, str(config.model.name), config.method_name))
+    if not resume:
+        directory.claim(force)
+        files.write(config, directory.config)
+    directory.rebuild_log()
+    try:
+        scored = _train_and_score(experiment, directory, voice, resume)
+    except KeyboardInterrupt as error:
+        done = str(error).partition(". ")[0] or "Interrupted"
+        raise Interrupted(f"{done}; nothing is lost. Go on with: posterity train --resume {directory.path}") from error
+    return directory, scored
+
+
+def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voice, resume: bool) -> list[Scored]:
+    started = time.perf_counter()
+    config, dataset = experiment.config, experiment.dataset
+    _introduce(experiment, voice)
+    posteriors = [_fit(experiment, directory, voice, MODEL, resume)]
+    if config.twin:
+        voice.note("Its twin, by maximum likelihood:")
+        posteriors.append(_fit(experiment, directory, voice, TWIN, resume))
+    voice.note(f"Scoring on {len(dataset.test_inputs):,} test examples, {config.predictive_draws} draws each …")
+    scored = [score(posterior, dataset, config.predictive_draws, config.seed) for posterior in posteriors]
+    rows = [directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
+    values = metrics(experiment, scored, rows)
+    replace_json(directory.metrics, values)
+    write_report(directory.report, config, dataset, scored, rows)
+    voice.table(table(f"{dataset.name}, {len(dataset.test_inputs):,} test examples", scored))
+    voice.say(f"Run     {directory.path}")
+    voice.say(f"Report  {directory.report}")
+    seconds = time.perf_counter() - started
+    voice.result({**values, "directory": str(directory.path), "report": str(directory.report), "wall_seconds": seconds})
+    return scored
+
+
+def _fit(
+    experiment: Experiment, directory: RunDirectory, voice: Voice, which: str, resume: bool
+) -> FunctionPosterior:
+    """Train the model or its twin: both see the same initial weights and the same batches, unless it is an ensemble."""
+    config = experiment.config
+    engine = Engine(
+        device=config.engine.device,
+        seed=config.seed,
+        precision=config.engine.precision,
+        directory=directory.checkpoints / which,
+        resume=resume,
+        progress=not voice.output.quiet,
+        on_epoch=directory.on_epoch(which),
+    )
+    posterior = fit(
+        experiment.network,
+        experiment.data,
+        likelihood=config.likelihood,
+        prior=config.prior,
+        method=twin_of(config) if which == TWIN else config.method,
+        engine=engine,
+    )
+    posterior.provenance.update(described(experiment), posterity=posterity.__version__)
+    posterior.save(directory.posterior(which))
+    return posterior
+
+
+def metrics(experiment: Experiment, scored: Sequence[Scored], rows: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """Return what metrics.json holds."""
+    config = experiment.config
+    found = {label: _metrics(s, r) for label, s, r in zip((MODEL, TWIN), scored, rows, strict=False)}
+    return {
+        **found,
+        "data": {"name": experiment.dataset.name, "source": dict(experiment.dataset.source)},
+        "seed": config.seed,
+        "num_train": experiment.data.num_data,
+        "num_test": len(experiment.dataset.test_inputs),
+        "versions": {"posterity": posterity.__version__, "torch": torch.__version__, "python": platform.python_version()},
+        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads(), "device": config.engine.device},
+    }
+
+
+def _metrics(scored: Scored, rows: Sequence[Row]) -> dict[str, Any]:
+    return {
+        "method": scored.posterior.provenance["method"]["kind"],
+        "test": scored.scores,
+        "temperature": scored.temperature,
+        "parameters": scored.parameters,
+        "draws": scored.draws,
+        "epochs": len(rows),
+        "seconds": seconds_of(rows),
+    }
+
+
+def _introduce(experiment: Experiment, voice: Voice) -> None:
+    config, data = experiment.config, experiment.data
+    held_out = 0 if data.held_out is None else len(data.held_out[0])
+    name = title(method_values(config.method))
+    voice.note(
+        f"{name}: {config.model.name} with {experiment.parameters:,} weights on {experiment.dataset.name}; "
+        f"{data.num_data:,} examples to train on, {held_out:,} held out."
+    )
+    for note in experiment.dataset.notes:
+        voice.note(note)
+
+
+def _saved_config(directory: Path) -> RunConfig:
+    run = RunDirectory(directory)
+    if not run.config.is_file():
+        raise InvalidInput(f"--resume {directory}: there is no config.toml in it, so it is no run's directory.")
+    return merge(files.read(run.config), {}, str(run.config))
