@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import posterity
-from posterity import MAP, MLE, Ensemble, Engine, Gaussian, MeanField, Normal, Optimizer, TensorData
+from posterity import MAP, MLE, Engine, Ensemble, Gaussian, MeanField, Normal, Optimizer, TensorData
 
 STEPS = 700
 FAST = Optimizer(lr=0.05, schedule="cosine")

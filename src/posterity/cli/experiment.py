@@ -45,9 +45,7 @@ def prepare(config: RunConfig) -> Experiment:
     config = _resolved(config, dataset)
     likelihood = config.likelihood
     assert likelihood is not None and config.model.name is not None  # _resolved saw to it
-    spec = NetworkSpec(
-        config.model.name, dataset.input_shape, _num_outputs(likelihood, dataset), config.model.options
-    )
+    spec = NetworkSpec(config.model.name, dataset.input_shape, _num_outputs(likelihood, dataset), config.model.options)
     network = _seeded(spec, config.seed)
     data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size).split(
         config.data.validation, config.seed

@@ -32,7 +32,9 @@ def predict(
     draws: Annotated[str | None, Parameter(metavar="INT", help="Functions averaged. [as in training]")] = None,
     out: Annotated[Path | None, Parameter(metavar="FILE", help="Write to a .csv or .json file.")] = None,
     format: Annotated[str | None, Parameter(metavar="NAME", help="table, csv or json. [table]")] = None,
-    invert: Annotated[bool, Parameter(negative="", help="Images are dark on light; the network learnt light on dark.")] = False,
+    invert: Annotated[
+        bool, Parameter(negative="", help="Images are dark on light; the network learnt light on dark.")
+    ] = False,
     trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False,
     output: Output = Output(),
 ) -> None:
@@ -58,7 +60,9 @@ def predict(
         records = classes(predictive, rows.names, saved.data["classes"])
     else:
         scaling = saved.scaling
-        records = values(predictive.rescale(scaling.target_mean, scaling.target_std) if scaling else predictive, rows.names)
+        records = values(
+            predictive.rescale(scaling.target_mean, scaling.target_std) if scaling else predictive, rows.names
+        )
     if out is not None:
         _write(out, as_csv(records) if form == "csv" else as_json(records))
         Voice(output).say(f"{len(records):,} predictions in {out}")
@@ -114,7 +118,10 @@ def as_csv(records: Sequence[Record]) -> str:
     """Write records as CSV, a column per class."""
     stream = io.StringIO()
     flat = [
-        {**{k: v for k, v in r.items() if k != "probabilities"}, **{f"p({c})": p for c, p in r.get("probabilities", {}).items()}}
+        {
+            **{k: v for k, v in r.items() if k != "probabilities"},
+            **{f"p({c})": p for c, p in r.get("probabilities", {}).items()},
+        }
         for r in records
     ]
     writer = csv.DictWriter(stream, list(flat[0]), lineterminator="\n")

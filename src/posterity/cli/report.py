@@ -108,7 +108,10 @@ def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
 def _words(noun: Any) -> str:
     """Write a prior or likelihood as its name and fields: `normal (mean 0, std 0.1)`."""
     found = {k: v for k, v in vars(noun).items() if not k.startswith("_") and k != "kind" and v is not None}
-    parts = ", ".join(f"{k.replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}" for k, v in found.items())
+    parts = ", ".join(
+        f"{k.replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
+        for k, v in found.items()
+    )
     return f"{noun.kind} ({parts})" if parts else str(noun.kind)
 
 

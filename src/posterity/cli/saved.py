@@ -97,7 +97,9 @@ def test_data(saved: Saved, name: str | None = None) -> Dataset:
     config = saved.config.data
     if name is None:
         return load_dataset(config)
-    options = DataConfig(name=name, image_size=config.image_size, target=config.target, task=config.task, root=config.root)
+    options = DataConfig(
+        name=name, image_size=config.image_size, target=config.target, task=config.task, root=config.root
+    )
     other = load_dataset(options)
     for what, mine, theirs in (
         ("inputs", tuple(saved.data["input_shape"]), other.input_shape),

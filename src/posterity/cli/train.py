@@ -22,7 +22,7 @@ from posterity.cli.report import write_report
 from posterity.cli.saved import described
 from posterity.cli.scoring import Scored, score, table, title
 from posterity.errors import Interrupted, InvalidInput
-from posterity.fit import described as method_values
+from posterity.fitting import described as method_values
 from posterity.posteriors.base import FunctionPosterior
 
 
@@ -31,7 +31,9 @@ def train(
     /,
     *,
     settings: Settings = Settings(),
-    config: Annotated[Path | None, Parameter(group=RUN, metavar="FILE", help="Start from a run.toml; flags override it.")] = None,
+    config: Annotated[
+        Path | None, Parameter(group=RUN, metavar="FILE", help="Start from a run.toml; flags override it.")
+    ] = None,
     out: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Run directory. [runs/…]")] = None,
     force: Annotated[bool, Parameter(negative="", group=RUN, help="Replace the run in --out.")] = False,
     resume: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Go on with an interrupted run.")] = None,
@@ -102,9 +104,7 @@ def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voi
     return scored
 
 
-def _fit(
-    experiment: Experiment, directory: RunDirectory, voice: Voice, which: str, resume: bool
-) -> FunctionPosterior:
+def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: str, resume: bool) -> FunctionPosterior:
     """Train the model or its twin: both see the same initial weights and the same batches, unless it is an ensemble."""
     config = experiment.config
     engine = Engine(
@@ -139,8 +139,16 @@ def metrics(experiment: Experiment, scored: Sequence[Scored], rows: Sequence[Seq
         "seed": config.seed,
         "num_train": experiment.data.num_data,
         "num_test": len(experiment.dataset.test_inputs),
-        "versions": {"posterity": posterity.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": {"platform": platform.platform(), "threads": torch.get_num_threads(), "device": config.engine.device},
+        "versions": {
+            "posterity": posterity.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "machine": {
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "device": config.engine.device,
+        },
     }
 
 

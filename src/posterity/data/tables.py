@@ -29,7 +29,7 @@ class Cells:
     lines: list[int]
 
 
-def parse_csv(content: str, path: Path) -> Cells:
+def parse_csv(content: str, path: Path, min_columns: int = 2) -> Cells:
     """Read a CSV with a header (separator: comma, semicolon or tab); empty lines are passed over.
 
     Raises `CorruptFile` (ragged rows, no rows, a broken header) or `InvalidInput` (no header at all).
@@ -51,17 +51,17 @@ def parse_csv(content: str, path: Path) -> Cells:
     if len(rows) < 2:
         raise corrupt(path, "it has no rows below its header")
     header = tuple(rows[0])
-    _check_header(header, path)
+    _check_header(header, path, min_columns)
     for row, line in zip(rows[1:], lines[1:], strict=True):
         if len(row) != len(header):
             raise corrupt(path, f"line {line} has {len(row)} cells, the header has {len(header)}")
     return Cells(path, header, rows[1:], lines[1:])
 
 
-def _check_header(header: tuple[str, ...], path: Path) -> None:
+def _check_header(header: tuple[str, ...], path: Path, min_columns: int) -> None:
     if all(_number(cell) is not None for cell in header):
         raise InvalidInput(f"File '{path}' begins with numbers: its first line must be the names of the columns.")
-    if len(header) < 2:
+    if len(header) < min_columns:
         raise InvalidInput(f"File '{path}' has one column ('{header[0]}'): inputs and a target are needed.")
     if "" in header or len(set(header)) < len(header):
         repeated = next(name for name in header if not name or header.count(name) > 1)

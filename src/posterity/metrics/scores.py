@@ -79,7 +79,7 @@ def crps(predictive: GaussianDraws, targets: Tensor) -> float:
 def coverage(predictive: GaussianDraws, targets: Tensor, level: float = 0.9) -> float:
     """Return the fraction of targets inside the central interval of this level; calibrated where the two are equal."""
     lower, upper, y = _interval(predictive, targets, level)
-    return ((lower <= y) & (y <= upper)).double().mean().item()
+    return _inside(lower, upper, y)
 
 
 def interval_score(predictive: GaussianDraws, targets: Tensor, level: float = 0.9) -> float:
@@ -92,7 +92,7 @@ def interval_score(predictive: GaussianDraws, targets: Tensor, level: float = 0.
 def sharpness(predictive: GaussianDraws, level: float = 0.9) -> float:
     """Return the mean width of the central interval, in units of the target: small is good once coverage is right."""
     lower, upper = predictive.interval(level)
-    return (precise(upper) - precise(lower)).mean().item()
+    return _width(lower, upper)
 
 
 def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
@@ -131,12 +131,13 @@ def _evaluate_classes(predictive: ClassDraws, targets: Tensor) -> Scores:
 
 def _evaluate_gaussians(predictive: GaussianDraws, targets: Tensor) -> Scores:
     scores = predictive.scores(targets)
+    lower, upper, y = _interval(predictive, targets, 0.9)
     return {
         "rmse": scores["rmse"],
         "nll": scores["nll"],
         "crps": crps(predictive, targets),
-        "coverage_90": coverage(predictive, targets, 0.9),
-        "interval_width_90": sharpness(predictive, 0.9),
+        "coverage_90": _inside(lower, upper, y),
+        "interval_width_90": _width(lower, upper),
         "aleatoric_std": precise(predictive.aleatoric).sqrt().mean().item(),
         "epistemic_std": precise(predictive.epistemic).sqrt().mean().item(),
     }
@@ -146,6 +147,14 @@ def _interval(predictive: GaussianDraws, targets: Tensor, level: float) -> tuple
     y = real_targets(targets, predictive.means.shape[1:])
     lower, upper = predictive.interval(level)
     return precise(lower), precise(upper), y
+
+
+def _inside(lower: Tensor, upper: Tensor, y: Tensor) -> float:
+    return ((lower <= y) & (y <= upper)).double().mean().item()
+
+
+def _width(lower: Tensor, upper: Tensor) -> float:
+    return (precise(upper) - precise(lower)).mean().item()
 
 
 def _expected_distance(m: Tensor, variance: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-BISECTIONS = 60  # halvings of the bracket: 1e-18 of its width
+BISECTIONS = 45  # halvings of the bracket: 3e-14 of its width
 
 
 def empirical_quantile(draws: Tensor, level: float) -> Tensor:
@@ -26,7 +26,7 @@ def mixture_cdf(y: Tensor, means: Tensor, stds: Tensor) -> Tensor:
 
 
 def mixture_quantile(means: Tensor, stds: Tensor, level: float) -> Tensor:
-    """Return the y (B, ...) with F(y) = level, by bisection; exact to the precision of its arguments (float64).
+    """Return the y (B, ...) with F(y) = level, by bisection; for float64 arguments exact to 3e-14 of a spread of μ_s.
 
     The quantile of a mixture lies between the smallest and the largest quantile of its components.
 
@@ -36,7 +36,7 @@ def mixture_quantile(means: Tensor, stds: Tensor, level: float) -> Tensor:
     quantiles = means + stds * torch.special.ndtri(torch.as_tensor(level, dtype=means.dtype, device=means.device))
     lower: Tensor = quantiles.amin(0)
     upper: Tensor = quantiles.amax(0)
-    for _ in range(BISECTIONS):
+    for _ in range(BISECTIONS if len(means) > 1 else 0):
         middle = (lower + upper) / 2
         low = mixture_cdf(middle, means, stds) < level
         lower, upper = torch.where(low, middle, lower), torch.where(low, upper, middle)

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from posterity.metrics.scores import coverage
+from posterity.metrics.calibration import coverage_curve
 from posterity.predict.predictive import Classification, Regression
 from posterity.report import figures_classification as classes
 from posterity.report import figures_regression as values
@@ -124,7 +125,7 @@ def _regression(data: ReportData) -> tuple[Section, ...]:
     }
     y = data.targets.flatten() * std + mean
     bayesian = found[data.bayesian.name]
-    bands = values.Bands.of(bayesian)
+    bands, ninety = values.Bands.of(bayesian), torch.tensor([0.9])
     alone = data.targets.numel() == len(data.targets)
     fit = _fit(data.inputs, bands, y) if alone and data.inputs.numel() == len(data.inputs) else ()
     prediction = Section(
@@ -141,7 +142,9 @@ def _regression(data: ReportData) -> tuple[Section, ...]:
         "Are the bands as wide as they should be?",
         "Left: an interval of level 90 % should hold 90 % of the targets; a curve below the dashed line has too narrow "
         "bands. Right: where the width comes from, noise in the data or ignorance of the function.",
-        "\n".join(verdicts.coverage(name, coverage(p, y), len(y)) for name, p in found.items()),
+        "\n".join(
+            verdicts.coverage(name, coverage_curve(p, y, ninety).coverage.item(), len(y)) for name, p in found.items()
+        ),
         (
             svg(values.plot_coverage(found, y), "Observed against nominal coverage of central intervals."),
             svg(values.plot_parts(bands), "Histograms of aleatoric and epistemic standard deviation."),

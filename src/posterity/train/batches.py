@@ -5,6 +5,7 @@ Both shuffle by a generator that depends on seed and epoch alone, so that a resu
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -113,11 +114,13 @@ class LoaderData:
         return len(self.loader)
 
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
-        # A DataLoader shuffles by torch's global random numbers: lend it a seed for the making of its iterator alone.
+        # A DataLoader shuffles by torch's global random numbers, which its sampler reads when the first batch is taken:
+        # lend it a seed until then. (What a data set draws for itself, augmentations say, stays its own affair.)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             iterator = iter(self.loader)
-        for batch in iterator:
+            first = list(islice(iterator, 1))
+        for batch in chain(first, iterator):
             yield self._ready(batch, check=epoch == 0)
 
     def validation(self) -> Iterator[Batch] | None:
