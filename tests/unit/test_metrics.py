@@ -44,6 +44,11 @@ def test_certain_predictions_belong_to_the_last_bin():
     assert calibration.ece(certain, torch.tensor([0, 1]), bins=10) == pytest.approx(0.475, abs=1e-6)
 
 
+def test_a_bin_holds_its_upper_edge():
+    probs = torch.tensor([[0.75, 0.25], [0.7, 0.3], [0.8, 0.2]])
+    assert calibration.reliability(probs, torch.zeros(3), bins=4).count.tolist() == [0, 0, 2, 1]
+
+
 def test_reliability_by_hand(probs, labels):
     diagram = calibration.reliability(probs, labels, bins=10)
     confidence, predicted = probs.max(-1)

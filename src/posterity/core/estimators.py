@@ -14,6 +14,7 @@ estimators see its calls through a `TorchFunctionMode`; an operation without a r
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -25,19 +26,16 @@ from posterity.core.layout import Layout, bound
 from posterity.core.linear_ops import Call, LinearOp, parse
 
 Loss = Callable[[], Tensor]
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A loss () and its gradients with respect to the mean and the std of q, each (P,); valid until the next estimate.
-
-    `draw` is the weight vector that was drawn, where the estimator draws one.
-    """
+    """A loss () and its gradients with respect to the mean and the std of q, each (P,)."""
 
     loss: Tensor
     mean: Tensor
     std: Tensor
-    draw: Tensor | None = None
 
 
 class Estimator(ABC):
@@ -48,11 +46,16 @@ class Estimator(ABC):
         self.layout = Layout.of(params)
         example = next(iter(self.params.values()))
         # Kept between steps: asking the system anew for megabytes at each step costs more than filling them.
-        self._workspace = [example.detach().new_zeros(self.layout.size) for _ in range(3)]
+        self._noise, self._spread = (example.detach().new_zeros(self.layout.size) for _ in range(2))
 
-    @abstractmethod
     def __call__(self, loss: Loss, mean: Tensor, std: Tensor, generator: Generator | None) -> Estimate:
         """Estimate E_q[loss] and its gradients for q = N(mean, std²); both (P,)."""
+        out = torch.empty_like(mean), torch.empty_like(std)
+        return Estimate(self.write(loss, (mean, std), out, generator), *out)
+
+    @abstractmethod
+    def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
+        """Estimate for q = (mean, std); write the two gradients into `out`, and return the loss, ()."""
 
     def _gradient(self, loss: Tensor, *pairs: tuple[Sequence[Tensor], Tensor]) -> None:
         """Differentiate the loss by several lists of leaves, each into its flat vector."""
@@ -70,18 +73,18 @@ class WeightDraw(Estimator):
         self.antithetic = antithetic
         self._mirror = False
 
-    def __call__(self, loss: Loss, mean: Tensor, std: Tensor, generator: Generator | None) -> Estimate:
-        noise, draw, grad = self._workspace
+    def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
         if self._mirror:
-            noise.neg_()
+            self._noise.neg_()
         else:
-            noise.normal_(generator=generator)
+            self._noise.normal_(generator=generator)
         self._mirror = self.antithetic and not self._mirror
-        torch.addcmul(mean, std, noise, out=draw)
+        draw = torch.addcmul(q[0], q[1], self._noise, out=self._spread)
         with bound(self.params, self.layout.views(draw)):
             value = loss()
-            self._gradient(value, (list(self.params.values()), grad))
-        return Estimate(value.detach(), grad, grad * noise, draw)
+            self._gradient(value, (list(self.params.values()), out[0]))
+        torch.mul(out[0], self._noise, out=out[1])
+        return value.detach()
 
 
 class ActivationDraw(Estimator):
@@ -93,17 +96,18 @@ class ActivationDraw(Estimator):
             set()
         )  # ids of weights used twice in a pass: noise of its own at each use would be wrong
 
-    def __call__(self, loss: Loss, mean: Tensor, std: Tensor, generator: Generator | None) -> Estimate:
-        spread, gradient, spread_gradient = self._workspace
-        chain = self._fill_spread(spread, std, generator)
-        views = self.layout.views(spread)
+    def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
+        mean, std = q
+        self._prepare(std, generator)
+        views = self.layout.views(self._spread)
         leaves = {n: views[n].detach().requires_grad_() for n in self.params}
         weights = {id(p): RandomWeight(p, leaves[n]) for n, p in self.params.items()}
         with bound(self.params, self.layout.views(mean)):
             value = self._run(loss, weights, generator)
             means, spreads = list(self.params.values()), list(leaves.values())
-            self._gradient(value, (means, gradient), (spreads, spread_gradient))
-        return Estimate(value.detach(), gradient, spread_gradient.mul_(chain))
+            self._gradient(value, (means, out[0]), (spreads, out[1]))
+        self._chain(out[1], std)
+        return value.detach()
 
     def _run(self, loss: Loss, weights: "Mapping[int, RandomWeight]", generator: Generator | None) -> Tensor:
         start = None if generator is None else generator.get_state()
@@ -117,8 +121,12 @@ class ActivationDraw(Estimator):
                     generator.set_state(start)
 
     @abstractmethod
-    def _fill_spread(self, spread: Tensor, std: Tensor, generator: Generator | None) -> Tensor:
-        """Write what the rule needs beside the mean into `spread`; return d spread / d std."""
+    def _prepare(self, std: Tensor, generator: Generator | None) -> None:
+        """Write what the rule needs beside the mean into `_spread`."""
+
+    @abstractmethod
+    def _chain(self, grad: Tensor, std: Tensor) -> None:
+        """Turn the gradient for the spread into that for the std, in place."""
 
     @abstractmethod
     def activation(
@@ -147,9 +155,11 @@ class LocalReparam(ActivationDraw):
     an estimator to train with, never a way to predict.
     """
 
-    def _fill_spread(self, spread: Tensor, std: Tensor, generator: Generator | None) -> Tensor:
-        torch.mul(std, std, out=spread)
-        return 2 * std
+    def _prepare(self, std: Tensor, generator: Generator | None) -> None:
+        torch.mul(std, std, out=self._spread)
+
+    def _chain(self, grad: Tensor, std: Tensor) -> None:
+        grad.mul_(std).mul_(2)
 
     def activation(
         self, call: Call, weight: RandomWeight, bias: RandomWeight | None, generator: Generator | None
@@ -172,10 +182,11 @@ class Flipout(ActivationDraw):
     example's output is that of one weight. The first dimension of an operation's input counts the examples.
     """
 
-    def _fill_spread(self, spread: Tensor, std: Tensor, generator: Generator | None) -> Tensor:
-        noise = noise_like(std, generator)
-        torch.mul(std, noise, out=spread)
-        return noise
+    def _prepare(self, std: Tensor, generator: Generator | None) -> None:
+        torch.mul(std, self._noise.normal_(generator=generator), out=self._spread)
+
+    def _chain(self, grad: Tensor, std: Tensor) -> None:
+        grad.mul_(self._noise)
 
     def activation(
         self, call: Call, weight: RandomWeight, bias: RandomWeight | None, generator: Generator | None
@@ -229,7 +240,13 @@ def _signs(like: Tensor, features: int, generator: Generator | None) -> Tensor:
     """Draw ±1 per example and feature, shaped to multiply `like`."""
     dims = like.dim()
     shape = [n if (d == 0 and dims > 1) or d == features % dims else 1 for d, n in enumerate(like.shape)]
-    return torch.empty(shape, dtype=like.dtype, device=like.device).bernoulli_(0.5, generator=generator).mul_(2).sub_(1)
+    count = prod(shape)
+    # 32 signs from one random integer: a random number for each would cost as much as a layer's matrix product.
+    words = torch.empty(-(-count // 32), 1, dtype=torch.int64, device=like.device).random_(
+        0, 2**32, generator=generator
+    )
+    bits = (words >> torch.arange(32, device=like.device)).bitwise_and_(1).view(-1)[:count]
+    return bits.to(like.dtype).mul_(2).sub_(1).view(shape)
 
 
 def _along(vector: Tensor, like: Tensor, features: int) -> Tensor:

@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.distributions import Distribution
 
-from posterity.core.estimators import Estimate, Estimator, Flipout, LocalReparam, WeightDraw
+from posterity.core.estimators import Estimator, Flipout, LocalReparam, WeightDraw
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.core.optimizer import Optimizer
 from posterity.core.schedules import kl_weight
@@ -141,18 +141,14 @@ class MeanFieldInference:
             seen.append(distribution)
             return nll
 
-        grad_mean, grad_std = self._optimizer.grads["mean"], self._optimizer.grads["rho"]
-        total = mean.new_zeros(())
-        for index in range(self.method.draws):
-            estimate: Estimate = self._estimator(loss, mean, std, self._noise)
-            if index == 0:
-                grad_mean.copy_(estimate.mean)
-                grad_std.copy_(estimate.std)
-            else:
-                grad_mean.add_(estimate.mean)
-                grad_std.add_(estimate.std)
+        grads = self._optimizer.grads["mean"], self._optimizer.grads["rho"]
+        total = self._estimator.write(loss, (mean, std), grads, self._noise)
+        for _ in range(self.method.draws - 1):
+            estimate = self._estimator(loss, mean, std, self._noise)
             total = total + estimate.loss
+            grads[0].add_(estimate.mean)
+            grads[1].add_(estimate.std)
         if self.method.draws > 1:
-            grad_mean.div_(self.method.draws)
-            grad_std.div_(self.method.draws)
+            for grad in grads:
+                grad.div_(self.method.draws)
         return total / self.method.draws, seen[-1]

@@ -38,7 +38,9 @@ class Problem:
     num_data: int
     params: dict[str, nn.Parameter] = field(init=False, repr=False)
     layout: Layout = field(init=False, repr=False)
-    normal: tuple[Tensor, Tensor] | None = field(init=False, repr=False)  # mean, std per weight where the prior is Normal
+    normal: tuple[Tensor, Tensor] | None = field(
+        init=False, repr=False
+    )  # mean, std per weight where the prior is Normal
 
     def __post_init__(self) -> None:
         if self.num_data < 1:
@@ -55,7 +57,9 @@ class Problem:
         object.__setattr__(self, "params", params)
         object.__setattr__(self, "layout", Layout.of(params))
         own = {n: p.detach() for n, p in self.network_part(params).items()}
-        normal = self.prior.resolve({n: p.shape for n, p in own.items()}, like) if isinstance(self.prior, Normal) else None
+        normal = (
+            self.prior.resolve({n: p.shape for n, p in own.items()}, like) if isinstance(self.prior, Normal) else None
+        )
         object.__setattr__(self, "normal", normal)
         self.prior.log_prob(own)  # a prior that cannot take these parameters says so here
 

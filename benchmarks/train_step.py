@@ -1,0 +1,177 @@
+"""What a Bayesian training step costs, as a ratio to the deterministic step of the same network.
+
+One run, all variants interleaved, medians of repeats; batch 128; LeNet on 1×32×32 and an MLP 784-800-800-10. A step is
+forward, loss, KL, backward and optimiser. Two deterministic references are timed: `torch.optim.Adam` as it comes, to which
+all ratios refer, and `Adam(fused=True)`, the kernel that posterity uses. Memory is the peak resident set of one process
+per variant, above that of the deterministic step.
+
+    python benchmarks/train_step.py --threads 1 2 --out docs/results/train_step.md
+"""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from posterity import Categorical, Flat, MeanField, Normal, Optimizer, Problem
+from posterity.methods.map import PointInference
+from posterity.methods.mean_field import MeanFieldInference
+from posterity.train.random import NamedStreams
+from posterity.types import Budget
+from posterity.zoo import MLP, LeNet
+
+NETWORKS = {"LeNet": (LeNet, (128, 1, 32, 32)), "MLP 784-800-800-10": (MLP, (128, 1, 28, 28))}
+VARIANTS = ("deterministic", "deterministic, fused", "MLE", "weight", "local_reparam", "flipout")
+LIMITS = {  # what was asked for, on each network
+    "weight": (1.05, 1.8),
+    "local_reparam": (2.05, 2.3),
+    "flipout": (1.8, 3.5),
+}
+STEPS_PER_EPOCH = 430
+
+
+def deterministic(network: nn.Module, batch: tuple, fused: bool) -> Callable[[], None]:
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=fused)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        functional.cross_entropy(network(batch[0]), batch[1]).backward()
+        optimizer.step()
+
+    return step
+
+
+def bayesian(network: nn.Module, batch: tuple, variant: str) -> Callable[[], None]:
+    optimizer = Optimizer(schedule="constant")
+    if variant == "MLE":
+        inference = PointInference(Problem(network, Flat(), Categorical(), 55_000), optimizer, 1)
+    else:
+        problem = Problem(network, Normal(0, 0.1), Categorical(), 55_000)
+        method = MeanField(variant, optimizer=optimizer)
+        inference = MeanFieldInference(problem, method, Budget(1, STEPS_PER_EPOCH))
+    state = inference.init(NamedStreams(0, "benchmark"))
+    return lambda: inference.update(state, batch)
+
+
+def make(name: str, variant: str) -> Callable[[], None]:
+    build, shape = NETWORKS[name]
+    generator = torch.Generator().manual_seed(0)
+    batch = torch.rand(shape, generator=generator), torch.randint(10, (shape[0],), generator=generator)
+    if variant.startswith("deterministic"):
+        return deterministic(build(), batch, fused="fused" in variant)
+    return bayesian(build(), batch, variant)
+
+
+def interleaved(name: str, repeats: int) -> dict[str, float]:
+    """Median milliseconds per variant; every repeat times each variant once, in turn."""
+    steps = {variant: make(name, variant) for variant in VARIANTS}
+    for step in steps.values():
+        for _ in range(5):
+            step()
+    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+    gc.disable()
+    for _ in range(repeats):
+        for variant, step in steps.items():
+            start = time.perf_counter()
+            step()
+            times[variant].append(time.perf_counter() - start)
+    gc.enable()
+    return {variant: 1e3 * statistics.median(values) for variant, values in times.items()}
+
+
+def peak_memory(name: str, variant: str) -> float:
+    """Peak MiB of a fresh process that takes ten steps."""
+    command = [sys.executable, __file__, "--peak", name, variant]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+def run(threads: list[int], repeats: int) -> dict:
+    rows = {}
+    for name in NETWORKS:
+        memory = {variant: peak_memory(name, variant) for variant in VARIANTS}
+        for count in threads:
+            torch.set_num_threads(count)
+            medians = interleaved(name, repeats)
+            rows[f"{name}, {count} thread{'s' * (count > 1)}"] = {
+                variant: {
+                    "ms": round(medians[variant], 2),
+                    "ratio": round(medians[variant] / medians["deterministic"], 3),
+                    "extra MiB": round(memory[variant] - memory["deterministic"], 1),
+                }
+                for variant in VARIANTS
+            }
+    return {
+        "machine": machine(),
+        "commit": commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        "repeats": repeats,
+        "rows": rows,
+    }
+
+
+def machine() -> str:
+    model = next(
+        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
+    )
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{model or platform.processor()}, {os.cpu_count()} cores, {versions}"
+
+
+def commit() -> str:
+    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def table(result: dict) -> str:
+    lines = [
+        "# Cost of a training step",
+        "",
+        f"`python benchmarks/train_step.py`, medians of {result['repeats']} interleaved repeats, batch 128, float32. "
+        f"{result['machine']}; commit {result['commit']}; {result['date']}.",
+        "Ratios refer to the deterministic step with `torch.optim.Adam` as it comes. Limit: what the project asked of itself.",
+        "",
+        "| network | step | ms | ratio | limit | extra peak MiB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, row in result["rows"].items():
+        for variant, cell in row.items():
+            limit = LIMITS.get(variant, ("", ""))[0 if name.startswith("LeNet") else 1]
+            lines.append(f"| {name} | {variant} | {cell['ms']} | {cell['ratio']:.2f} | {limit} | {cell['extra MiB']} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        step = make(*options.peak)
+        for _ in range(10):
+            step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    result = run(options.threads, options.repeats)
+    print(table(result))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(table(result))
+        options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
