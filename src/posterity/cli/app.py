@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from posterity.cli.flags import undotted
 from posterity.errors import Interrupted, PosterityError
@@ -39,6 +39,7 @@ def make() -> App:
         help="Bayesian neural networks: train one, and know how far to trust each prediction.",
         version=installed_version,
         help_format="plaintext",
+        default_parameter=Parameter(show_default=False),
         suppress_keyboard_interrupt=False,
     )
     for name, text in COMMANDS.items():

@@ -27,6 +27,7 @@ class DataConfig(_Table):
     name: str
     split: Annotated[int, Field(ge=0)] = 0
     image_size: Count | None = None
+    standardise: bool = True  # images; tables always are
     target: str | None = None
     task: Literal["classification", "regression"] | None = None
     root: str | None = None
@@ -50,6 +51,7 @@ class EngineConfig(_Table):
 
     device: str = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"
+    threads: Count | None = None
 
 
 class RunConfig(_Table):

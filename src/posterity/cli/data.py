@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from posterity.cli.console import Voice, grid
-from posterity.cli.flags import Output
+from posterity.cli.flags import PLAIN, Output
 from posterity.data import Description, describe, load, names
 from posterity.errors import InvalidInput
 
@@ -19,7 +19,7 @@ def data(
     *,
     download: Annotated[bool, Parameter(negative="", help="Fetch its files where they are not found.")] = False,
     root: Annotated[Path | None, Parameter(metavar="DIR", help="Folder to look in first, and to download to.")] = None,
-    output: Output = Output(),
+    output: Output = PLAIN,
 ) -> None:
     """List the known data sets, or show one.
 
@@ -33,8 +33,7 @@ def data(
         if download:
             raise InvalidInput("Say which data set to download: posterity data mnist --download")
         found = [describe(known, root=root) for known in names()]
-        rows = [[d.name, d.task, _sizes(d), _shape(d), _where(d), d.licence] for d in found]
-        voice.table(grid("", ["name", "task", "train / test", "inputs", "found in", "licence"], rows, left=6))
+        voice.say(_line("name", "task", "train / test", "inputs") + "\n" + "\n".join(_entry(d) for d in found))
         voice.result({"data": [asdict(d) for d in found]})
         return
     describe(name, root=root)
@@ -68,5 +67,11 @@ def _shape(d: Description) -> str:
     return "×".join(map(str, d.input_shape)) if len(d.input_shape) > 1 else f"{prod(d.input_shape)} columns"
 
 
-def _where(d: Description) -> str:
-    return d.location if d.available else "not here"
+def _line(name: str, task: str, sizes: str, shape: str) -> str:
+    return f"{name:<15}{task:<16}{sizes:>16}  {shape}"
+
+
+def _entry(d: Description) -> str:
+    """Write a data set in three lines: paths and licences are too long for columns."""
+    where = d.location.replace(str(Path.home()), "~", 1) if d.available else f"not on this machine; from {d.location}"
+    return "\n".join((_line(d.name, d.task, _sizes(d), _shape(d)), f"{'':15}{where}", f"{'':15}{d.licence}"))

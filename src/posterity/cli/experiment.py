@@ -42,9 +42,14 @@ def prepare(config: RunConfig) -> Experiment:
     """
     config = _sized(config)
     dataset = load_dataset(config.data)
+    if not len(dataset.train_inputs):
+        raise InvalidInput(
+            f"'{dataset.name}' has no training part. It is for trained runs: posterity evaluate RUN --data {dataset.name}"
+        )
     config = _resolved(config, dataset)
     likelihood = config.likelihood
-    assert likelihood is not None and config.model.name is not None  # _resolved saw to it
+    assert likelihood is not None  # _resolved saw to both
+    assert config.model.name is not None
     spec = NetworkSpec(config.model.name, dataset.input_shape, _num_outputs(likelihood, dataset), config.model.options)
     network = _seeded(spec, config.seed)
     data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size).split(
@@ -64,7 +69,8 @@ def twin_of(config: RunConfig) -> MLE:
 def load_dataset(data: DataConfig) -> Dataset:
     """Load what a configuration names."""
     options = Options(target=data.target, task=data.task)
-    return load(data.name, root=data.root, split=data.split, image_size=data.image_size, options=options)
+    dataset = load(data.name, root=data.root, split=data.split, image_size=data.image_size, options=options)
+    return dataset.standardised() if data.standardise else dataset
 
 
 def _sized(config: RunConfig) -> RunConfig:

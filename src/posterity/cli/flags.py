@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, get_type_hints
 
 from cyclopts import Group, Parameter
@@ -157,6 +158,13 @@ class Settings:
     precision: Annotated[
         str | None, Key("engine.precision"), Parameter(group=RUN, metavar="NAME", help="float32 or bfloat16. [float32]")
     ] = None
+    threads: Annotated[
+        str | None,
+        Key("engine.threads"),
+        Parameter(
+            group=RUN, metavar="INT", help="Processor threads; on a busy machine fewer are faster. [torch's choice]"
+        ),
+    ] = None
     predictive_draws: Annotated[
         str | None,
         Key("predictive_draws"),
@@ -177,6 +185,43 @@ class Settings:
             help="Any key of run.toml: --set prior.fan_in=true, or shorter --prior.fan-in; may be repeated.",
         ),
     ] = ()
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Place:
+    """Where a run begins, and where it is written."""
+
+    config: Annotated[
+        Path | None, Parameter(group=RUN, metavar="FILE", help="Start from a run.toml; flags override it.")
+    ] = None
+    out: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Run directory. [runs/…]")] = None
+    force: Annotated[bool, Parameter(negative="", group=RUN, help="Replace the run in --out.")] = False
+    resume: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Go on with an interrupted run.")] = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Use:
+    """How a trained posterior is used."""
+
+    draws: Annotated[str | None, Parameter(metavar="INT", help="Functions averaged. [as in training]")] = None
+    trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False
+
+    def count(self, default: int) -> int:
+        """Read `--draws`. Raises `InvalidInput`.
+
+        >>> Use("8").count(32), Use().count(32)
+        (8, 32)
+        """
+        if self.draws is None:
+            return default
+        if not self.draws.isascii() or not self.draws.isdigit() or int(self.draws) < 1:
+            raise InvalidInput(f"--draws {self.draws}: must be a whole number, at least 1.")
+        return int(self.draws)
+
+
+PLAIN, UNSET, ANYWHERE, AS_TRAINED = Output(), Settings(), Place(), Use()
 
 
 def given(settings: Settings) -> dict[str, tuple[str, object]]:

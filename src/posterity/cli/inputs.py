@@ -51,11 +51,8 @@ def _read(path: Path, saved: Saved, invert: bool) -> Rows:
     if suffix in IMAGES:
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise InvalidInput(f"{path} is an image; this network takes inputs of shape {shape}.")
-        return Rows(fitted(_image(path, shape[0], invert), saved)[None], (str(path),))
-    if suffix in TABLES:
-        inputs = _table(path, saved)
-    else:
-        inputs = _array(path, saved, shape)
+        return Rows(_scaled(fitted(_image(path, shape[0], invert), saved)[None], saved), (str(path),))
+    inputs = _table(path, saved) if suffix in TABLES else _array(path, saved, shape)
     return Rows(inputs, tuple(f"{path}:{row}" for row in range(1, len(inputs) + 1)))
 
 
@@ -108,15 +105,15 @@ def fitted(image: Tensor, saved: Saved) -> Tensor:
 
 def _table(path: Path, saved: Saved) -> Tensor:
     """Read the training table's columns by name, in any order, and scale them as the training rows were."""
-    features, scaling = saved.data["features"], saved.scaling
-    if not features or scaling is None:
+    features = saved.data["features"]
+    if not features:
         raise InvalidInput(f"{path} is a table; this network takes inputs of shape {tuple(saved.data['input_shape'])}.")
     cells = parse_csv(text(read(path), path), path, min_columns=1)
     for name in features:
         if name not in cells.columns:
             raise InvalidInput(f"{path} lacks a column. {unknown('column', name, cells.columns)}")
     values = numbers(cells, [cells.columns.index(name) for name in features])
-    return _scaled(values, saved)
+    return _scaled(torch.from_numpy(values), saved)
 
 
 def _array(path: Path, saved: Saved, shape: tuple[int, ...]) -> Tensor:
@@ -134,12 +131,10 @@ def _array(path: Path, saved: Saved, shape: tuple[int, ...]) -> Tensor:
     if not np.isfinite(values).all():
         place = np.argwhere(~np.isfinite(values))[0].tolist()
         raise InvalidInput(f"{path}: the value at {place} is {values[tuple(place)]}; remove or mend that input.")
-    if saved.scaling is not None:
-        return _scaled(values.astype(np.float64), saved)
-    tensor = torch.from_numpy(values.astype(np.float32))
+    tensor = torch.from_numpy(values.astype(np.float64))
     if values.dtype == np.uint8 and len(shape) == 3:
         tensor = tensor / EIGHT_BIT
-    return fitted(tensor, saved) if image else tensor
+    return _scaled(fitted(tensor, saved) if image else tensor, saved)
 
 
 def _load_npy(path: Path) -> NDArray[Any]:
@@ -154,8 +149,9 @@ def _load_npy(path: Path) -> NDArray[Any]:
     return values
 
 
-def _scaled(values: NDArray[np.float64], saved: Saved) -> Tensor:
+def _scaled(inputs: Tensor, saved: Saved) -> Tensor:
+    """Scale inputs in original units as the training data were."""
     scaling = saved.scaling
-    assert scaling is not None  # both callers saw to it
-    inputs = (torch.from_numpy(values) - scaling.input_mean.double()) / scaling.input_std.double()
-    return inputs.float()
+    if scaling is None:
+        return inputs.float()
+    return ((inputs.double() - scaling.input_mean.double()) / scaling.input_std.double()).float()

@@ -74,9 +74,14 @@ def refuse_unknown(values: Any, hint: Any, path: str, origin: Mapping[str, str],
             refuse_unknown(value, known[key], here, origin, where)
         elif not (issubclass(kind, BaseModel) and kind.model_config.get("extra") == "allow"):
             named = origin.get(here) or next((f for p, f in origin.items() if p.startswith(f"{here}.")), None)
-            owner = f" of {path} '{values['kind']}'" if "kind" in values else f" of [{path}]" if path else ""
-            what = f"{named} sets an unknown key '{key}'" if named else f"{where}: unknown key '{key}'"
-            raise InvalidInput(f"{what}{owner}.{suggest(key, set(known) - {'kind'})}")
+            owner = (
+                f"{path.rpartition('.')[2]} '{values['kind']}'"
+                if "kind" in values
+                else f"[{path}]"
+                if path
+                else "a run"
+            )
+            raise InvalidInput(f"{named or where}: {owner} has no key '{key}'.{suggest(key, set(known) - {'kind'})}")
 
 
 def _model(values: Any, hint: Any, path: str, origin: Mapping[str, str], where: str) -> type | None:
@@ -97,7 +102,7 @@ def _model(values: Any, hint: Any, path: str, origin: Mapping[str, str], where: 
 
 
 @cache
-def _fields(kind: type) -> dict[str, Any]:
+def _fields(kind: Any) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     keys = kind.model_fields if issubclass(kind, BaseModel) else [field.name for field in fields(kind)]
     return {key: hints[key] for key in keys}
@@ -168,23 +173,25 @@ def _copied(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _line(error: ValidationError, values: Mapping[str, Any], origin: Mapping[str, str], where: str) -> str:
     """Say the first thing that is wrong, as flag or key, value, and what is allowed."""
-    first = error.errors(include_url=False)[0]
-    path, found = _path(first["loc"], values)
-    label = origin.get(path) or next((f for p, f in origin.items() if p.startswith(f"{path}.")), None)
-    label = label or f"{path} in {where}"
+    errors = error.errors(include_url=False)
+    # Of a union's errors the one that reaches deepest into the values is of the member that was meant.
+    first = max(errors, key=lambda e: len(_follow(e["loc"], values)[0]))
+    parts, found = _follow(first["loc"], values)
     kind, context = first["type"], first.get("ctx", {})
+    path = ".".join([*parts, str(first["loc"][-1])] if kind == "missing" else parts)
+    label = next((f for p, f in origin.items() if p == path or p.startswith(f"{path}.")), f"{path} in {where}")
     shown = "" if kind == "missing" or isinstance(found, Mapping) else f" {found}"
     if kind in BOUNDS:
         bound, words = BOUNDS[kind]
-        return f"{label}{shown}: must be {words} {context[bound]}."
+        return f"{label}{shown}: must be {words} {context[bound]:g}."
     if kind == "literal_error":
         choices = [part.strip("'") for part in str(context["expected"]).replace(" or ", ", ").split(", ")]
-        return str(unknown(f"value for {label}:", str(found), choices)).replace(": '", " '", 1)
+        return f"{label}{shown}: no such choice.{suggest(str(found), choices)}"
     text = WORDS.get(kind, str(first["msg"]).removeprefix("Value error, "))
-    return f"{label}{shown}: {text}.".replace("..", ".")
+    return f"{label}{shown}: {text}."
 
 
-def _path(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[str, Any]:
+def _follow(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[list[str], Any]:
     """Follow a validation error's location through the values; names of union members in it are passed over."""
     parts: list[str] = []
     here: Any = values
@@ -192,7 +199,4 @@ def _path(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[s
         if isinstance(here, Mapping) and part in here:
             parts.append(str(part))
             here = here[part]
-    if location and not isinstance(here, Mapping):
-        return ".".join(parts), here
-    last = str(location[-1]) if location else ""
-    return ".".join(parts if parts and parts[-1] == last else [*parts, last]), here
+    return parts, here

@@ -5,18 +5,20 @@ import io
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from cyclopts import Parameter
 
 from posterity.cli.console import Voice, finite, grid
 from posterity.cli.directory import replace_text
-from posterity.cli.evaluate import number_of_draws
-from posterity.cli.flags import Output
+from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
 from posterity.cli.inputs import read_inputs
 from posterity.cli.saved import open_run
 from posterity.cli.scoring import predict as averaged
+from posterity.data import Scaling
 from posterity.errors import InvalidInput, unknown
 from posterity.predict.predictive import Classification, Regression
 
@@ -25,18 +27,28 @@ LEVEL = 0.9
 Record = dict[str, Any]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Form:
+    """How inputs are read and predictions written."""
+
+    out: Annotated[Path | None, Parameter(metavar="FILE", help="Write to a .csv or .json file.")] = None
+    format: Annotated[str | None, Parameter(metavar="NAME", help="table, csv or json. [table]")] = None
+    invert: Annotated[
+        bool, Parameter(negative="", help="Images are dark on light; the network learnt light on dark.")
+    ] = False
+
+
+SHOWN = Form()
+
+
 def predict(
     run: Path,
     /,
     *inputs: Path,
-    draws: Annotated[str | None, Parameter(metavar="INT", help="Functions averaged. [as in training]")] = None,
-    out: Annotated[Path | None, Parameter(metavar="FILE", help="Write to a .csv or .json file.")] = None,
-    format: Annotated[str | None, Parameter(metavar="NAME", help="table, csv or json. [table]")] = None,
-    invert: Annotated[
-        bool, Parameter(negative="", help="Images are dark on light; the network learnt light on dark.")
-    ] = False,
-    trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False,
-    output: Output = Output(),
+    use: Use = AS_TRAINED,
+    form: Form = SHOWN,
+    output: Output = PLAIN,
 ) -> None:
     """Predict images, CSV or .npy files, with uncertainty.
 
@@ -49,28 +61,27 @@ def predict(
     inputs
         PNG or JPEG images, CSV tables with the training data's columns, .npy arrays.
     """
-    form = _format(format, out, output.json)
-    count = number_of_draws(draws)
+    wanted = _format(form.format, form.out, output.json)
     if not inputs:
         raise InvalidInput("No inputs were given: name PNG, JPEG, CSV or .npy files after the run.")
-    saved = open_run(run, trust)
-    rows = read_inputs(inputs, saved, invert)
-    predictive = averaged(saved.posterior, rows.inputs, count or saved.config.predictive_draws, saved.config.seed)
+    saved = open_run(run, use.trust)
+    draws = use.count(saved.config.predictive_draws)
+    rows = read_inputs(inputs, saved, form.invert)
+    predictive = averaged(saved.posterior, rows.inputs, draws, saved.config.seed)
     if isinstance(predictive, Classification):
         records = classes(predictive, rows.names, saved.data["classes"])
     else:
-        scaling = saved.scaling
-        records = values(
-            predictive.rescale(scaling.target_mean, scaling.target_std) if scaling else predictive, rows.names
-        )
-    if out is not None:
-        _write(out, as_csv(records) if form == "csv" else as_json(records))
-        Voice(output).say(f"{len(records):,} predictions in {out}")
-        Voice(output).result({"predictions": len(records), "file": str(out)})
-    elif form == "table":
+        scaling = saved.scaling or Scaling(torch.zeros(()), torch.ones(()))
+        records = values(predictive.rescale(scaling.target_mean, scaling.target_std), rows.names)
+    text = as_csv(records) if wanted == "csv" else as_json(records)
+    if form.out is not None:
+        _write(form.out, text)
+        Voice(output).say(f"{len(records):,} predictions in {form.out}")
+        Voice(output).result({"predictions": len(records), "file": str(form.out)})
+    elif wanted == "table":
         Voice(output).table(_table(records))
     else:
-        sys.stdout.write(as_csv(records) if form == "csv" else as_json(records))
+        sys.stdout.write(text)
 
 
 def classes(predictive: Classification, names: Sequence[str], labels: Sequence[str]) -> list[Record]:

@@ -12,8 +12,8 @@ import posterity
 from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice
 from posterity.cli.directory import MODEL, TWIN, Row, seconds_of
-from posterity.cli.flags import Output
-from posterity.cli.saved import open_run, test_data
+from posterity.cli.flags import PLAIN, Output
+from posterity.cli.saved import open_run, scored_data
 from posterity.cli.scoring import Scored, score
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
@@ -27,7 +27,7 @@ def report(
     /,
     *,
     trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False,
-    output: Output = Output(),
+    output: Output = PLAIN,
 ) -> None:
     """Write a run's report.html anew.
 
@@ -39,7 +39,7 @@ def report(
     voice, saved = Voice(output), open_run(run, trust)
     if saved.directory is None:
         raise InvalidInput(f"{run} is a posterior file; a report needs the run's directory, for its log.")
-    dataset, config = test_data(saved), saved.config
+    dataset, config = scored_data(saved), saved.config
     posteriors = [p for p in (saved.posterior, saved.twin) if p is not None]
     scored = [score(p, dataset, config.predictive_draws, config.seed) for p in posteriors]
     rows = [saved.directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]

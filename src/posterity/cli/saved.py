@@ -28,7 +28,7 @@ class Saved:
 
     @property
     def scaling(self) -> Scaling | None:
-        """The scaling of the training rows; None for images."""
+        """The scaling of the training data; None where they were used as they are."""
         found = self.data["scaling"]
         if found is None:
             return None
@@ -88,7 +88,7 @@ def open_run(path: Path, trust: bool = False) -> Saved:
     return Saved(_load(file, trust), config, specification["data"], directory, twin)
 
 
-def test_data(saved: Saved, name: str | None = None) -> Dataset:
+def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     """Load the run's own test data, or another data set's, scaled as the run's training data were.
 
     Raises:
@@ -97,10 +97,8 @@ def test_data(saved: Saved, name: str | None = None) -> Dataset:
     config = saved.config.data
     if name is None:
         return load_dataset(config)
-    options = DataConfig(
-        name=name, image_size=config.image_size, target=config.target, task=config.task, root=config.root
-    )
-    other = load_dataset(options)
+    kept = {key: getattr(config, key) for key in ("image_size", "target", "task", "root", "standardise")}
+    other = load_dataset(DataConfig(name=name, **kept))
     for what, mine, theirs in (
         ("inputs", tuple(saved.data["input_shape"]), other.input_shape),
         ("number of classes", len(saved.data["classes"]), len(other.classes)),
@@ -121,11 +119,11 @@ def _load(file: Path, trust: bool) -> FunctionPosterior:
 
 
 def _rescaled(other: Dataset, scaling: Scaling | None) -> Dataset:
-    own = other.scaling
-    if own is None or scaling is None:
-        return other
-    inputs = scaling.scale_inputs(other.test_inputs * own.input_std + own.input_mean)
-    targets = other.test_targets
-    if not other.classes:
-        targets = scaling.scale_targets(own.restore_targets(targets))
+    inputs, targets, own = other.test_inputs, other.test_targets, other.scaling
+    if own is not None:
+        inputs = inputs * own.input_std + own.input_mean
+        targets = targets if other.classes else own.restore_targets(targets)
+    if scaling is not None:
+        inputs = scaling.scale_inputs(inputs)
+        targets = targets if other.classes else scaling.scale_targets(targets)
     return replace(other, test_inputs=inputs, test_targets=targets, scaling=scaling)

@@ -3,11 +3,11 @@
 import platform
 import time
 from collections.abc import Sequence
+from math import log
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from cyclopts import Parameter
 
 import posterity
 from posterity import Engine, fit
@@ -16,7 +16,7 @@ from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice
 from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, default_path, replace_json, seconds_of
 from posterity.cli.experiment import Experiment, prepare, twin_of
-from posterity.cli.flags import RUN, Output, Settings, given
+from posterity.cli.flags import ANYWHERE, PLAIN, UNSET, Output, Place, Settings, given
 from posterity.cli.merge import merge
 from posterity.cli.report import write_report
 from posterity.cli.saved import described
@@ -30,14 +30,9 @@ def train(
     data: str | None = None,
     /,
     *,
-    settings: Settings = Settings(),
-    config: Annotated[
-        Path | None, Parameter(group=RUN, metavar="FILE", help="Start from a run.toml; flags override it.")
-    ] = None,
-    out: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Run directory. [runs/…]")] = None,
-    force: Annotated[bool, Parameter(negative="", group=RUN, help="Replace the run in --out.")] = False,
-    resume: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Go on with an interrupted run.")] = None,
-    output: Output = Output(),
+    settings: Settings = UNSET,
+    place: Place = ANYWHERE,
+    output: Output = PLAIN,
 ) -> None:
     """Infer a posterior from a data set, and score it on the test data.
 
@@ -49,14 +44,15 @@ def train(
     values = given(settings)
     if data is not None:
         values["data.name"] = ("DATA", data)
-    if resume is not None:
-        if values or config or out or force:
+    if place.resume is not None:
+        if values or place != Place(resume=place.resume):
             extra = next(iter(flag for flag, _ in values.values()), "--config, --out and --force")
-            raise InvalidInput(f"--resume takes every setting from {resume}/config.toml; leave out {extra}.")
-        start(_saved_config(resume), RunDirectory(resume), Voice(output), resume=True)
+            raise InvalidInput(f"--resume takes every setting from {place.resume}/config.toml; leave out {extra}.")
+        start(_saved_config(place.resume), RunDirectory(place.resume), Voice(output), resume=True)
         return
-    file = files.read(config) if config is not None else {}
-    start(merge(file, values, str(config)), out and RunDirectory(out), Voice(output), force=force)
+    file = {} if place.config is None else files.read(place.config)
+    directory = None if place.out is None else RunDirectory(place.out)
+    start(merge(file, values, str(place.config)), directory, Voice(output), force=place.force)
 
 
 def start(
@@ -74,12 +70,15 @@ def start(
         directory.claim(force)
         files.write(config, directory.config)
     directory.rebuild_log()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.engine.threads or threads)
     try:
-        scored = _train_and_score(experiment, directory, voice, resume)
+        return directory, _train_and_score(experiment, directory, voice, resume)
     except KeyboardInterrupt as error:
         done = str(error).partition(". ")[0] or "Interrupted"
         raise Interrupted(f"{done}; nothing is lost. Go on with: posterity train --resume {directory.path}") from error
-    return directory, scored
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voice, resume: bool) -> list[Scored]:
@@ -97,6 +96,8 @@ def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voi
     replace_json(directory.metrics, values)
     write_report(directory.report, config, dataset, scored, rows)
     voice.table(table(f"{dataset.name}, {len(dataset.test_inputs):,} test examples", scored))
+    if advice := collapsed(experiment, scored[0]):
+        voice.note(advice)
     voice.say(f"Run     {directory.path}")
     voice.say(f"Report  {directory.report}")
     seconds = time.perf_counter() - started
@@ -127,6 +128,18 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
     posterior.provenance.update(described(experiment), posterity=posterity.__version__)
     posterior.save(directory.posterior(which))
     return posterior
+
+
+def collapsed(experiment: Experiment, scored: Scored) -> str:
+    """Say what to try where a posterior of classes predicts no better than guessing: it has fallen back to its prior."""
+    classes = experiment.dataset.num_classes
+    if not classes or scored.scores["nll"] < 0.95 * log(classes):
+        return ""
+    steps = experiment.data.steps_per_epoch * experiment.config.member.epochs
+    return (
+        f"Note: this predicts no better than guessing; {steps:,} steps were too few to leave the prior. Try "
+        "--method.kl-schedule warmup, more --epochs, a larger --lr or a smaller --batch."
+    )
 
 
 def metrics(experiment: Experiment, scored: Sequence[Scored], rows: Sequence[Sequence[Row]]) -> dict[str, Any]:

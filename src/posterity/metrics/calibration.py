@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from posterity.errors import InvalidInput
-from posterity.metrics.checks import GaussianDraws, precise, probs_and_labels, real_targets
+from posterity.metrics.checks import precise, probs_and_labels, real_targets
+from posterity.predict.predictive import Regression
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,7 @@ class CoverageCurve:
         return (self.level - self.coverage).mean().item()
 
 
-def coverage_curve(predictive: GaussianDraws, targets: Tensor, levels: Tensor | None = None) -> CoverageCurve:
+def coverage_curve(predictive: Regression, targets: Tensor, levels: Tensor | None = None) -> CoverageCurve:
     """Return how often central intervals hold the target, at each level (0.05, 0.10 … 0.95 unless given).
 
     With u = F(y), the central interval of level l holds y where |2u − 1| ≤ l (Kuleshov et al., 2018): one pass over

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.metrics.calibration import ece
-from posterity.metrics.checks import ClassDraws, GaussianDraws, precise, probs_and_labels, real_targets
+from posterity.metrics.checks import precise, probs_and_labels, real_targets
+from posterity.predict.predictive import Classification, Regression
 from posterity.types import Predictive, Scores
 
 
@@ -71,25 +72,25 @@ def crps_mixture(means: Tensor, variances: Tensor, targets: Tensor) -> Tensor:
     return to_target - within / (2 * len(mu) ** 2)
 
 
-def crps(predictive: GaussianDraws, targets: Tensor) -> float:
+def crps(predictive: Regression, targets: Tensor) -> float:
     """Return the mean CRPS, in units of the target: the absolute error of a forecast that is a distribution."""
     return crps_mixture(predictive.means, predictive.variances, targets).mean().item()
 
 
-def coverage(predictive: GaussianDraws, targets: Tensor, level: float = 0.9) -> float:
+def coverage(predictive: Regression, targets: Tensor, level: float = 0.9) -> float:
     """Return the fraction of targets inside the central interval of this level; calibrated where the two are equal."""
     lower, upper, y = _interval(predictive, targets, level)
     return _inside(lower, upper, y)
 
 
-def interval_score(predictive: GaussianDraws, targets: Tensor, level: float = 0.9) -> float:
+def interval_score(predictive: Regression, targets: Tensor, level: float = 0.9) -> float:
     """Return the mean of (u − l) + (2/α)·(miss), α = 1 − level, in units of the target (Gneiting & Raftery, 2007)."""
     lower, upper, y = _interval(predictive, targets, level)
     miss = (lower - y).clamp(min=0) + (y - upper).clamp(min=0)
     return (upper - lower + 2 / (1 - level) * miss).mean().item()
 
 
-def sharpness(predictive: GaussianDraws, level: float = 0.9) -> float:
+def sharpness(predictive: Regression, level: float = 0.9) -> float:
     """Return the mean width of the central interval, in units of the target: small is good once coverage is right."""
     lower, upper = predictive.interval(level)
     return _width(lower, upper)
@@ -108,14 +109,14 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
     Raises `InvalidInput` for a predictive of another kind, and for targets that do not fit it.
     """
     match predictive:
-        case ClassDraws():
+        case Classification():
             return _evaluate_classes(predictive, targets)
-        case GaussianDraws():
+        case Regression():
             return _evaluate_gaussians(predictive, targets)
     raise InvalidInput(f"Cannot score a {type(predictive).__name__}. Choices: Classification, Regression.")
 
 
-def _evaluate_classes(predictive: ClassDraws, targets: Tensor) -> Scores:
+def _evaluate_classes(predictive: Classification, targets: Tensor) -> Scores:
     scores = predictive.scores(targets)
     return {
         "accuracy": scores["accuracy"],
@@ -129,7 +130,7 @@ def _evaluate_classes(predictive: ClassDraws, targets: Tensor) -> Scores:
     }
 
 
-def _evaluate_gaussians(predictive: GaussianDraws, targets: Tensor) -> Scores:
+def _evaluate_gaussians(predictive: Regression, targets: Tensor) -> Scores:
     scores = predictive.scores(targets)
     lower, upper, y = _interval(predictive, targets, 0.9)
     return {
@@ -143,7 +144,7 @@ def _evaluate_gaussians(predictive: GaussianDraws, targets: Tensor) -> Scores:
     }
 
 
-def _interval(predictive: GaussianDraws, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:
+def _interval(predictive: Regression, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:
     y = real_targets(targets, predictive.means.shape[1:])
     lower, upper = predictive.interval(level)
     return precise(lower), precise(upper), y

@@ -203,7 +203,7 @@ class _Run:
         shown = progress.summary(info)
         if validation:
             shown += "  | val " + progress.summary({k: v for k, v in validation.items() if k != "nelbo"})
-        line.advance(steps, f"{shown}  epoch {self.record.epoch + 1}/{self.budget.epochs}")
+        line.advance(steps, f"epoch {self.record.epoch + 1}/{self.budget.epochs}  {shown}")
 
     def _interrupt(self) -> None:
         self._save("last")

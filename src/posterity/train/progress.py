@@ -3,12 +3,9 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
 
 LABELS = {"nelbo": "ELBO", "nll": "NLL", "kl": "KL", "accuracy": "acc", "rmse": "RMSE"}
 ORDER = ("nelbo", "nll", "kl", "accuracy", "rmse")
@@ -32,7 +29,9 @@ def summary(values: Mapping[str, float | Tensor]) -> str:
 class Line:
     """One run's line of a progress display; does nothing where there is no display."""
 
-    def __init__(self, progress: "Progress | None", task: "TaskID | None") -> None:
+    def __init__(
+        self, progress: Any, task: Any
+    ) -> None:  # rich's Progress and TaskID, or None: rich is not imported here
         self._progress, self._task = progress, task
 
     def advance(self, steps: int, text: str | None = None) -> None:
@@ -48,12 +47,11 @@ def line(name: str, total: int, shown: bool) -> Iterator[Line]:
         yield Line(None, None)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        BarColumn(bar_width=12),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[text]}"),
     )

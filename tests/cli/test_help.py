@@ -1,0 +1,69 @@
+"""What is printed without training: help, version, lists; none of it waits for torch."""
+
+import json
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+
+from posterity.cli import flags
+from posterity.methods import AnyMethod
+from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.priors import AnyPrior
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_do_not_import_torch(flag: str) -> None:
+    code = (
+        "import sys; from posterity.cli.app import run; assert run([sys.argv[1]]) == 0; "
+        "sys.exit(3 if {'torch', 'numpy', 'pydantic'} & set(sys.modules) else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert ("evaluate" in done.stdout) if flag == "--help" else done.stdout.strip() == "0.1.0"
+
+
+def test_python_m_posterity_is_the_command_line() -> None:
+    done = subprocess.run([sys.executable, "-m", "posterity", "trian"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert 'Did you mean "train"?' in done.stderr
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "report", "demo", "data"])
+def test_each_command_has_help_and_the_common_flags(call, command: str) -> None:
+    said = call(command, "--help")
+    assert said.code == 0
+    assert all(flag in said.out for flag in ("--json", "--quiet", "--debug"))
+
+
+@pytest.mark.parametrize(("flag", "union"), [("method", AnyMethod), ("prior", AnyPrior), ("likelihood", AnyLikelihood)])
+def test_help_names_every_kind(call, flag: str, union: object) -> None:
+    kinds = {c.__dataclass_fields__["kind"].default for c in get_args(get_args(union)[0])}
+    text = " ".join(call("train", "--help").out.replace("│", " ").split())
+    assert kinds - {"ensemble", "flat"} <= set(text.replace(",", " ").replace(".", " ").split())
+
+
+def test_every_flag_stands_for_a_key_that_exists(call) -> None:
+    """`train` accepts each flag's key: a wrong one would be refused as unknown before its value is looked at."""
+    for path, (flag, _) in flags.given(flags.Settings(**dict.fromkeys(_names(), "?"))).items():
+        said = call("train", "digits", "--method", "mean_field", flag, "?")
+        assert "has no key" not in said.err, (path, said.err)
+
+
+def _names() -> list[str]:
+    from dataclasses import fields
+
+    return [f.name for f in fields(flags.Settings) if f.name not in ("set_", "twin")]
+
+
+def test_data_lists_and_details(call) -> None:
+    assert "uci/concrete" in call("data").out
+    assert "CC BY" in call("data", "digits").out
+    listed = json.loads(call("data", "--json").out)
+    assert {"digits", "mnist"} <= {d["name"] for d in listed["data"]}
+    assert json.loads(call("data", "diabetes", "--json").out)["task"] == "regression"
+    said = call("data", "digist")
+    assert (said.code, said.out) == (2, "")
+    assert "Did you mean 'digits'?" in said.err
