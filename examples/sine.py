@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import posterity
-from posterity import Engine, Gaussian, MeanField, Normal, Optimizer, TensorData
+from posterity import MAP, Engine, Ensemble, Gaussian, Normal, Optimizer, TensorData
 from posterity.report.figures_regression import Bands, plot_fit
 
 generator = torch.Generator().manual_seed(0)
@@ -17,13 +17,13 @@ x = torch.cat([torch.rand(60, 1, generator=generator) * 2 - 3, torch.rand(60, 1,
 y = (torch.sin(2 * x) + 0.15 * torch.randn(x.shape, generator=generator)).squeeze(1)
 
 torch.manual_seed(0)
-network = nn.Sequential(nn.Linear(1, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1))
+network = nn.Sequential(nn.Linear(1, 50), nn.Tanh(), nn.Linear(50, 50), nn.Tanh(), nn.Linear(50, 1))
 posterior = posterity.fit(
     network,
-    TensorData(x, y, batch_size=120),
+    TensorData(x, y, batch_size=40),
     likelihood=Gaussian(),  # the noise level is learnt, with a posterior of its own
-    prior=Normal(0, 1.5, fan_in=True),
-    method=MeanField(epochs=6000, optimizer=Optimizer(lr=5e-3, schedule="one_cycle")),
+    prior=Normal(0, 2, fan_in=True),
+    method=Ensemble(MAP(epochs=500, optimizer=Optimizer(lr=1e-2)), 10),
     engine=Engine(progress=sys.stderr.isatty()),
 )
 

@@ -108,6 +108,7 @@ class Budget:
     steps_per_epoch: int
     patience: int | None = None  # epochs without a better validation score; None: run them all
     monitor: str = "nll"  # the validation score to keep the best state of: 'nll' or 'nelbo'
+    warmup_epochs: int = 0  # epochs that optimise another objective than the last ones; none of them is the best
 
     @property
     def steps(self) -> int:

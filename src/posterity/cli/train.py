@@ -116,6 +116,7 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
         resume=resume,
         progress=not voice.output.quiet,
         on_epoch=directory.on_epoch(which),
+        label="twin" if which == TWIN else config.method_name.replace("_", " "),
     )
     posterior = fit(
         experiment.network,

@@ -77,7 +77,8 @@ class MeanField:
         """Maximise the ELBO; returns the best q by validation, or the last where there is no validation."""
         if isinstance(problem.prior, Flat):
             raise InvalidInput("A flat prior has no KL: mean field needs a proper prior, e.g. Normal(0, 0.1).")
-        budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor)
+        warmup = self.warmup_epochs if self.kl_schedule == "warmup" else 0
+        budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor, warmup)
         inference = MeanFieldInference(problem, self, budget)
         return inference.posterior(engine.run(inference, data, budget))
 

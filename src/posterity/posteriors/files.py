@@ -58,6 +58,7 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(contiguous, part, metadata={"posterity": json.dumps(specification)})
+        part.chmod(0o644)  # safetensors writes for the owner's eyes alone
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)

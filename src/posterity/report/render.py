@@ -4,7 +4,6 @@ import os
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from posterity.errors import InvalidInput
 from posterity.metrics.selective import error_auroc
@@ -36,9 +35,9 @@ def write(data: ReportData, path: str | Path) -> Path:
     page, target = render(data), Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", encoding="utf-8", dir=target.parent, suffix=".part", delete=False) as part:
-            part.write(page)
-        os.replace(part.name, target)
+        part = target.with_name(target.name + ".part")
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, target)
     except OSError as error:
         raise InvalidInput(f"Cannot write the report to {target}: {error.strerror or error}.") from error
     return target

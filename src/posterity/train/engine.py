@@ -38,6 +38,8 @@ class Engine:
         progress: show a bar on stderr.
         validation_draws: functions averaged for the validation scores.
         on_epoch: called with (name of the run, row) after each epoch.
+        label: what the progress bar calls this fit.
+        name: the path of this part of the work, which its random numbers derive from; `fork` extends it.
     """
 
     device: str = "auto"
@@ -48,6 +50,7 @@ class Engine:
     progress: bool = True
     validation_draws: int = 8
     on_epoch: Callable[[str, dict[str, Any]], None] | None = None
+    label: str = "fit"
     name: str = field(default="fit", repr=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +78,8 @@ class Engine:
 
     def fork(self, name: str) -> "Engine":
         """Return the engine of a named part of the work: its own random streams and checkpoints."""
-        return replace(self, name=f"{self.name}/{name}", directory=self.directory / name if self.directory else None)
+        directory = self.directory / name if self.directory else None
+        return replace(self, name=f"{self.name}/{name}", label=f"{self.label} {name}", directory=directory)
 
     def streams(self) -> NamedStreams:
         return NamedStreams(self.seed, self.name, self.torch_device())
@@ -90,7 +94,7 @@ class Engine:
         """
         run = _Run(self, inference, data, budget)
         run.restore()
-        with _finish_step_first() as stop, progress.line(self.name, budget.steps, self.progress) as line:
+        with _finish_step_first() as stop, progress.line(self.label, budget.steps, self.progress) as line:
             line.advance(run.record.epoch * budget.steps_per_epoch + run.record.step)
             while not run.done:
                 run.epoch(line, stop)
@@ -185,6 +189,8 @@ class _Run:
 
     def _keep_best(self, score: float) -> None:
         record = self.record
+        if record.epoch <= min(self.budget.warmup_epochs, self.budget.epochs - 1):
+            return
         if record.best_score is None or score < record.best_score:
             record.best_score, record.best_epoch = score, record.epoch
             self.best = {k: v.clone() for k, v in self.state.items()}
