@@ -24,8 +24,11 @@ from posterity.zoo import MLP
 OPTIMIZER = Optimizer(lr=1e-2, schedule="cosine")
 METHODS = {
     "MAP, learnt noise": (MAP(epochs=200, optimizer=OPTIMIZER), Gaussian()),
-    "mean field, learnt noise": (MeanField(epochs=400, optimizer=OPTIMIZER), Gaussian()),
-    "mean field, heteroscedastic": (MeanField(epochs=400, optimizer=OPTIMIZER), HeteroscedasticGaussian()),
+    "mean field, learnt noise": (MeanField("local_reparam", epochs=400, optimizer=OPTIMIZER), Gaussian()),
+    "mean field, heteroscedastic": (
+        MeanField("local_reparam", epochs=400, optimizer=OPTIMIZER),
+        HeteroscedasticGaussian(),
+    ),
     "ensemble of 5 MAP, learnt noise": (Ensemble(MAP(epochs=200, optimizer=OPTIMIZER), 5), Gaussian()),
 }
 PUBLISHED = {  # RMSE, log-likelihood (± as printed), all splits; see the docs for the sources

@@ -35,7 +35,7 @@ def fit(
         data: a `DataLoader` of (inputs, targets), a pair of tensors, or `TensorData` / `LoaderData` with batch size and
             validation of their own.
         likelihood: of targets given outputs; `Categorical()` unless given.
-        prior: over the parameters; `Normal(0, 1, fan_in=True)` unless given.
+        prior: over the parameters; `Normal(0, 0.3)` unless given.
         method: how to infer; `MeanField()` unless given.
         engine: where it runs, seed, checkpoints, progress; `Engine()` unless given.
 
@@ -58,7 +58,7 @@ def fit(
     device = engine.torch_device()
     source = as_data(data)
     copied = deepcopy(network).to(device)
-    prior = prior or Normal(0, 1, fan_in=True)
+    prior = prior or Normal(0, 0.3)
     problem = Problem(copied, prior, likelihood or Categorical(), source.num_data)
     method = method or MeanField()
     posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)

@@ -62,7 +62,7 @@ class RunConfig(_Table):
     predictive_draws: Count = 32
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    prior: AnyPrior = Field(default_factory=lambda: Normal(0.0, 1.0, fan_in=True))
+    prior: AnyPrior = Field(default_factory=lambda: Normal(0.0, 0.3))
     likelihood: AnyLikelihood | None = None
     method: AnyMethod = Field(default_factory=MeanField)
     engine: EngineConfig = EngineConfig()

@@ -11,27 +11,18 @@ from posterity.cli.directory import RunDirectory
 from posterity.cli.flags import PLAIN, Output
 from posterity.cli.merge import merge
 from posterity.cli.train import start
-from posterity.core.optimizer import Optimizer
 from posterity.methods import MeanField
 from posterity.model.priors import Normal
 
-# Chosen on the validation split alone, by its nelbo at temperature 1: 1.48 nats (other priors and rates: 1.51 to 1.79).
-# 1,293 images are few for 61,706 weights: without a warm-up of the KL, the posterior never leaves its prior.
+# The defaults, with batches and epochs for 1,293 images. On the validation split they reach 98.6 % and an NLL of 0.095;
+# priors by fan-in, KL warm-ups and slower stds gave 96.5 to 98.6 % and 0.048 to 0.24.
 CONFIG = RunConfig(
     seed=0,
     twin=True,
     data=DataConfig(name="digits", image_size=32, batch_size=32),
     model=ModelConfig(name="lenet"),
-    prior=Normal(0, 2, fan_in=True),
-    method=MeanField(
-        epochs=60,
-        optimizer=Optimizer(lr=1e-2),
-        initial_std=0.05,
-        std_lr=3,
-        kl_schedule="warmup",
-        warmup_epochs=20,
-        monitor="nelbo",
-    ),
+    prior=Normal(0, 0.3),
+    method=MeanField(epochs=60),
     engine=EngineConfig(threads=1),  # batches are small: a second thread gains little, and loses much on a busy machine
 )
 

@@ -48,9 +48,10 @@ def line(name: str, total: int, shown: bool) -> Iterator[Line]:
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     columns = (
-        TextColumn("[bold]{task.description}"),
+        TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True, min_width=len(name))),
         BarColumn(bar_width=12),
         TimeRemainingColumn(compact=True, elapsed_when_finished=True),
         TextColumn("{task.fields[text]}"),
