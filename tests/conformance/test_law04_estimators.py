@@ -5,7 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posterity.core.estimators import Estimator, Flipout, LocalReparam, WeightDraw
+from posterity.core.activation import Flipout, LocalReparam
+from posterity.core.estimators import Estimator, WeightDraw
 from posterity.core.layout import Layout, trainable
 
 ESTIMATORS = {"weight": WeightDraw, "local_reparam": LocalReparam, "flipout": Flipout}

@@ -16,7 +16,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.distributions import Distribution
 
-from posterity.core.estimators import Estimator, Flipout, LocalReparam, WeightDraw
+from posterity.core.activation import Flipout, LocalReparam
+from posterity.core.estimators import Estimator, WeightDraw
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.core.optimizer import Optimizer
 from posterity.core.schedules import kl_weight

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from posterity.core import gaussian
@@ -151,13 +151,6 @@ class Problem:
         for name, value in (buffers or {}).items():
             own[name].copy_(value)
         return Problem(network, self.prior, self.likelihood, self.num_data)
-
-    def sample_prior(self, generator: Generator | None = None) -> Tensor:
-        """Draw the network's parameters from the prior: (P,), latents at their initial values."""
-        shapes = {n: p.shape for n, p in self.network_part(self.params).items()}
-        drawn = dict(self.prior.sample(shapes, generator))
-        drawn.update({n: p.detach() for n, p in self.params.items() if n.startswith(LIKELIHOOD)})
-        return self.layout.flatten(drawn)
 
     def bound(self, theta: Tensor) -> AbstractContextManager[None]:
         """Make the network (and the latents) compute with θ inside a `with` block."""
