@@ -105,6 +105,7 @@ def main() -> None:
             rmse, nll = (statistics.mean(s[k] for s in scores) for k in ("rmse", "nll"))
             print(f"{name}, {title}: RMSE {rmse:.3f}, NLL {nll:.3f}, {time.perf_counter() - start:.0f} s", flush=True)
     if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(table(results, options.splits))
         options.out.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     print(table(results, options.splits))

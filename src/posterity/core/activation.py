@@ -25,9 +25,8 @@ class ActivationDraw(Estimator):
 
     def __init__(self, params: Mapping[str, nn.Parameter]) -> None:
         super().__init__(params)
-        self.shared: set[int] = (
-            set()
-        )  # ids of weights used twice in a pass: noise of its own at each use would be wrong
+        # Ids of weights used twice in a pass: noise of its own at each use would be wrong, so they are drawn.
+        self.shared: set[int] = set()
 
     def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
         mean, std = q

@@ -38,9 +38,8 @@ class Problem:
     num_data: int
     params: dict[str, nn.Parameter] = field(init=False, repr=False)
     layout: Layout = field(init=False, repr=False)
-    normal: tuple[Tensor, Tensor] | None = field(
-        init=False, repr=False
-    )  # mean, std per weight where the prior is Normal
+    # The prior's mean and std for each of the network's weights, where it is Normal.
+    normal: tuple[Tensor, Tensor] | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_data < 1:

@@ -29,9 +29,8 @@ def summary(values: Mapping[str, float | Tensor]) -> str:
 class Line:
     """One run's line of a progress display; does nothing where there is no display."""
 
-    def __init__(
-        self, progress: Any, task: Any
-    ) -> None:  # rich's Progress and TaskID, or None: rich is not imported here
+    # rich's Progress and TaskID, or None: rich is imported only where it is shown.
+    def __init__(self, progress: Any, task: Any) -> None:
         self._progress, self._task = progress, task
 
     def advance(self, steps: int, text: str | None = None) -> None:
