@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def test_resumed_equals_uninterrupted(name: str, step: int, tmp_path: Path) -> N
         assert torch.equal(tensor, resumed.tensors()[key]), key
     for a, b in zip(whole.problem.network.buffers(), resumed.problem.network.buffers(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_an_interrupted_run_is_saved_even_where_nobody_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(Interrupted) as stopped:
+        run("map", Engine(progress=False, device="cpu"), Stopper(data(), 6))
+    (saved,) = tmp_path.glob("posterity-*")
+    assert f"Engine(directory='{saved}', resume=True)" in str(stopped.value)
+    resumed = run("map", Engine(progress=False, device="cpu", directory=saved, resume=True), data())
+    whole = run("map", Engine(progress=False, device="cpu"), data())
+    assert torch.equal(resumed.mean, whole.mean)
 
 
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import mkdtemp
 from types import FrameType
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ class Engine:
         device: `auto` takes CUDA, then MPS, then the CPU.
         seed: of everything random in the fit.
         precision: `bfloat16` runs the network under autocast; parameters, variances and KL stay in their own precision.
-        directory: where checkpoints go; None keeps nothing on disk.
+        directory: where checkpoints go; None keeps nothing on disk, unless the fit is interrupted.
         resume: continue from the checkpoint in `directory`, where there is one.
         progress: show a bar on stderr.
         validation_draws: functions averaged for the validation scores.
@@ -212,12 +213,14 @@ class _Run:
         line.advance(steps, f"epoch {self.record.epoch + 1}/{self.budget.epochs}  {shown}")
 
     def _interrupt(self) -> None:
+        hint = "run again with resume to go on from there."
+        if self.engine.directory is None:  # nothing computed is lost, also where nobody asked for checkpoints
+            root = Path(mkdtemp(prefix="posterity-"))
+            self.engine = replace(self.engine, directory=root.joinpath(*self.engine.name.split("/")[1:]))
+            hint = f"run again with resume, Engine(directory='{root}', resume=True), to go on from there."
         self._save("last")
-        where = self._path("last")
         done = f"Interrupted in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}."
-        if where is None:
-            raise Interrupted(f"{done} Nothing was saved: give the engine a directory to be able to resume.")
-        raise Interrupted(f"{done} Saved in {where}; run again with resume to go on from there.")
+        raise Interrupted(f"{done} Saved in {self._path('last')}; {hint}")
 
     def _path(self, which: str) -> Path | None:
         return self.engine.directory / f"{which}.safetensors" if self.engine.directory else None
