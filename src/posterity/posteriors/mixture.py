@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem
-from posterity.posteriors.base import MAX_BYTES, Draws, FunctionPosterior
+from posterity.posteriors.base import Draws, FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.point import Point
 from posterity.predict.predictive import Classification, Regression
@@ -36,7 +36,7 @@ class Mixture(FunctionPosterior):
     def mean(self) -> Tensor:
         return torch.stack([c.mean for c in self.components]).mean(0)
 
-    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int) -> Draws:
+    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
         """Take n/K functions of each component; where K does not divide n, the first components give one more."""
         if n < 1:
             raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
@@ -48,7 +48,7 @@ class Mixture(FunctionPosterior):
 
     @torch.no_grad()
     def predict(
-        self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int = MAX_BYTES
+        self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int | None = None
     ) -> Classification | Regression:
         """As for any posterior; n is rounded up to a multiple of K, so that all components weigh the same."""
         k = len(self.components)

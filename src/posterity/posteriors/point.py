@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem, check_inputs
-from posterity.posteriors.base import Draws, FunctionPosterior
+from posterity.posteriors.base import Draws, FunctionPosterior, split
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,11 @@ class Point(FunctionPosterior):
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
         return cls(problem, tensors["theta"])
 
-    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int) -> Draws:
+    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
         """Evaluate the one function once, and show it n times without copying."""
         if n < 1:
             raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
         check_inputs(inputs)
         inputs = inputs.to(self.theta.device)
-        outputs, latents = self._evaluate(self.theta, inputs, max_bytes)
+        outputs, latents = self._evaluate(self.theta, split(self.problem, inputs, max_bytes))
         return Draws(outputs.expand(n, *outputs.shape), {k: v.expand(n, *v.shape) for k, v in latents.items()})
