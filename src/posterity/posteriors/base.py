@@ -128,7 +128,8 @@ def split(problem: Problem, inputs: Tensor, max_bytes: int | None) -> Sequence[T
         return (inputs,)
     if max_bytes is None:
         max_bytes = CPU_BYTES if inputs.device.type == "cpu" else ACCELERATOR_BYTES
-    return inputs.split(max(1, max_bytes // activation_bytes(problem, inputs[:1])))
+    parts: tuple[Tensor, ...] = inputs.split(max(1, max_bytes // activation_bytes(problem, inputs[:1])))
+    return parts
 
 
 def activation_bytes(problem: Problem, example: Tensor) -> int:
