@@ -119,7 +119,7 @@ def table() -> str:
         + __doc__.split("\n\n")[1].replace("\n", " "),
         f"{first['machine']}; commits {', '.join(sorted({r['commit'] for r in results}))}; {first['date']}. Temperature 1 "
         "where nothing else is said. Mean ± standard deviation over seeds; accuracy and ECE (15 bins) in per cent, NLL in "
-        "nats.",
+        "nats. Training seconds are those of a machine that did other work beside.",
         "",
         "| | seeds | accuracy | NLL | ECE | asked for | training s |",
         "|---|---|---|---|---|---|---|",
