@@ -1,6 +1,6 @@
 """What a Bayesian training step costs, as a ratio to the deterministic step of the same network.
 
-One run, all variants interleaved, medians of repeats; batch 128; LeNet on 1×32×32 and an MLP 784-800-800-10. A step is
+One run, all variants interleaved in random order, medians of repeats; batch 128; LeNet on 1×32×32 and an MLP 784-800-800-10. A step is
 forward, loss, KL, backward and optimiser. Two deterministic references are timed: `torch.optim.Adam` as it comes, to which
 all ratios refer, and `Adam(fused=True)`, the kernel that posterity uses. Memory is the peak resident set of one process
 per variant, above that of the deterministic step.
@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import platform
+import random
 import resource
 import statistics
 import subprocess
@@ -75,15 +76,21 @@ def make(name: str, variant: str) -> Callable[[], None]:
 
 
 def interleaved(name: str, repeats: int) -> dict[str, float]:
-    """Median milliseconds per variant; every repeat times each variant once, in turn."""
+    """Median milliseconds per variant; every repeat times each variant once, in an order of its own.
+
+    A fixed order would charge each variant for the memory that the one before it has left behind.
+    """
     steps = {variant: make(name, variant) for variant in VARIANTS}
     for step in steps.values():
         for _ in range(5):
             step()
     times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     gc.disable()
+    order, shuffler = list(steps), random.Random(0)
     for _ in range(repeats):
-        for variant, step in steps.items():
+        shuffler.shuffle(order)
+        for variant in order:
+            step = steps[variant]
             start = time.perf_counter()
             step()
             times[variant].append(time.perf_counter() - start)
