@@ -1,9 +1,9 @@
 """What a Bayesian training step costs, as a ratio to the deterministic step of the same network.
 
 One run, all variants interleaved in random order, medians of repeats; batch 128; LeNet on 1×32×32 and an MLP
-784-800-800-10. A step is forward, loss, KL, backward and optimiser. Two deterministic references are timed: `torch.optim.Adam` as it comes, to which
-all ratios refer, and `Adam(fused=True)`, the kernel that posterity uses. Memory is the peak resident set of one process
-per variant, above that of the deterministic step.
+784-800-800-10. A step is forward, loss, KL, backward and optimiser. Two deterministic references are timed:
+`torch.optim.Adam` as it comes, to which all ratios refer, and `Adam(fused=True)`, the kernel that posterity uses. Memory is
+the peak resident set of one process per variant, above that of the deterministic step.
 
     python benchmarks/train_step.py --threads 1 2 --out docs/results/train_step.md
 """
