@@ -11,7 +11,7 @@ import pytest
 from tests.cli.conftest import TINY, Said
 
 
-def one_line(said: Said, *words: str) -> None:
+def check_one_line(said: Said, *words: str) -> None:
     """The user's mistake: exit code 2, one line on stderr that has these words, nothing on stdout."""
     assert said.code == 2, said
     assert said.out == ""
@@ -42,66 +42,66 @@ def train(call, data: object, out: Path, *flags: object) -> Said:
 
 
 def test_1_missing_file(call, tmp_path: Path) -> None:
-    one_line(train(call, tmp_path / "none.csv", tmp_path / "run"), "There is no file", "none.csv")
-    one_line(call("predict", tmp_path / "norun", "x.png"), "norun")
-    one_line(call("evaluate", tmp_path), "posterior.safetensors")
-    one_line(call("train", "--config", tmp_path / "no.toml"), "no.toml")
-    one_line(call("train", "--resume", tmp_path), "config.toml")
+    check_one_line(train(call, tmp_path / "none.csv", tmp_path / "run"), "There is no file", "none.csv")
+    check_one_line(call("predict", tmp_path / "norun", "x.png"), "norun")
+    check_one_line(call("evaluate", tmp_path), "posterior.safetensors")
+    check_one_line(call("train", "--config", tmp_path / "no.toml"), "no.toml")
+    check_one_line(call("train", "--resume", tmp_path), "config.toml")
 
 
 def test_2_truncated_idx(call, tmp_path: Path, mnist: Path) -> None:
     file = mnist / "t10k-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-100])
-    one_line(train(call, "mnist", tmp_path / "run", "--root", tmp_path / "root"), file.name, "promises")
+    check_one_line(train(call, "mnist", tmp_path / "run", "--root", tmp_path / "root"), file.name, "promises")
     packed = mnist / "t10k-images-idx3-ubyte.gz"
     packed.write_bytes(gzip.compress(file.read_bytes())[:-50])
-    one_line(train(call, "mnist", tmp_path / "run", "--root", tmp_path / "root"), packed.name, "truncated")
+    check_one_line(train(call, "mnist", tmp_path / "run", "--root", tmp_path / "root"), packed.name, "truncated")
 
 
 def test_3_label_10_of_10_classes(call, tmp_path: Path, mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = np.zeros(60_000, np.uint8)
     labels[17] = 10
     (mnist / "train-labels-idx1-ubyte").write_bytes(idx(labels))
-    one_line(train(call, "mnist", tmp_path / "run", "--root", tmp_path / "root"), "label 10 at position 17")
+    check_one_line(train(call, "mnist", tmp_path / "run", "--root", tmp_path / "root"), "label 10 at position 17")
     (tmp_path / "cli_test_ten.py").write_text("from torch import nn\nnet = nn.Linear(2, 10)\n")
     monkeypatch.chdir(tmp_path)
     np.savez("eleven.npz", x=np.random.default_rng(0).normal(size=(110, 2)), y=np.arange(110) % 11)
     flags = ("--epochs", 2, "--quiet", "--out", "run", "--model", "cli_test_ten:net")
-    one_line(call("train", "eleven.npz", *flags), "Label 10", "10 outputs")
+    check_one_line(call("train", "eleven.npz", *flags), "Label 10", "10 outputs")
 
 
 def test_4_nan_pixel(call, tmp_path: Path, digits_run: Path) -> None:
     x, y = np.zeros((40, 1, 8, 8), np.float32), np.arange(40) % 2
     x[7, 0, 3, 2] = np.nan
     np.savez(tmp_path / "nan.npz", x=x, y=y)
-    one_line(train(call, tmp_path / "nan.npz", tmp_path / "run"), "nan.npz", "x[7, 0, 3, 2] is nan")
+    check_one_line(train(call, tmp_path / "nan.npz", tmp_path / "run"), "nan.npz", "x[7, 0, 3, 2] is nan")
     np.save(tmp_path / "nan.npy", x)
-    one_line(call("predict", digits_run, tmp_path / "nan.npy"), "[7, 0, 3, 2] is nan")
+    check_one_line(call("predict", digits_run, tmp_path / "nan.npy"), "[7, 0, 3, 2] is nan")
 
 
 def test_5_wrong_channel_count(call, tmp_path: Path, digits_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "rgb.npy", np.zeros((2, 3, 8, 8), np.float32))
-    one_line(call("predict", digits_run, tmp_path / "rgb.npy"), "(2, 3, 8, 8)", "expected (N, 1, 8, 8)")
+    check_one_line(call("predict", digits_run, tmp_path / "rgb.npy"), "(2, 3, 8, 8)", "expected (N, 1, 8, 8)")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cli_test_grey.py").write_text(
         "from torch import nn\nnet = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(72, 2))\n"
     )
     np.savez("rgb.npz", x=np.random.default_rng(0).random((40, 3, 8, 8)), y=np.arange(40) % 2)
     said = call("train", "rgb.npz", "--model", "cli_test_grey:net", "--epochs", 1, "--out", "run")
-    one_line(said, "(2, 3, 8, 8)", "channels")
+    check_one_line(said, "(2, 3, 8, 8)", "channels")
     assert not (tmp_path / "run").exists()
 
 
 def test_6_unknown_method(call, tmp_path: Path) -> None:
-    one_line(train(call, "digits", tmp_path / "run", "--method", "meanfield"), "Did you mean 'mean_field'?")
-    one_line(train(call, "digist", tmp_path / "run"), "Did you mean 'digits'?")
+    check_one_line(train(call, "digits", tmp_path / "run", "--method", "meanfield"), "Did you mean 'mean_field'?")
+    check_one_line(train(call, "digist", tmp_path / "run"), "Did you mean 'digits'?")
     said = call("train", "digits", "--model", "lenett", "--out", tmp_path / "run")
-    one_line(said, "Did you mean 'lenet'?")
+    check_one_line(said, "Did you mean 'lenet'?")
 
 
 def test_7_epochs_minus_one(call, tmp_path: Path) -> None:
     said = call("train", "digits", "--epochs", "-1", "--out", tmp_path / "run")
-    one_line(said, "--epochs -1", "at least 1")
+    check_one_line(said, "--epochs -1", "at least 1")
 
 
 def test_8_a_checkpoint_of_another_network(call, tmp_path: Path, digits_run: Path) -> None:
@@ -115,14 +115,14 @@ def test_8_a_checkpoint_of_another_network(call, tmp_path: Path, digits_run: Pat
     last = "checkpoints/model/last.safetensors"
     assert (run / last).read_bytes() == (digits_run / last).read_bytes()
     shutil.copy(digits_run / last, run / "posterior.safetensors")
-    one_line(call("evaluate", run), "no posterior")
+    check_one_line(call("evaluate", run), "no posterior")
     (run / "posterior.safetensors").write_bytes((digits_run / "posterior.safetensors").read_bytes()[:-9])
-    one_line(call("evaluate", run), "truncated")
+    check_one_line(call("evaluate", run), "truncated")
 
 
 def test_9_no_write_permission(call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")  # nothing can be made below a file, not even by root
-    one_line(call("train", "digits", *TINY, "--out", tmp_path / "file" / "run"), "cannot be written")
+    check_one_line(call("train", "digits", *TINY, "--out", tmp_path / "file" / "run"), "cannot be written")
 
 
 # 10, Ctrl-C in epoch 2, is test_interrupt.py
@@ -140,10 +140,10 @@ def test_bugs_are_not_the_users_mistakes(call, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_flags_that_contradict_each_other(call, tmp_path: Path, digits_run: Path) -> None:
-    one_line(call("train", "--resume", digits_run, "--epochs", 3), "--epochs")
-    one_line(call("train", "digits", "--method", "mle", "--twin", "--out", tmp_path / "r"), "twin")
-    one_line(call("train", "digits", "--patience", 2, "--validation", 0, "--out", tmp_path / "r"), "--patience")
-    one_line(call("train", "digits", "--likelihood", "gaussian", "--out", tmp_path / "r"), "classification")
-    one_line(call("evaluate", digits_run, "--draws", 0), "--draws 0")
-    one_line(call("evaluate", digits_run, "--data", "diabetes"), "does not fit")
-    one_line(call("predict", digits_run), "No inputs")
+    check_one_line(call("train", "--resume", digits_run, "--epochs", 3), "--epochs")
+    check_one_line(call("train", "digits", "--method", "mle", "--twin", "--out", tmp_path / "r"), "twin")
+    check_one_line(call("train", "digits", "--patience", 2, "--validation", 0, "--out", tmp_path / "r"), "--patience")
+    check_one_line(call("train", "digits", "--likelihood", "gaussian", "--out", tmp_path / "r"), "classification")
+    check_one_line(call("evaluate", digits_run, "--draws", 0), "--draws 0")
+    check_one_line(call("evaluate", digits_run, "--data", "diabetes"), "does not fit")
+    check_one_line(call("predict", digits_run), "No inputs")

@@ -204,10 +204,11 @@ def test_a_diverging_fit_says_so_and_keeps_the_last_good_checkpoint(tmp_path) ->
 
     rows: list = []
     engine = Engine(progress=False, directory=tmp_path, on_epoch=lambda name, row: rows.append(row))
-    x = torch.linspace(-1, 1, 32)[:, None] * 1e4
-    method = MeanField(epochs=50, optimizer=Optimizer("SGD", lr=1e3, schedule="one_cycle"))
+    x = torch.linspace(-1, 1, 32)[:, None]
+    # The rate rises with every epoch of the first third: it is stable to begin with, and no longer so before the end.
+    method = MeanField(epochs=300, optimizer=Optimizer("SGD", lr=0.2, schedule="one_cycle"))
     with pytest.raises(Diverged, match="smaller learning rate"):
         posterity.fit(nn.Linear(1, 1), (x, x.squeeze()), likelihood=Gaussian(std=0.1), method=method, engine=engine)
-    if rows:
-        state = checkpoint.load(tmp_path / "last.safetensors")[0]
-        assert state["mean"].isfinite().all()
+    assert rows
+    state = checkpoint.load(tmp_path / "last.safetensors")[0]
+    assert state["mean"].isfinite().all()

@@ -51,11 +51,3 @@ def kl(mean: Tensor, std: Tensor, prior_mean: Tensor | float, prior_std: Tensor 
     ratio = std / prior_std
     terms = 0.5 * (ratio.square() + ((mean - prior_mean) / prior_std).square() - 1) - ratio.log()
     return terms.sum(dtype=torch.float64)
-
-
-def kl_gradient(
-    mean: Tensor, std: Tensor, prior_mean: Tensor | float, prior_std: Tensor | float
-) -> tuple[Tensor, Tensor]:
-    """Return ∂KL/∂μ = (μ − m)/s² and ∂KL/∂σ = σ/s² − 1/σ, each of the vectors' shape."""
-    precision = 1 / (prior_std * prior_std)
-    return (mean - prior_mean) * precision, std * precision - std.reciprocal()

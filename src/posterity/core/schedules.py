@@ -6,13 +6,11 @@ then a full epoch costs Σ nll + temperature · KL, whatever the number of batch
 """
 
 from math import ldexp
-from typing import Literal, TypeAlias
 
 import torch
 
 from posterity.errors import unknown
 
-KLSchedule: TypeAlias = Literal["constant", "warmup", "blundell"]
 KL_SCHEDULES = ("constant", "warmup", "blundell")
 
 
