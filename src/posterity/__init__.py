@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from posterity.train.batches import TensorData as TensorData
     from posterity.train.engine import Engine as Engine
     from posterity.types import Likelihood as Likelihood
+    from posterity.types import Prior as Prior
 
 __version__ = "0.1.0"
 
@@ -72,7 +73,10 @@ _HOMES = {
         "TensorData",
     ),
     "posterity.train.engine": ("Engine",),
-    "posterity.types": ("Likelihood",),
+    "posterity.types": (
+        "Likelihood",
+        "Prior",
+    ),
 }
 __all__ = sorted(name for names in _HOMES.values() for name in names)
 

@@ -19,25 +19,49 @@ State: TypeAlias = dict[str, Tensor]  # all that an algorithm remembers: updated
 Info: TypeAlias = dict[str, Tensor]  # what a person wants to see of one step, each of shape ()
 Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs (B, ...), targets (B, ...)
 Scores: TypeAlias = dict[str, float]
-
-
-@runtime_checkable
-class Prior(Protocol):
-    """A density over the network's parameters."""
-
-    def log_prob(self, params: Params) -> Tensor:
-        """Return log p(θ), shape () or (n,) where the parameters have a leading dimension of n draws, in nats."""
-
-    def sample(self, shapes: Mapping[str, Size], generator: Generator | None = None) -> Params:
-        """Draw one value of each named parameter."""
+PRIOR, LIKELIHOOD = "prior.", "likelihood."  # what the names of coordinates that are no weights start with
 
 
 @dataclass(frozen=True)
 class Latent:
-    """An unknown of the likelihood (a noise level, say): a further coordinate of θ, named `likelihood.<name>`."""
+    """An unknown of the likelihood or the prior (a noise level, say): a further coordinate of θ.
+
+    It is called `likelihood.<name>` or `prior.<name>`, and lives on the whole real line, where every method can move it.
+    """
 
     initial: Tensor  # unconstrained
     log_prob: Callable[[Tensor], Tensor]  # its prior's log-density in unconstrained space, summed to (), in nats
+    natural: Callable[[Tensor], Tensor]  # maps it to the units that people read it in (a std, say)
+
+
+class Prior(ABC):
+    """A density over the network's parameters: `log_prob` and `sample` are the required methods."""
+
+    @abstractmethod
+    def log_prob(self, params: Params) -> Tensor:
+        """Return log p(θ), shape (), in nats, of the network's coordinates and of the prior's own `prior.*`."""
+
+    @abstractmethod
+    def sample(self, shapes: Mapping[str, Size], generator: Generator | None = None) -> Params:
+        """Draw one value of each named parameter of the network."""
+
+    def latents(self, shapes: Mapping[str, Size]) -> Mapping[str, Latent]:
+        """Name the prior's own unknowns, without `prior.`; their log-densities are not part of `log_prob`."""
+        return {}
+
+    def weights(self, params: Params) -> Params:
+        """Return the network's parameters, given its coordinates and the prior's latents: the same unless overridden.
+
+        A non-centred prior scales its coordinates here. It must be linear in the network's coordinates.
+        """
+        return {n: p for n, p in params.items() if not n.startswith(PRIOR)}
+
+    def expected_log_prob(self, mean: Params, std: Params) -> Tensor | None:
+        """Return E_q[log p(θ)], shape (), in nats, for q = N(mean, std²), where that has a closed form; else None.
+
+        `mean` has a value for each of the prior's latents too, and the expectation is given them; `std` has none.
+        """
+        return None
 
 
 class Likelihood(ABC):

@@ -109,7 +109,7 @@ class Gaussian(Likelihood):
     def latents(self) -> Mapping[str, Latent]:
         if self.std is not None:
             return {}
-        return {"rho": Latent(inverse_softplus(torch.tensor(self.initial_std)), _half_cauchy_of_rho)}
+        return {"rho": Latent(inverse_softplus(torch.tensor(self.initial_std)), _half_cauchy_of_rho, softplus)}
 
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
         if self.std is not None:

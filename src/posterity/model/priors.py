@@ -15,7 +15,7 @@ from torch import Generator, Size, Tensor
 
 from posterity.core import gaussian
 from posterity.errors import InvalidInput, suggest
-from posterity.types import Params
+from posterity.types import Params, Prior
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -23,7 +23,7 @@ PerPattern = Finite | dict[str, Finite]
 
 
 @dataclass(frozen=True)
-class Normal:
+class Normal(Prior):
     """Independent normals, p(w) = N(w; mean, std²).
 
     Args:
@@ -64,7 +64,7 @@ class Normal:
 
 
 @dataclass(frozen=True)
-class ScaleMixture:
+class ScaleMixture(Prior):
     """Two zero-mean normals, p(w) = π N(w; 0, σ₁²) + (1 − π) N(w; 0, σ₂²) (Blundell et al. 2015, eq. 7).
 
     The log-density is a log-sum-exp, exact however far w lies in the tails; there is no floor under the density.
@@ -92,7 +92,7 @@ class ScaleMixture:
 
 
 @dataclass(frozen=True)
-class Flat:
+class Flat(Prior):
     """No preference: p(w) ∝ 1, an improper prior, for maximum likelihood alone. It cannot be drawn from.
 
     >>> Flat().log_prob({"w": torch.ones(3)})
@@ -109,6 +109,11 @@ class Flat:
 
 
 AnyPrior = Annotated[Normal | ScaleMixture | Flat, Field(discriminator="kind")]
+
+
+def normal_form(prior: Prior, shapes: Mapping[str, Size], like: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return the mean and std of each coordinate, both (P,), where a prior is independent normals; else None."""
+    return prior.resolve(shapes, like) if isinstance(prior, Normal) else None
 
 
 def fan_in(name: str, shapes: Mapping[str, Size]) -> int:

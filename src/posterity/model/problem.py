@@ -12,10 +12,8 @@ from torch.distributions import Distribution
 from posterity.core import gaussian
 from posterity.core.layout import Layout, bound, trainable
 from posterity.errors import InvalidInput
-from posterity.model.priors import Normal
-from posterity.types import Batch, Likelihood, Params, Prior
-
-LIKELIHOOD = "likelihood."
+from posterity.model.priors import normal_form
+from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
 
 
 @dataclass(frozen=True)
@@ -56,10 +54,7 @@ class Problem:
         object.__setattr__(self, "params", params)
         object.__setattr__(self, "layout", Layout.of(params))
         own = {n: p.detach() for n, p in self.network_part(params).items()}
-        normal = (
-            self.prior.resolve({n: p.shape for n, p in own.items()}, like) if isinstance(self.prior, Normal) else None
-        )
-        object.__setattr__(self, "normal", normal)
+        object.__setattr__(self, "normal", normal_form(self.prior, {n: p.shape for n, p in own.items()}, like))
         self.prior.log_prob(own)  # a prior that cannot take these parameters says so here
 
     def theta(self) -> Tensor:
