@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+MANY = 16  # names in one message
+
+
 class PosterityError(Exception):
     """A mistake in what the library was given; its message says how to mend it."""
 
@@ -36,14 +39,16 @@ class Interrupted(KeyboardInterrupt):
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the nearest of `choices`, with all of them listed.
+    """Return `" Did you mean 'x'?"` for the nearest of `choices`, with all of them listed, or those most alike of many.
 
     >>> suggest("latin", ["linear", "lattice"])
     " Did you mean 'lattice'? Choices: lattice, linear."
     """
     known = sorted(choices)
     near = get_close_matches(name, known, n=1, cutoff=0.4)
-    return (f" Did you mean '{near[0]}'?" if near else "") + f" Choices: {', '.join(known)}."
+    few = known if len(known) <= MANY else get_close_matches(name, known, n=MANY, cutoff=0.0)
+    more = f", and {len(known) - len(few)} more" if len(few) < len(known) else ""
+    return (f" Did you mean '{near[0]}'?" if near else "") + f" Choices: {', '.join(few)}{more}."
 
 
 def unknown(what: str, name: str, choices: Iterable[str]) -> InvalidInput:

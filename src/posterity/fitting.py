@@ -12,6 +12,7 @@ from posterity.methods import MeanField
 from posterity.model.likelihoods import Categorical
 from posterity.model.priors import Normal
 from posterity.model.problem import Problem
+from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.train.batches import LoaderData, TensorData
 from posterity.train.engine import Engine
@@ -24,6 +25,7 @@ def fit(
     *,
     likelihood: Likelihood | None = None,
     prior: Prior | None = None,
+    where: Where = None,
     method: Any = None,
     engine: Engine | None = None,
 ) -> FunctionPosterior:
@@ -36,6 +38,7 @@ def fit(
             validation of their own.
         likelihood: of targets given outputs; `Categorical()` unless given.
         prior: over the parameters; `Normal(0, 0.3)` unless given.
+        where: which parameters are random, by name, type, or predicate; see `select`. The others are trained as points.
         method: how to infer; `MeanField()` unless given.
         engine: where it runs, seed, checkpoints, progress; `Engine()` unless given.
 
@@ -59,7 +62,7 @@ def fit(
     source = as_data(data)
     copied = deepcopy(network).to(device)
     prior = prior or Normal(0, 0.3)
-    problem = Problem(copied, prior, likelihood or Categorical(), source.num_data)
+    problem = Problem(copied, prior, likelihood or Categorical(), source.num_data, where)
     method = method or MeanField()
     posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))

@@ -81,7 +81,7 @@ class Conjugate:
         covariance = self.noise**2 * torch.eye(len(d), dtype=d.dtype) + self.prior_std**2 * d @ d.T
         return float(torch.distributions.MultivariateNormal(torch.zeros_like(self.y), covariance).log_prob(self.y))
 
-    def fit(self, method: object, seed: int = 0, batch_size: int = 24, copies: int = 1):
+    def fit(self, method: object, seed: int = 0, batch_size: int = 24, copies: int = 1, where: object = None):
         torch.manual_seed(seed)
         network = nn.Linear(2, 1).double()
         data = TensorData(self.x.repeat(copies, 1), self.y.repeat(copies), batch_size)
@@ -90,6 +90,7 @@ class Conjugate:
             data,
             likelihood=Gaussian(std=self.noise),
             prior=Normal(0, self.prior_std),
+            where=where,
             method=method,
             engine=Engine(seed=seed, progress=False, device="cpu"),
         )

@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 import posterity
-from posterity import CorruptFile, Engine, Gaussian, Mismatch, Normal, PosterityError, TensorData
+from posterity import CorruptFile, Engine, Gaussian, MeanField, Mismatch, Normal, PosterityError, Problem, TensorData
+from posterity.methods.mean_field import MeanFieldInference
+from posterity.train.random import NamedStreams
+from posterity.types import Budget
 from tests.conformance.table import SHORT, every_short_method, small_classification, small_network
 
 
@@ -38,9 +41,13 @@ def test_copies_draw_the_same_functions(name: str, tmp_path: Path) -> None:
 
 
 def test_mean_field_has_exactly_two_numbers_per_weight() -> None:
-    posterior = fitted("mean_field-weight")
     size = sum(p.numel() for p in small_network().parameters())
-    assert sum(t.numel() for t in posterior.tensors().values()) == 2 * size
+    everything = Problem(small_network(), Normal(0, 1), posterity.Categorical(), 40, where="*")
+    assert len(everything.theta()) == size
+    assert len(MeanFieldInference(everything, MeanField(), Budget(1, 1)).init(NamedStreams(0, "t"))["rho"]) == size
+    norm = small_network()[1]  # deterministic unless selected
+    posterior = fitted("mean_field-weight")
+    assert sum(t.numel() for t in posterior.tensors().values()) == 2 * size - sum(p.numel() for p in norm.parameters())
 
 
 def test_the_mean_is_a_plain_network_and_a_plain_checkpoint_is_a_mean() -> None:

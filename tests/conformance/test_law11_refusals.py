@@ -148,7 +148,7 @@ def test_networks_that_cannot_be_inferred_are_refused(network, message: str) -> 
     ("prior", "message"),
     [
         (Normal(0, {"0.wieght": 1.0, "*": 0.1}), "'0.wieght' matches no parameter. Did you mean '0.weight'"),
-        (Normal(0, {"0.*": 1.0}), "No std pattern of the prior matches '1.weight'"),
+        (Normal(0, {"0.*": 1.0}), "No std pattern of the prior matches '4.weight'"),
         (Flat(), "mean field needs a proper prior"),
     ],
 )

@@ -14,30 +14,29 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from posterity.core.estimators import Estimator, Loss, Pair
+from posterity.core.estimators import Estimator, Loss, Pair, differentiate
 from posterity.core.gaussian import noise_like
-from posterity.core.layout import bound
+from posterity.core.layout import Layout, bound
 from posterity.core.linear_ops import Call, LinearOp, parse
 
 
 class ActivationDraw(Estimator):
     """Common part of the two estimators that draw where the weight meets its input."""
 
-    def __init__(self, params: Mapping[str, nn.Parameter]) -> None:
-        super().__init__(params)
+    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0) -> None:
+        super().__init__(params, start)
         # Ids of weights used twice in a pass: noise of its own at each use would be wrong, so they are drawn.
         self.shared: set[int] = set()
 
     def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
         mean, std = q
         self._prepare(std, generator)
-        views = self.layout.views(self._spread)
-        leaves = {n: views[n].detach().requires_grad_() for n in self.params}
-        weights = {id(p): RandomWeight(p, leaves[n]) for n, p in self.params.items()}
+        spreads = Layout.of(self.random).views(self._spread)
+        leaves = {n: spread.detach().requires_grad_() for n, spread in spreads.items()}
+        weights = {id(p): RandomWeight(p, leaves[n]) for n, p in self.random.items()}
         with bound(self.params, self.layout.views(mean)):
             value = self._run(loss, weights, generator)
-            means, spreads = list(self.params.values()), list(leaves.values())
-            self._gradient(value, (means, out[0]), (spreads, out[1]))
+            differentiate(value, (self.params, out[0]), (leaves, out[1]))
         self._chain(out[1], std)
         return value.detach()
 

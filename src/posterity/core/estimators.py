@@ -12,7 +12,7 @@ the other two, which draw activations, are in `core/activation.py`.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -26,7 +26,7 @@ Pair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A loss () and its gradients with respect to the mean and the std of q, each (P,)."""
+    """A loss () and its gradients with respect to the mean of q, (P,), and to its std, (P − start,)."""
 
     loss: Tensor
     mean: Tensor
@@ -34,17 +34,25 @@ class Estimate:
 
 
 class Estimator(ABC):
-    """A gradient estimator for one network; `params` are its trainable parameters, by name."""
+    """A gradient estimator for one network.
 
-    def __init__(self, params: Mapping[str, nn.Parameter]) -> None:
+    Args:
+        params: its trainable parameters, by name, in the order of the flat vector.
+        start: the first coordinate that is random, at the beginning of a parameter; those before it have no std.
+    """
+
+    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0) -> None:
         self.params = dict(params)
         self.layout = Layout.of(params)
-        example = next(iter(self.params.values()))
+        self.start = start
+        pairs = zip(params.items(), self.layout.offsets, strict=True)
+        self.random = {n: p for (n, p), offset in pairs if offset >= start}
+        example = next(iter(self.params.values())).detach()
         # Kept between steps: asking the system anew for megabytes at each step costs more than filling them.
-        self._noise, self._spread = (example.detach().new_zeros(self.layout.size) for _ in range(2))
+        self._noise, self._spread = (example.new_zeros(self.layout.size - start) for _ in range(2))
 
     def __call__(self, loss: Loss, mean: Tensor, std: Tensor, generator: Generator | None) -> Estimate:
-        """Estimate E_q[loss] and its gradients for q = N(mean, std²); both (P,)."""
+        """Estimate E_q[loss] and its gradients for q = N(mean, std²), mean (P,) and std (P − start,)."""
         out = torch.empty_like(mean), torch.empty_like(std)
         return Estimate(self.write(loss, (mean, std), out, generator), *out)
 
@@ -52,19 +60,21 @@ class Estimator(ABC):
     def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
         """Estimate for q = (mean, std); write the two gradients into `out`, and return the loss, ()."""
 
-    def _gradient(self, loss: Tensor, *pairs: tuple[Sequence[Tensor], Tensor]) -> None:
-        """Differentiate the loss by several lists of leaves, each into its flat vector."""
-        grads = torch.autograd.grad(loss, [leaf for leaves, _ in pairs for leaf in leaves], allow_unused=True)
-        targets = [view for _, out in pairs for view in self.layout.views(out).values()]
-        for target, grad in zip(targets, grads, strict=True):
-            target.zero_() if grad is None else target.copy_(grad)
+
+def differentiate(loss: Tensor, *pairs: tuple[Mapping[str, Tensor], Tensor]) -> None:
+    """Differentiate a loss by several sets of named leaves, each into its flat vector; zero where one is not used."""
+    grads = torch.autograd.grad(loss, [leaf for leaves, _ in pairs for leaf in leaves.values()], allow_unused=True)
+    targets = [view for leaves, out in pairs for view in Layout.of(leaves).views(out).values()]
+    for target, grad in zip(targets, grads, strict=True):
+        target.zero_() if grad is None else target.copy_(grad)
 
 
 class WeightDraw(Estimator):
     """One weight vector for the whole batch; `antithetic` lets every second call use −ε of the call before it."""
 
-    def __init__(self, params: Mapping[str, nn.Parameter], antithetic: bool = False) -> None:
-        super().__init__(params)
+    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0, antithetic: bool = False) -> None:
+        super().__init__(params, start)
+        self._theta = self._noise.new_zeros(self.layout.size)
         self.antithetic = antithetic
         self._mirror = False
 
@@ -74,9 +84,10 @@ class WeightDraw(Estimator):
         else:
             self._noise.normal_(generator=generator)
         self._mirror = self.antithetic and not self._mirror
-        draw = torch.addcmul(q[0], q[1], self._noise, out=self._spread)
+        draw = self._theta.copy_(q[0])
+        draw[self.start :].addcmul_(q[1], self._noise)
         with bound(self.params, self.layout.views(draw)):
             value = loss()
-            self._gradient(value, (list(self.params.values()), out[0]))
-        torch.mul(out[0], self._noise, out=out[1])
+            differentiate(value, (self.params, out[0]))
+        torch.mul(out[0][self.start :], self._noise, out=out[1])
         return value.detach()

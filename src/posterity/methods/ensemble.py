@@ -5,6 +5,7 @@ q(θ) = 1/n Σ_k q_k(θ)
 `Ensemble(MLE(), 5)` is a deep ensemble (Lakshminarayanan et al. 2017), without its adversarial training.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -49,7 +50,7 @@ class Ensemble:
                     torch.randint(2**31, (), generator=part.streams()("initialisation"), device=own.theta().device)
                 )
                 reinitialise(own.network, seed)
-                own = Problem(own.network, own.prior, own.likelihood, own.num_data)
+                own = replace(own)  # its latents anew, too
             members.append(self.method.infer(own, data, part))
         return Mixture.of(tuple(members))
 

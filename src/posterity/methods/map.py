@@ -13,7 +13,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from posterity.core.layout import bound
+from posterity.core.estimators import differentiate
 from posterity.core.optimizer import Optimizer
 from posterity.methods.options import Epochs, Patience
 from posterity.model.likelihoods import training_score
@@ -75,18 +75,17 @@ class PointInference:
         self.problem.network.train()
         theta = self.problem.theta()
         self._optimizer = self.optimizer.bind({"theta": theta}, self.steps)
-        self._leaves = list(self.problem.params.values())
         state: State = {"theta": theta, "step": torch.zeros((), dtype=torch.int64), **self._optimizer.state()}
         state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
         return state
 
     def update(self, state: State, batch: Batch) -> tuple[State, Info]:
         theta, grad = state["theta"], self._optimizer.grads["theta"]
-        with bound(self.problem.params, self.problem.layout.views(theta)):
+        with self.problem.bound(theta):
             nll, distribution = self.problem.nll(batch)
-            grads = torch.autograd.grad(nll, self._leaves, allow_unused=True)
-        for target, part in zip(self.problem.layout.views(grad).values(), grads, strict=True):
-            target.zero_() if part is None else target.copy_(part)
+            differentiate(nll, (self.problem.params, grad))
+        if self.problem.coordinates.noncentred:
+            grad.copy_(self.problem.coordinates.pull(theta, grad))
         log_prior = self._add_prior_gradient(theta, grad)
         self._optimizer.step(int(state["step"]))
         state["step"] += 1
@@ -98,7 +97,7 @@ class PointInference:
         return Point(self.problem.snapshot(buffers), state["theta"].clone())
 
     def _add_prior_gradient(self, theta: Tensor, grad: Tensor) -> Tensor:
-        if isinstance(self.problem.prior, Flat) and not self.problem.likelihood.latents():
+        if isinstance(self.problem.prior, Flat) and not self.problem.coordinates.latents:
             return theta.new_zeros(())
         leaf = theta.detach().requires_grad_()
         log_prior = self.problem.log_prior(leaf)

@@ -25,6 +25,7 @@ from posterity.errors import InvalidInput
 from posterity.methods.options import Epochs, Patience
 from posterity.model.divergence import Divergence
 from posterity.model.likelihoods import training_score
+from posterity.model.noncentred import NonCentred
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -91,15 +92,16 @@ class MeanFieldInference:
 
     def __init__(self, problem: Problem, method: MeanField, budget: Budget) -> None:
         self.problem, self.method, self.budget = problem, method, budget
-        self.divergence = Divergence.of(problem)
+        self.divergence = Divergence.of(problem.coordinates)
 
     def init(self, streams: Streams) -> State:
         self.problem.network.train()
         mean = self.problem.theta()
-        rho = torch.full_like(mean, float(inverse_softplus(torch.tensor(self.method.initial_std, dtype=torch.float64))))
+        initial = inverse_softplus(torch.tensor(self.method.initial_std, dtype=torch.float64))
+        rho = torch.full_like(mean[self.problem.coordinates.start :], float(initial))
         self._noise = streams("noise")
         self._estimator = self._make_estimator()
-        self._std = torch.empty_like(mean)
+        self._std = torch.empty_like(rho)
         rates = {"rho": self.method.std_lr}
         self._optimizer = self.method.optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates)
         state: State = {"mean": mean, "rho": rho, "kl": torch.zeros((), dtype=torch.float64, device=mean.device)}
@@ -132,9 +134,13 @@ class MeanFieldInference:
         return DiagonalGaussian(self.problem.snapshot(buffers), state["mean"].clone(), softplus(state["rho"]))
 
     def _make_estimator(self) -> Estimator:
+        arguments = self.problem.params, self.problem.coordinates.start
+        estimator: Estimator
         if self.method.estimator == "weight":
-            return WeightDraw(self.problem.params, self.method.antithetic)
-        return {"local_reparam": LocalReparam, "flipout": Flipout}[self.method.estimator](self.problem.params)
+            estimator = WeightDraw(*arguments, self.method.antithetic)
+        else:
+            estimator = {"local_reparam": LocalReparam, "flipout": Flipout}[self.method.estimator](*arguments)
+        return NonCentred(estimator, self.problem.coordinates) if self.problem.coordinates.noncentred else estimator
 
     def _likelihood_gradient(self, batch: Batch, mean: Tensor, std: Tensor) -> tuple[Tensor, Distribution]:
         """Write the gradient of E_q[mean nll] with respect to μ and σ, averaged over draws, into the optimiser's."""

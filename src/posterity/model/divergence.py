@@ -1,4 +1,4 @@
-"""KL(q‖p) between a diagonal Gaussian q and a problem's prior: closed form where there is one, else reparameterised."""
+"""KL(q‖p) between a diagonal Gaussian q and a prior: closed form where there is one, else reparameterised."""
 
 from dataclasses import dataclass
 
@@ -6,84 +6,116 @@ import torch
 from torch import Generator, Tensor
 
 from posterity.core import gaussian
-from posterity.model.problem import Problem
+from posterity.model.coordinates import Coordinates
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """KL(q‖p) = E_q[log q(θ) − log p(θ)] in nats, q = N(μ, diag σ²), and its gradient.
+    """KL(q‖p) = E_q[log q(θ) − log p(θ)] in nats, and its gradient, for q = N(μ, diag σ²).
 
-    Coordinates under a `Normal` prior use the closed form. The others use q's exact entropy and one draw of the cross
-    entropy, −log p(μ + σ·ε): an unbiased estimate of value and gradient.
+    μ has all P coordinates, σ those from `coordinates.start` on. Point coordinates add −log p(μ), the MAP part of the
+    objective; free ones add nothing. Weights under independent normal priors have the closed form and its gradient
+    without autograd. Others use q's exact entropy and the cross entropy −E_q[log p]: the prior's closed form given one
+    draw of its latents where it has one (`Prior.expected_log_prob`), else one draw of everything, −log p(μ + σ·ε). Both
+    are unbiased for value and gradient.
     """
 
-    problem: Problem
+    coordinates: Coordinates
     prior_mean: Tensor | float
     prior_std: Tensor | float
-    closed: int  # coordinates 0 … closed − 1 have the closed form; those after it do not
 
     @classmethod
-    def of(cls, problem: Problem) -> "Divergence":
-        if problem.normal is None:
-            return cls(problem, 0.0, 1.0, 0)
-        mean, std = problem.normal
-        return cls(problem, _number(mean), _number(std), problem.network_size)
+    def of(cls, coordinates: Coordinates) -> "Divergence":
+        if coordinates.normal is None:
+            return cls(coordinates, 0.0, 1.0)
+        mean, std = coordinates.normal
+        return cls(coordinates, _number(mean), _number(std))
+
+    @property
+    def closed(self) -> int:
+        """Coordinates before this one have a closed form, gradient included; those after it do not."""
+        return self.coordinates.free if self.coordinates.normal is None else self.coordinates.network
 
     @property
     def exact(self) -> bool:
-        return self.closed == self.problem.layout.size
+        return self.closed == self.coordinates.layout.size
 
     def value(self, mean: Tensor, std: Tensor, generator: Generator | None = None) -> Tensor:
-        """Return KL(q‖p), shape (), float64; exact or a one-draw estimate, see `exact`."""
-        c = self.closed
-        total = (
-            gaussian.kl(mean[:c], std[:c], self.prior_mean, self.prior_std)
-            if c
-            else mean.new_zeros((), dtype=torch.float64)
-        )
+        """Return the divergence, shape (), float64; exact or a one-draw estimate, see `exact`."""
+        where, closed, start = self.coordinates, self.closed, self.coordinates.start
+        total = mean.new_zeros((), dtype=torch.float64)
+        if closed > start:
+            part = slice(start - where.free, None)
+            total = gaussian.kl(
+                mean[start:closed], std[: closed - start], _part(self.prior_mean, part), _part(self.prior_std, part)
+            )
+        points = mean[where.free : min(start, closed)]
+        if points.numel():
+            part = slice(0, points.numel())
+            log_prior = gaussian.log_prob(points, _part(self.prior_mean, part), _part(self.prior_std, part))
+            total = total - log_prior.sum(dtype=torch.float64)
         if not self.exact:
-            total = total + self._drawn(mean, std, generator)[0]
+            rest = std[max(0, closed - start) :]
+            entropy = rest.log().sum(dtype=torch.float64) + rest.numel() * (0.5 + 0.5 * gaussian.LOG_2PI)
+            total = total + self._cross_entropy(mean, std, generator)[0] - entropy
         return total
 
     def add_gradient(
         self, scale: float, mean: Tensor, std: Tensor, grads: tuple[Tensor, Tensor], generator: Generator | None = None
     ) -> None:
-        """Add scale · ∂KL/∂μ and scale · ∂KL/∂σ to two vectors in place."""
-        grad_mean, grad_std = grads
-        c = self.closed
-        if c:
-            precision = 1 / (self.prior_std * self.prior_std)
-            if isinstance(precision, Tensor):
-                grad_mean[:c].addcmul_(mean[:c] - self.prior_mean, precision, value=scale)
-                grad_std[:c].addcmul_(std[:c], precision, value=scale)
-            else:
-                grad_mean[:c].add_(mean[:c] - self.prior_mean if self.prior_mean else mean[:c], alpha=scale * precision)
-                grad_std[:c].add_(std[:c], alpha=scale * precision)
-            grad_std[:c].sub_(std[:c].reciprocal(), alpha=scale)
+        """Add scale · ∂KL/∂μ, (P,), and scale · ∂KL/∂σ to two vectors in place."""
+        self._add_closed(scale, mean, std, grads)
         if not self.exact:
-            _, drawn_mean, drawn_std = self._drawn(mean, std, generator)
-            grad_mean.add_(drawn_mean, alpha=scale)
-            grad_std.add_(drawn_std, alpha=scale)
+            _, cross_mean, cross_std = self._cross_entropy(mean, std, generator)
+            rest = slice(max(0, self.closed - self.coordinates.start), None)
+            grads[0].add_(cross_mean, alpha=scale)
+            grads[1].add_(cross_std, alpha=scale)
+            grads[1][rest].sub_(std[rest].reciprocal(), alpha=scale)
 
-    def _drawn(self, mean: Tensor, std: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-        c = self.closed
-        noise = gaussian.noise_like(mean, generator)
-        draw = torch.addcmul(mean, std, noise).requires_grad_()
+    def _add_closed(self, scale: float, mean: Tensor, std: Tensor, grads: tuple[Tensor, Tensor]) -> None:
+        free, start, closed = self.coordinates.free, self.coordinates.start, self.closed
+        means, grad_mean = mean[free:closed], grads[0][free:closed]
+        stds, grad_std = std[: max(0, closed - start)], grads[1][: max(0, closed - start)]
+        precision = 1 / (self.prior_std * self.prior_std)
+        if isinstance(precision, Tensor):
+            grad_mean.addcmul_(means - self.prior_mean, precision, value=scale)
+            grad_std.addcmul_(stds, precision[start - free :], value=scale)
+        else:
+            grad_mean.add_(means - self.prior_mean if self._shifted else means, alpha=scale * precision)
+            grad_std.add_(stds, alpha=scale * precision)
+        grad_std.sub_(stds.reciprocal(), alpha=scale)
+
+    @property
+    def _shifted(self) -> bool:
+        return isinstance(self.prior_mean, Tensor) or self.prior_mean != 0
+
+    def _cross_entropy(self, mean: Tensor, std: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """−E_q[log p] of what has no closed form, given one draw, with its gradients for μ and σ."""
+        where = self.coordinates
+        noise = gaussian.noise_like(std, generator)
         with torch.enable_grad():
-            log_prior = self._log_prior_beyond(draw)
-            (score,) = torch.autograd.grad(log_prior, [draw])
-        entropy = std[c:].log().sum(dtype=torch.float64) + (std.numel() - c) * (0.5 + 0.5 * gaussian.LOG_2PI)
-        grad_std = score.neg().mul_(noise)
-        grad_std[c:] -= std[c:].reciprocal()
-        return -log_prior.detach().double() - entropy, -score, grad_std
+            center, spread = mean.detach().requires_grad_(), std.detach().requires_grad_()
+            full = torch.cat([torch.zeros_like(mean[: where.start]), spread])
+            draw = center + torch.cat([torch.zeros_like(mean[: where.start]), noise]) * full
+            log_prior = self._log_prior(center, full, draw)
+            found = torch.autograd.grad(log_prior, [center, spread], allow_unused=True)
+        grads = [torch.zeros_like(v) if g is None else -g for g, v in zip(found, (mean, std), strict=True)]
+        return -log_prior.detach().double(), grads[0], grads[1]
 
-    def _log_prior_beyond(self, theta: Tensor) -> Tensor:
-        """log p of the coordinates without a closed form."""
-        if not self.closed:
-            return self.problem.log_prior(theta)
-        priors = self.problem.likelihood.latents()
-        latents = self.problem.latents(self.problem.layout.views(theta))
-        return torch.stack([priors[n].log_prob(v) for n, v in latents.items()]).sum()
+    def _log_prior(self, center: Tensor, spread: Tensor, draw: Tensor) -> Tensor:
+        where = self.coordinates
+        means, spreads, draws = (where.layout.views(v) for v in (center, spread, draw))
+        latents = {n: draws[n] for n in where.latents}
+        total = where.log_prob_of_latents(latents)
+        if where.normal is not None:
+            return total
+        within = where.of_network(where.of_prior(spreads))
+        expected = where.prior.expected_log_prob(where.of_prior({**means, **latents}), within)
+        return total + (where.prior.log_prob(where.of_prior(draws)) if expected is None else expected)
+
+
+def _part(value: Tensor | float, part: slice) -> Tensor | float:
+    return value[part] if isinstance(value, Tensor) else value
 
 
 def _number(vector: Tensor) -> Tensor | float:

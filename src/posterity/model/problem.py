@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from posterity.core import gaussian
-from posterity.core.layout import Layout, bound, trainable
+from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
-from posterity.model.priors import normal_form
+from posterity.model.coordinates import Coordinates
+from posterity.model.selection import Where
 from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
 
 
@@ -20,7 +20,7 @@ from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
 class Problem:
     """What is to be inferred, p(θ | D) ∝ p(θ) Π_n p(y_n | f(θ, x_n)).
 
-    θ is one vector: the network's trainable parameters in their order, then the likelihood's latents, `likelihood.*`.
+    θ is one vector: the network's trainable parameters, then the latents of prior and likelihood; see `Coordinates`.
     The network is used as it is; whoever trains it makes a copy first (`posterity.fit` does).
 
     Args:
@@ -28,50 +28,47 @@ class Problem:
         prior: over the network's parameters.
         likelihood: of the targets given the outputs.
         num_data: N, the size of the training set that a batch stands for.
+        where: which parameters are random; see `select`. The others are points, by MAP.
     """
 
     network: nn.Module
     prior: Prior
     likelihood: Likelihood
     num_data: int
-    params: dict[str, nn.Parameter] = field(init=False, repr=False)
-    layout: Layout = field(init=False, repr=False)
-    # The prior's mean and std for each of the network's weights, where it is Normal.
-    normal: tuple[Tensor, Tensor] | None = field(init=False, repr=False)
+    where: Where = None
+    coordinates: Coordinates = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_data < 1:
             raise InvalidInput(f"num_data is {self.num_data}; a posterior needs at least one training example.")
-        params = trainable(self.network)
-        clash = [n for n in params if n.startswith(LIKELIHOOD)]
-        if clash:
-            raise InvalidInput(
-                f"The network's parameter '{clash[0]}' has a reserved name; rename the module 'likelihood'."
-            )
-        like = next(iter(params.values()))
-        for name, latent in self.likelihood.latents().items():
-            params[LIKELIHOOD + name] = nn.Parameter(latent.initial.to(like, copy=True))
-        object.__setattr__(self, "params", params)
-        object.__setattr__(self, "layout", Layout.of(params))
-        own = {n: p.detach() for n, p in self.network_part(params).items()}
-        object.__setattr__(self, "normal", normal_form(self.prior, {n: p.shape for n, p in own.items()}, like))
-        self.prior.log_prob(own)  # a prior that cannot take these parameters says so here
+        latents = {LIKELIHOOD + n: latent for n, latent in self.likelihood.latents().items()}
+        coordinates = Coordinates.of(self.network, self.prior, latents, self.where)
+        object.__setattr__(self, "coordinates", coordinates)
+
+    @property
+    def params(self) -> dict[str, nn.Parameter]:
+        """The parameters by name, in θ's order, latents included."""
+        return self.coordinates.params
+
+    @property
+    def layout(self) -> Layout:
+        return self.coordinates.layout
 
     def theta(self) -> Tensor:
         """Copy the parameters' present values into a new flat vector (P,)."""
-        return self.layout.flatten({n: p.detach() for n, p in self.params.items()})
-
-    @property
-    def network_size(self) -> int:
-        """Number of coordinates that belong to the network; the likelihood's follow."""
-        return sum(p.numel() for p in self.network_part(self.params).values())
-
-    def network_part(self, params: Params) -> dict[str, Tensor]:
-        return {n: p for n, p in params.items() if not n.startswith(LIKELIHOOD)}
+        return self.coordinates.theta()
 
     def latents(self, params: Params) -> dict[str, Tensor]:
         """Return the likelihood's own coordinates, by the likelihood's names."""
-        return {n.removeprefix(LIKELIHOOD): p for n, p in params.items() if n.startswith(LIKELIHOOD)}
+        return self.coordinates.of_likelihood(params)
+
+    def log_prior(self, theta: Tensor) -> Tensor:
+        """Return log p(θ), shape (), in nats: the network's prior and that of each latent."""
+        return self.coordinates.log_prior(theta)
+
+    def bound(self, theta: Tensor) -> AbstractContextManager[None]:
+        """Make the network (and the latents) compute with θ inside a `with` block."""
+        return self.coordinates.bound(theta)
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Run the network with the parameters that it is bound to: (B, *out), never (B,)."""
@@ -94,23 +91,11 @@ class Problem:
         distribution = self.predict(inputs)
         return -distribution.log_prob(targets).mean(), distribution
 
-    def log_prior(self, theta: Tensor) -> Tensor:
-        """Return log p(θ), shape (), in nats: the network's prior and that of each latent."""
-        params = self.layout.views(theta)
-        if self.normal is None:
-            total = self.prior.log_prob(self.network_part(params))
-        else:
-            total = gaussian.log_prob(theta[: self.network_size], *self.normal).sum()
-        priors = self.likelihood.latents()
-        for name, value in self.latents(params).items():
-            total = total + priors[name].log_prob(value)
-        return total
-
     def log_joint(self, theta: Tensor, batch: Batch) -> Tensor:
         """Return N/B Σ_b log p(y_b | x_b, θ) + log p(θ), shape (), in nats for the whole data set; differentiable in θ."""
         inputs, targets = batch
-        params = self.layout.views(theta)
-        outputs = torch.func.functional_call(self.network, self.network_part(params), (inputs,))
+        params = self.layout.views(self.coordinates.weights(theta))
+        outputs = torch.func.functional_call(self.network, self.coordinates.of_network(params), (inputs,))
         outputs = outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
         distribution = self.likelihood(outputs, self.latents(params))
         log_likelihood = distribution.log_prob(targets).sum()
@@ -144,11 +129,7 @@ class Problem:
         own = dict(network.named_buffers())
         for name, value in (buffers or {}).items():
             own[name].copy_(value)
-        return Problem(network, self.prior, self.likelihood, self.num_data)
-
-    def bound(self, theta: Tensor) -> AbstractContextManager[None]:
-        """Make the network (and the latents) compute with θ inside a `with` block."""
-        return bound(self.params, self.layout.views(theta))
+        return Problem(network, self.prior, self.likelihood, self.num_data, frozenset(self.coordinates.random_names))
 
 
 def check_inputs(inputs: Tensor) -> None:

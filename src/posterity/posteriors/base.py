@@ -109,7 +109,7 @@ class FunctionPosterior(ABC):
     def network(self, theta: Tensor | None = None) -> nn.Module:
         """Return a plain, deterministic copy of the network at θ, or at the posterior's mean."""
         network = deepcopy(self.problem.network)
-        views = self.problem.layout.views(self.mean if theta is None else theta)
+        views = self.problem.layout.views(self.problem.coordinates.weights(self.mean if theta is None else theta))
         for name, parameter in network.named_parameters():
             if name in views:
                 parameter.data.copy_(views[name])

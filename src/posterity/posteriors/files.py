@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from posterity.core.layout import difference
+from posterity.core.layout import Layout, difference, trainable
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior
@@ -45,7 +45,8 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
         "family": posterior.kind,
         "network": type(problem.network).__qualname__,
         "structure": structure(problem.network),
-        "parameters": {n: list(s) for n, s in problem.layout.named_shapes().items()},
+        "parameters": {n: list(p.shape) for n, p in trainable(problem.network).items()},
+        "random": list(problem.coordinates.random_names),
         "dtype": str(problem.theta().dtype).removeprefix("torch."),
         "prior": _described(problem.prior),
         "likelihood": _described(problem.likelihood),
@@ -92,14 +93,15 @@ def load(
     specification, tensors = _read(Path(path), tensors=True)
     prior = prior or _restored(specification["prior"], AnyPrior, "prior")
     likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")
-    _same_network(specification, network, likelihood, path)
+    _same_network(specification, network, path)
     buffers = {k.removeprefix("buffer."): v for k, v in tensors.items() if k.startswith("buffer.")}
     own = {n: tuple(b.shape) for n, b in network.named_buffers()}
     if own != {n: tuple(b.shape) for n, b in buffers.items()}:
         raise Mismatch(
             f"{path} does not fit this network: its buffers are {sorted(buffers)}, the network's {sorted(own)}."
         )
-    problem = Problem(network, prior, likelihood, specification["num_data"]).snapshot(buffers)
+    random = frozenset(specification["random"])
+    problem = Problem(network, prior, likelihood, specification["num_data"], random).snapshot(buffers)
     parts = {k.removeprefix("posterior."): v for k, v in tensors.items() if k.startswith("posterior.")}
     posterior = FAMILIES[specification["family"]].from_tensors(problem, parts)
     posterior.provenance.update({k: v for k, v in specification.items() if k not in _OWN})
@@ -111,27 +113,26 @@ def structure(network: nn.Module) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(network))
 
 
-_OWN = {"format", "family", "network", "structure", "parameters", "dtype", "prior", "likelihood", "num_data", "torch"}
+_OWN = {"format", "family", "network", "structure", "parameters", "random", "dtype"}
+_OWN |= {"prior", "likelihood", "num_data", "torch"}
 
 
-def _same_network(
-    specification: Mapping[str, Any], network: nn.Module, likelihood: Likelihood, path: str | Path
-) -> None:
+def _same_network(specification: Mapping[str, Any], network: nn.Module, path: str | Path) -> None:
     name = type(network).__qualname__
     if name != specification["network"]:
         raise Mismatch(
             f"{path} is a posterior of {specification['network']}; it was given a {name}. Build that network."
         )
-    probe = Problem(network, _restored({"kind": "flat"}, AnyPrior, "prior"), likelihood, 1)
+    own = Layout.of(trainable(network))
     shapes = {n: tuple(s) for n, s in specification["parameters"].items()}
-    if shapes != {n: tuple(s) for n, s in probe.layout.named_shapes().items()}:
-        raise Mismatch(f"{path}: " + difference(probe.layout, shapes))
+    if shapes != {n: tuple(s) for n, s in own.named_shapes().items()}:
+        raise Mismatch(f"{path}: " + difference(own, shapes))
     saved, given = specification["structure"], structure(network)
     if saved != given:  # equal shapes, but another activation, stride or padding
         pairs = zip_longest(saved.splitlines(), given.splitlines(), fillvalue="nothing")
         row = next((a.strip(), b.strip()) for a, b in pairs if a != b)
         raise Mismatch(f"{path} is a posterior of a network with {row[0]}; the one given has {row[1]} there.")
-    dtype = str(probe.theta().dtype).removeprefix("torch.")
+    dtype = str(next(iter(trainable(network).values())).dtype).removeprefix("torch.")
     if dtype != specification["dtype"]:
         raise Mismatch(
             f"{path} holds {specification['dtype']} weights; the network's are {dtype}. Convert the network first."
