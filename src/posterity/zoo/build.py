@@ -2,23 +2,38 @@
 
 import copy
 import importlib
+import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
 
 from posterity.errors import InvalidInput, unknown
-from posterity.zoo.lenet import SIDE, LeNet
+from posterity.zoo.alexnet import AlexNet, AlexNetHalf
+from posterity.zoo.cnn import SmallCNN, ThreeConvThreeFC
+from posterity.zoo.images import ImageNetwork
+from posterity.zoo.lenet import LeNet
 from posterity.zoo.mlp import MLP
+from posterity.zoo.resnet import ResNet20
 
 DEFAULT_HIDDEN = (800, 800)
-NAMES = ("lenet", "mlp", "mlp:WIDTH-WIDTH", "module:callable")
-OPTIONS = ("activation",)
+IMAGE_NETWORKS: Mapping[str, type[ImageNetwork]] = MappingProxyType(
+    {
+        "lenet": LeNet,
+        "alexnet": AlexNet,
+        "alexnet_half": AlexNetHalf,
+        "3conv3fc": ThreeConvThreeFC,
+        "small_cnn": SmallCNN,
+        "resnet20": ResNet20,
+    }
+)
+NAMES = (*IMAGE_NETWORKS, "mlp", "mlp:WIDTH-WIDTH", "module:callable")
 
 
 @dataclass(frozen=True)
@@ -76,21 +91,33 @@ class NetworkSpec:
 def build(name: str, input_shape: tuple[int, ...], num_outputs: int, **options: Any) -> nn.Module:
     """Build a network for inputs (B, *input_shape) and outputs (B, num_outputs).
 
-    `name` is `lenet`, `mlp` (two hidden layers of 800), `mlp:50` or `mlp:800-800` (hidden widths), each with the option
-    `activation`; or `module:callable`, which is imported, also from the current directory, and called with the options
-    (none: no arguments); where it names a module instance, a copy of that is taken. Raises `InvalidInput`.
+    `name` is one of `IMAGE_NETWORKS`, for images; `mlp` (two hidden layers of 800), `mlp:50` or `mlp:800-800` (hidden
+    widths); or `module:callable`. Options are the further arguments of the network's class, `activation` for each. A
+    `module:callable` is imported, also from the current directory, and called with the options (none: no arguments);
+    where it names a module instance, a copy of that is taken. Raises `InvalidInput`.
 
     >>> build("mlp:50-20", (1, 8, 8), 10).widths
     (64, 50, 20, 10)
+    >>> build("resnet20", (3, 32, 32), 10, norm="frn").in_channels
+    3
     """
-    if name == "lenet":
-        return _lenet(tuple(input_shape), num_outputs, **_known_options(name, options))
+    if name in IMAGE_NETWORKS:
+        return _image_network(name, tuple(input_shape), num_outputs, options)
     if name == "mlp" or name.startswith("mlp:"):
-        widths = (prod(input_shape), *_hidden(name), num_outputs)
-        return MLP(widths, **_known_options(name, options))
+        return _made(name, MLP, ((prod(input_shape), *_hidden(name), num_outputs),), options)
     if ":" in name:
         return _imported(name, options)
     raise unknown("network", name, NAMES)
+
+
+def image_side(name: str) -> int | None:
+    """Return the one height and width, in pixels, that a network needs of its images; None where others will do.
+
+    >>> image_side("lenet"), image_side("resnet20"), image_side("mlp:50")
+    (32, None, None)
+    """
+    network = IMAGE_NETWORKS.get(name)
+    return None if network is None or network.larger else network.side
 
 
 def rebuild(spec: Mapping[str, Any], *, trust: bool = False) -> nn.Module:
@@ -114,19 +141,27 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _known_options(name: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    for option in options:
-        if option not in OPTIONS:
-            raise unknown(f"option of '{name}'", option, OPTIONS)
-    return options
-
-
-def _lenet(input_shape: tuple[int, ...], num_outputs: int, **options: Any) -> LeNet:
-    if len(input_shape) != 3 or input_shape[1:] != (SIDE, SIDE):
+def _image_network(name: str, input_shape: tuple[int, ...], num_outputs: int, options: Mapping[str, Any]) -> nn.Module:
+    network = IMAGE_NETWORKS[name]
+    if len(input_shape) != 3 or not network.takes(input_shape[1:]):
         raise InvalidInput(
-            f"'lenet' takes inputs of shape (C, {SIDE}, {SIDE}), got {input_shape}: use image_size={SIDE}."
+            f"'{name}' takes inputs of shape {network.expected('C')}, got {input_shape}: use image_size={network.side}."
         )
-    return LeNet(num_outputs, input_shape[0], **options)
+    return _made(name, network, (num_outputs, input_shape[0]), options)
+
+
+def _made(
+    name: str, network: Callable[..., nn.Module], sizes: tuple[Any, ...], options: Mapping[str, Any]
+) -> nn.Module:
+    """Call a network's class with what the data decide, its first arguments, and with options, the others."""
+    known = list(inspect.signature(network).parameters)[len(sizes) :]
+    for option in options:
+        if option not in known:
+            raise unknown(f"option of '{name}'", option, known)
+    try:
+        return network(*sizes, **options)
+    except TypeError as error:
+        raise InvalidInput(f"Network '{name}': an option is of the wrong type ({_one_line(error)}).") from error
 
 
 def _hidden(name: str) -> tuple[int, ...]:

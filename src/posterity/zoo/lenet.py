@@ -3,13 +3,10 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from posterity.errors import InvalidInput
-from posterity.zoo.activations import activation_named
-
-SIDE = 32  # pixels
+from posterity.zoo.images import ImageNetwork
 
 
-class LeNet(nn.Module):
+class LeNet(ImageNetwork):
     """Two convolutions with pooling, then three linear layers: 61,706 parameters for 10 classes of grey images.
 
     LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998. It departs from the
@@ -24,11 +21,7 @@ class LeNet(nn.Module):
     """
 
     def __init__(self, num_classes: int = 10, in_channels: int = 1, activation: str = "relu"):
-        super().__init__()
-        if num_classes < 1 or in_channels < 1:
-            raise InvalidInput(f"LeNet: num_classes={num_classes}, in_channels={in_channels}; both must be 1 or more.")
-        self.in_channels = in_channels
-        self.activation = activation_named(activation)
+        super().__init__(num_classes, in_channels, activation)
         self.conv1 = nn.Conv2d(in_channels, 6, 5)
         self.conv2 = nn.Conv2d(6, 16, 5)
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
@@ -37,11 +30,7 @@ class LeNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, in_channels, 32, 32) to outputs (B, num_classes). Raises `InvalidInput` for other shapes."""
-        if images.ndim != 4 or images.shape[1:] != (self.in_channels, SIDE, SIDE):
-            raise InvalidInput(
-                f"LeNet takes images of shape (B, {self.in_channels}, {SIDE}, {SIDE}), got {tuple(images.shape)}; "
-                f"known data sets come in this size with image_size={SIDE}."
-            )
+        self.check(images)
         x = functional.max_pool2d(self.activation(self.conv1(images)), 2)  # (B, 6, 14, 14)
         x = functional.max_pool2d(self.activation(self.conv2(x)), 2)  # (B, 16, 5, 5)
         x = self.activation(self.fc1(x.flatten(1)))  # (B, 120)
