@@ -13,9 +13,7 @@ from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, G
 from posterity.model.problem import Problem
 from posterity.train.batches import TensorData
 from posterity.train.random import derived_seed
-from posterity.zoo import NetworkSpec
-
-LENET_SIZE = 32
+from posterity.zoo import NetworkSpec, image_side
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,15 +72,16 @@ def load_dataset(data: DataConfig) -> Dataset:
 
 
 def _sized(config: RunConfig) -> RunConfig:
-    """Give LeNet, which is also what images get by default, images of its size."""
+    """Give a network images of the one size that it needs; images get LeNet by default."""
     name = config.data.name.lower()
-    if config.data.image_size is not None or config.model.name not in (None, "lenet"):
+    side = image_side(config.model.name or "lenet")
+    if config.data.image_size is not None or side is None:
         return config
     known = name in names()
     shape = describe(name, root=config.data.root).input_shape if known else load_dataset(config.data).input_shape
-    if len(shape) != 3 or shape[1:] == (LENET_SIZE, LENET_SIZE):
+    if len(shape) != 3 or shape[1:] == (side, side):
         return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"image_size": LENET_SIZE})})
+    return config.model_copy(update={"data": config.data.model_copy(update={"image_size": side})})
 
 
 def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:

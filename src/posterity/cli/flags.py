@@ -50,7 +50,9 @@ class Settings:
         Parameter(group=DATA, metavar="INT", help="Which published split; of your own file: the seed of the split."),
     ] = None
     image_size: Annotated[
-        str | None, Key("data.image_size"), Parameter(group=DATA, metavar="INT", help="Pixels (lenet: 32).")
+        str | None,
+        Key("data.image_size"),
+        Parameter(group=DATA, metavar="INT", help="Pixels. [the model's; resnet20: any from 8]"),
     ] = None
     validation: Annotated[
         str | None,
@@ -81,7 +83,10 @@ class Settings:
         str | None,
         Key("model.name"),
         Parameter(
-            group=PROBLEM, metavar="NAME", help="lenet, mlp, mlp:50-50 or module:callable. [lenet; tables: mlp:50]"
+            group=PROBLEM,
+            metavar="NAME",
+            help="lenet, alexnet, alexnet_half, 3conv3fc, small_cnn, resnet20, mlp, mlp:50-50 or module:callable. "
+            "[lenet; tables: mlp:50]",
         ),
     ] = None
     prior: Annotated[
