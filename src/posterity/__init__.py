@@ -20,13 +20,25 @@ if TYPE_CHECKING:
     from posterity.methods import MLE as MLE
     from posterity.methods import Ensemble as Ensemble
     from posterity.methods import MeanField as MeanField
+    from posterity.model.hyperpriors import HalfCauchy as HalfCauchy
+    from posterity.model.hyperpriors import HalfNormal as HalfNormal
+    from posterity.model.hyperpriors import InverseGamma as InverseGamma
+    from posterity.model.hyperpriors import LogNormal as LogNormal
+    from posterity.model.informative import Informative as Informative
     from posterity.model.likelihoods import Bernoulli as Bernoulli
     from posterity.model.likelihoods import Categorical as Categorical
     from posterity.model.likelihoods import Gaussian as Gaussian
     from posterity.model.likelihoods import HeteroscedasticGaussian as HeteroscedasticGaussian
+    from posterity.model.priors import Cauchy as Cauchy
     from posterity.model.priors import Flat as Flat
+    from posterity.model.priors import Hierarchical as Hierarchical
+    from posterity.model.priors import Horseshoe as Horseshoe
+    from posterity.model.priors import LaplacePrior as LaplacePrior
+    from posterity.model.priors import MixturePrior as MixturePrior
     from posterity.model.priors import Normal as Normal
+    from posterity.model.priors import Product as Product
     from posterity.model.priors import ScaleMixture as ScaleMixture
+    from posterity.model.priors import StudentT as StudentT
     from posterity.model.problem import Problem as Problem
     from posterity.posteriors.files import load as load
     from posterity.train.batches import LoaderData as LoaderData
@@ -55,6 +67,13 @@ _HOMES = {
         "Ensemble",
         "MeanField",
     ),
+    "posterity.model.hyperpriors": (
+        "HalfCauchy",
+        "HalfNormal",
+        "InverseGamma",
+        "LogNormal",
+    ),
+    "posterity.model.informative": ("Informative",),
     "posterity.model.likelihoods": (
         "Bernoulli",
         "Categorical",
@@ -62,9 +81,16 @@ _HOMES = {
         "HeteroscedasticGaussian",
     ),
     "posterity.model.priors": (
+        "Cauchy",
         "Flat",
+        "Hierarchical",
+        "Horseshoe",
+        "LaplacePrior",
+        "MixturePrior",
         "Normal",
+        "Product",
         "ScaleMixture",
+        "StudentT",
     ),
     "posterity.model.problem": ("Problem",),
     "posterity.posteriors.files": ("load",),

@@ -92,7 +92,12 @@ class Settings:
     prior: Annotated[
         str | None,
         Key("prior.kind"),
-        Parameter(group=PROBLEM, metavar="NAME", help="normal or scale_mixture. [normal, std 1/√fan-in]"),
+        Parameter(
+            group=PROBLEM,
+            metavar="NAME",
+            help="normal, laplace, student_t, cauchy, scale_mixture, horseshoe, hierarchical, or (in run.toml alone) "
+            "mixture, product. [normal, std 0.3]",
+        ),
     ] = None
     prior_std: Annotated[
         str | None,

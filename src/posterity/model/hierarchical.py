@@ -1,0 +1,165 @@
+"""Hierarchical priors: weights of unknown scale, where the scales are inferred with the weights."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass as plain_dataclass
+from functools import partial
+from math import log
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Generator, Size, Tensor
+
+from posterity.core import gaussian
+from posterity.errors import InvalidInput
+from posterity.model import patterns
+from posterity.model.hyperpriors import AnyScalePrior, HalfCauchy, ScalePrior
+from posterity.model.location_scale import laplace_noise
+from posterity.model.patterns import STRICT, Positive
+from posterity.model.special import folded_mean
+from posterity.types import PRIOR, Latent, Params, Prior
+
+
+@plain_dataclass(frozen=True)
+class _Family:
+    """log p(w | s) = −T(w) s^(−power) − log s − constant."""
+
+    power: int
+    constant: float
+    statistic: Callable[[Tensor], Tensor]  # T(w)
+    expected: Callable[[Tensor, Tensor], Tensor]  # E[T(w)] for w ~ N(mean, std²)
+    noise: Callable[[Tensor, Generator | None], Tensor]  # w/s
+    std: float  # of w/s
+
+
+_FAMILIES = {
+    "normal": _Family(
+        power=2,
+        constant=0.5 * gaussian.LOG_2PI,
+        statistic=lambda w: 0.5 * w.square(),
+        expected=lambda mean, std: 0.5 * (mean.square() + std.square()),
+        noise=gaussian.noise_like,
+        std=1.0,
+    ),
+    "laplace": _Family(
+        power=1, constant=log(2), statistic=torch.abs, expected=folded_mean, noise=laplace_noise, std=2**0.5
+    ),
+}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Hierarchical(Prior):
+    """Weights of unknown scale: w | s ~ N(0, s²), or Laplace(0, s), and s ~ `scale`, one s per group of weights.
+
+    The scales are latents of the prior, further coordinates u = log s of θ: the exponential, not softplus, since
+    log s = u then is exact however small s is, and log p(w | s) is as smooth a function of u at every s.
+
+    `centered=True`: the network's coordinates are the weights, log p(w | s) = Σ log N(w; 0, s²). `centered=False`: they
+    are z = w/s ~ N(0, 1), and `weights` returns s·z. The posterior is the same; which one a method explores well differs:
+    centred where the data determine the weights, non-centred where they say little (Papaspiliopoulos, Roberts & Sköld
+    2007; Betancourt & Girolami 2015).
+
+    Latents are called, after `prior.`:
+
+    - per='tensor': `scale.<parameter>`, shape (), one for each parameter
+    - per='layer':  `scale.<module>`, shape (), shared by the parameters of one module; `scale` for the network's own
+    - per='row':    `scale.<parameter>`, shape (rows,), one for each output unit, the parameter's first dimension
+    - per='network': `scale`, shape ()
+
+    Args:
+        family: of the weights given their scale: `normal`, where s is their std, or `laplace`, where √2·s is.
+        scale: the prior of s.
+        per: what shares one s.
+        centered: see above.
+        initial_std: of the weights, where inference starts.
+        name: of the latents, for a `Product` of two hierarchical priors that would otherwise use the same names.
+
+    >>> prior = Hierarchical(per="layer")
+    >>> list(prior.latents({"fc.weight": Size([2, 3]), "fc.bias": Size([2]), "out.weight": Size([1, 2])}))
+    ['scale.fc', 'scale.out']
+    >>> prior.log_prob({"fc.weight": torch.ones(2), "prior.scale.fc": torch.tensor(0.0)})
+    tensor(-2.8379)
+    """
+
+    family: Literal["normal", "laplace"] = "normal"
+    scale: AnyScalePrior = Field(default_factory=HalfCauchy)
+    per: Literal["tensor", "layer", "row", "network"] = "tensor"
+    centered: bool = True
+    initial_std: Positive = 0.1
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] = "scale"
+    kind: Literal["hierarchical"] = "hierarchical"
+
+    def latents(self, shapes: Mapping[str, Size]) -> Mapping[str, Latent]:
+        start = log(self.initial_std / self._family.std)
+        log_prob = partial(_total_log_prob, self.scale)
+        return {n: Latent(torch.full(s, start), log_prob, torch.exp) for n, s in self._groups(shapes).items()}
+
+    def log_prob(self, params: Params) -> Tensor:
+        log_scales = self._log_scales(params)
+        sums = [_summed(self._family.statistic(params[n]), u) for n, u in log_scales.items()]
+        return self._density(sums, log_scales, params)
+
+    def expected_log_prob(self, mean: Params, std: Params) -> Tensor:
+        log_scales = self._log_scales(mean)
+        sums = [_summed(self._family.expected(mean[n], std[n]), u) for n, u in log_scales.items()]
+        return self._density(sums, log_scales, mean)
+
+    def weights(self, params: Params) -> Params:
+        own = super().weights(params)
+        if self.centered:
+            return own
+        return {n: _aligned(self._log_scale(n, params).exp(), z) * z for n, z in own.items()}
+
+    def sample(self, shapes: Mapping[str, Size], generator: Generator | None = None) -> Params:
+        """Draw scales from their prior, then weights given the scales: weights w of the network, not z."""
+        noise = patterns.split(self._family.noise(patterns.empty_like(shapes, generator), generator), shapes)
+        like = next(iter(noise.values()))
+        scales = {n: self.scale.sample(like.new_empty(s), generator) for n, s in self._groups(shapes).items()}
+        return {n: _aligned(scales[self._latent(n)], z) * z for n, z in noise.items()}
+
+    @property
+    def _family(self) -> _Family:
+        return _FAMILIES[self.family]
+
+    def _latent(self, parameter: str) -> str:
+        """Name the scale of a parameter."""
+        group = {"network": "", "layer": parameter.rpartition(".")[0]}.get(self.per, parameter)
+        return f"{self.name}.{group}" if group else self.name
+
+    def _groups(self, shapes: Mapping[str, Size]) -> dict[str, Size]:
+        return {self._latent(n): s[:1] if self.per == "row" else Size() for n, s in shapes.items()}
+
+    def _log_scale(self, parameter: str, params: Params) -> Tensor:
+        name = PRIOR + self._latent(parameter)
+        if name not in params:
+            raise InvalidInput(f"A hierarchical prior of '{parameter}' needs its log-scale, '{name}', beside it.")
+        return params[name]
+
+    def _log_scales(self, params: Params) -> dict[str, Tensor]:
+        """Return u for each parameter: 0 where coordinates are non-centred, which have unit scale."""
+        own = [n for n in params if not n.startswith(PRIOR)]
+        return {n: self._log_scale(n, params) if self.centered else params[n].new_zeros(()) for n in own}
+
+    def _density(self, sums: list[Tensor], log_scales: Mapping[str, Tensor], params: Params) -> Tensor:
+        """Return Σ_groups −sum·e^(−power·u) − count·u − count·constant, one pass over groups."""
+        u = patterns.flatten(log_scales)
+        counts = {n: params[n].numel() / v.numel() for n, v in log_scales.items()}
+        each = patterns.expand(counts, patterns.shapes_of(log_scales), u)
+        family = self._family
+        total = torch.cat(sums) * torch.exp(-family.power * u) + each * (u + family.constant)
+        return -total.sum()
+
+
+def _summed(values: Tensor, log_scale: Tensor) -> Tensor:
+    """Sum over the coordinates that share one scale: (groups,)."""
+    return values.reshape(log_scale.numel(), -1).sum(-1)
+
+
+def _aligned(scale: Tensor, weights: Tensor) -> Tensor:
+    """Append dimensions to a scale, () or (rows,), with leading ones where there are draws, to multiply weights with it."""
+    return scale.reshape(scale.shape + (1,) * (weights.dim() - scale.dim()))
+
+
+def _total_log_prob(scale: ScalePrior, log_scale: Tensor) -> Tensor:
+    return scale.log_prob(log_scale).sum()
