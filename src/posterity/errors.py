@@ -6,7 +6,6 @@ Every mistake that a user can make raises a `PosterityError`; the command line p
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-
 MANY = 16  # names in one message
 
 

@@ -5,7 +5,7 @@ operation on one gets an ordinary drawn weight, never a silent zero gradient.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -35,17 +35,20 @@ class ActivationDraw(Estimator):
         leaves = {n: spread.detach().requires_grad_() for n, spread in spreads.items()}
         weights = {id(p): RandomWeight(p, leaves[n]) for n, p in self.random.items()}
         with bound(self.params, self.layout.views(mean)):
-            value = self._run(loss, weights, generator)
+            value: Tensor = self.run(loss, weights, generator)
             differentiate(value, (self.params, out[0]), (leaves, out[1]))
         self._chain(out[1], std)
         return value.detach()
 
-    def _run(self, loss: Loss, weights: "Mapping[int, RandomWeight]", generator: Generator | None) -> Tensor:
+    def run(
+        self, compute: Callable[[], Any], weights: "Mapping[int, RandomWeight]", generator: Generator | None = None
+    ) -> Any:
+        """Run a computation of the network with random weights, given by the identity of each parameter."""
         start = None if generator is None else generator.get_state()
         while True:
             try:
                 with _Rules(self, weights, generator):
-                    return loss()
+                    return compute()
             except _SharedWeight as again:
                 self.shared.add(again.key)
                 if generator is not None and start is not None:
@@ -54,6 +57,10 @@ class ActivationDraw(Estimator):
     @abstractmethod
     def _prepare(self, std: Tensor, generator: Generator | None) -> None:
         """Write what the rule needs beside the mean into `_spread`."""
+
+    @abstractmethod
+    def spread(self, std: Tensor) -> Tensor:
+        """Return what the rule needs beside the mean, differentiable in the std, for one parameter."""
 
     @abstractmethod
     def _chain(self, grad: Tensor, std: Tensor) -> None:
@@ -72,9 +79,9 @@ class ActivationDraw(Estimator):
 
 @dataclass(frozen=True)
 class RandomWeight:
-    """A parameter bound to its mean, and the leaf that carries its spread: a variance, or a perturbation."""
+    """A weight's mean, and what carries its spread: a variance, or a perturbation."""
 
-    mean: nn.Parameter
+    mean: Tensor
     spread: Tensor
 
 
@@ -88,6 +95,9 @@ class LocalReparam(ActivationDraw):
 
     def _prepare(self, std: Tensor, generator: Generator | None) -> None:
         torch.mul(std, std, out=self._spread)
+
+    def spread(self, std: Tensor) -> Tensor:
+        return std.square()
 
     def _chain(self, grad: Tensor, std: Tensor) -> None:
         grad.mul_(std).mul_(2)
@@ -115,6 +125,9 @@ class Flipout(ActivationDraw):
 
     def _prepare(self, std: Tensor, generator: Generator | None) -> None:
         torch.mul(std, self._noise.normal_(generator=generator), out=self._spread)
+
+    def spread(self, std: Tensor) -> Tensor:
+        return std * torch.randn_like(std)
 
     def _chain(self, grad: Tensor, std: Tensor) -> None:
         grad.mul_(self._noise)

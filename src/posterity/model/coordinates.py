@@ -38,8 +38,14 @@ class Coordinates:
     noncentred: bool  # whether the prior turns the network's coordinates into other weights
 
     @classmethod
-    def of(cls, network: nn.Module, prior: Prior, latents: Mapping[str, Latent], where: Where = None) -> "Coordinates":
+    def of(
+        cls, network: nn.Module, prior: Prior, latents: Mapping[str, Latent], where: Where = None, points: bool = True
+    ) -> "Coordinates":
         """Arrange a network's parameters, and the latents of its prior and of its likelihood (`likelihood.*`).
+
+        Args:
+            network, prior, latents, where: see `Problem`.
+            points: whether the prior speaks of what is not selected; if not, that is free.
 
         Raises:
             InvalidInput: where the selection or the prior does not fit the network.
@@ -49,8 +55,9 @@ class Coordinates:
             if name.startswith((PRIOR, LIKELIHOOD)):
                 raise InvalidInput(f"The network's parameter '{name}' has a reserved name; rename that module.")
         random = select(network, where)
-        norms = normalisation(network) - random
-        free, point = norms & set(params), set(params) - random - norms
+        rest = set(params) - random
+        free = rest & normalisation(network) if points else rest
+        point = rest - free
         own = {n: params[n] for part in (free, point, random) for n in params if n in part}
         shapes = {n: p.shape for n, p in own.items() if n not in free}
         like = next(iter(params.values())).detach()

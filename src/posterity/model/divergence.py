@@ -41,7 +41,7 @@ class Divergence:
         return self.closed == self.coordinates.layout.size
 
     def value(self, mean: Tensor, std: Tensor, generator: Generator | None = None) -> Tensor:
-        """Return the divergence, shape (), float64; exact or a one-draw estimate, see `exact`."""
+        """Return the divergence, shape (), float64; exact or a one-draw estimate, see `exact`. Differentiable in μ and σ."""
         where, closed, start = self.coordinates, self.closed, self.coordinates.start
         total = mean.new_zeros((), dtype=torch.float64)
         if closed > start:
@@ -57,7 +57,7 @@ class Divergence:
         if not self.exact:
             rest = std[max(0, closed - start) :]
             entropy = rest.log().sum(dtype=torch.float64) + rest.numel() * (0.5 + 0.5 * gaussian.LOG_2PI)
-            total = total + self._cross_entropy(mean, std, generator)[0] - entropy
+            total = total + self._cross_entropy(mean, std, gaussian.noise_like(std, generator)) - entropy
         return total
 
     def add_gradient(
@@ -66,10 +66,14 @@ class Divergence:
         """Add scale · ∂KL/∂μ, (P,), and scale · ∂KL/∂σ to two vectors in place."""
         self._add_closed(scale, mean, std, grads)
         if not self.exact:
-            _, cross_mean, cross_std = self._cross_entropy(mean, std, generator)
+            with torch.enable_grad():
+                leaves = [v.detach().requires_grad_() for v in (mean, std)]
+                cross = self._cross_entropy(leaves[0], leaves[1], gaussian.noise_like(std, generator))
+                found = torch.autograd.grad(cross, leaves, allow_unused=True)
+            for grad, part in zip(grads, found, strict=True):
+                if part is not None:
+                    grad.add_(part, alpha=scale)
             rest = slice(max(0, self.closed - self.coordinates.start), None)
-            grads[0].add_(cross_mean, alpha=scale)
-            grads[1].add_(cross_std, alpha=scale)
             grads[1][rest].sub_(std[rest].reciprocal(), alpha=scale)
 
     def _add_closed(self, scale: float, mean: Tensor, std: Tensor, grads: tuple[Tensor, Tensor]) -> None:
@@ -89,22 +93,16 @@ class Divergence:
     def _shifted(self) -> bool:
         return isinstance(self.prior_mean, Tensor) or self.prior_mean != 0
 
-    def _cross_entropy(self, mean: Tensor, std: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-        """−E_q[log p] of what has no closed form, given one draw, with its gradients for μ and σ."""
-        where = self.coordinates
-        noise = gaussian.noise_like(std, generator)
-        with torch.enable_grad():
-            center, spread = mean.detach().requires_grad_(), std.detach().requires_grad_()
-            full = torch.cat([torch.zeros_like(mean[: where.start]), spread])
-            draw = center + torch.cat([torch.zeros_like(mean[: where.start]), noise]) * full
-            log_prior = self._log_prior(center, full, draw)
-            found = torch.autograd.grad(log_prior, [center, spread], allow_unused=True)
-        grads = [torch.zeros_like(v) if g is None else -g for g, v in zip(found, (mean, std), strict=True)]
-        return -log_prior.detach().double(), grads[0], grads[1]
+    def _cross_entropy(self, mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+        """−E_q[log p] of what has no closed form, given one draw, (), float64."""
+        points = torch.zeros_like(mean[: self.coordinates.start])
+        spread = torch.cat([points, std])
+        draw = mean + spread * torch.cat([points, noise])
+        return -self._log_prior(mean, spread, draw).double()
 
-    def _log_prior(self, center: Tensor, spread: Tensor, draw: Tensor) -> Tensor:
+    def _log_prior(self, mean: Tensor, spread: Tensor, draw: Tensor) -> Tensor:
         where = self.coordinates
-        means, spreads, draws = (where.layout.views(v) for v in (center, spread, draw))
+        means, spreads, draws = (where.layout.views(v) for v in (mean, spread, draw))
         latents = {n: draws[n] for n in where.latents}
         total = where.log_prob_of_latents(latents)
         if where.normal is not None:

@@ -1,0 +1,89 @@
+"""Standard deviations to start from: a number, a fraction of each weight, or what the curvature of the loss allows."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from posterity.errors import InvalidInput, suggest
+from posterity.model.coordinates import Coordinates
+from posterity.model.problem import Problem
+from posterity.types import Batch
+
+SMALLEST = 1e-5  # a std of 0 has no rho
+
+
+@dataclass(frozen=True)
+class Relative:
+    """σ = fraction · |w|, at least 1e-5 (MOPED: Krishnan, Subedar, Tickoo 2020, with their δ as the fraction)."""
+
+    fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fraction < float("inf"):
+            raise InvalidInput(f"Relative({self.fraction}): the fraction must be positive and finite, e.g. 0.1.")
+
+
+InitialStd: TypeAlias = float | Relative | Mapping[str, Tensor]
+
+
+def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
+    """Return σ of each random coordinate, (P − start,); latents of priors and likelihoods get 0.1 unless `init` is a number.
+
+    Raises:
+        InvalidInput: for a number that is not positive, and tensors whose names or shapes are not those of the network.
+    """
+    theta = coordinates.theta()[coordinates.start :]
+    weights = coordinates.network - coordinates.start
+    if isinstance(init, int | float):
+        if not 0 < init < float("inf"):
+            raise InvalidInput(f"An initial std of {init} was given; it must be positive and finite, e.g. 0.02.")
+        return torch.full_like(theta, init)
+    std = torch.full_like(theta, 0.1)
+    if isinstance(init, Relative):
+        std[:weights] = (init.fraction * theta[:weights].abs()).clamp(min=SMALLEST)
+        return std
+    shapes = {n: s for n, s in coordinates.layout.named_shapes().items() if n in coordinates.random_names}
+    for name in set(init) ^ set(shapes):
+        what = "is not a random parameter" if name in init else "has no initial std"
+        raise InvalidInput(f"init: '{name}' {what}.{suggest(name, shapes)}")
+    for name, shape in shapes.items():
+        if init[name].shape != shape or not (init[name] > 0).all():
+            raise InvalidInput(
+                f"init: the std of '{name}' has shape {tuple(init[name].shape)}; positive values of {tuple(shape)} are needed."
+            )
+    std[:weights] = torch.cat([init[n].reshape(-1).to(theta) for n in shapes])
+    return std
+
+
+def curvature_std(problem: Problem, batches: Iterable[Batch]) -> dict[str, Tensor]:
+    """Return the std of a diagonal Gaussian at the network's present weights, for each random parameter, by name.
+
+    σ = (N·F + 1/s²)^(−½), F = E[(∂ log p(y|x,θ)/∂θ)²] per datum with y drawn from the network's own prediction (the Fisher
+    information's diagonal), s the prior's std (none: 0 is added where the prior is not normal). With such y the examples'
+    gradients are independent with mean 0, so B · (gradient of a batch's mean)² is an unbiased estimate of F.
+
+    Args:
+        problem: its network is at the weights to start from.
+        batches: (inputs, targets); targets are not looked at.
+    """
+    where = problem.coordinates
+    fisher, count = torch.zeros_like(where.theta()), 0
+    for inputs, _ in batches:
+        distribution = problem.predict(inputs)
+        loss = -distribution.log_prob(distribution.sample()).mean()
+        grads = torch.autograd.grad(loss, list(where.params.values()), allow_unused=True)
+        for target, grad in zip(where.layout.views(fisher).values(), grads, strict=True):
+            target.add_(0 if grad is None else grad.square() * len(inputs))
+        count += 1
+    if not count:
+        raise InvalidInput("curvature_std was given no batch; give it at least one.")
+    precision = fisher[where.start : where.network] * (problem.num_data / count)
+    if where.normal is not None:
+        precision = precision + where.normal[1][where.start - where.free :].square().reciprocal()
+    std = precision.rsqrt().clamp(SMALLEST, 1.0)
+    shapes = {n: s for n, s in where.layout.named_shapes().items() if n in where.random_names}
+    parts = std.split([s.numel() for s in shapes.values()])
+    return {n: part.view(s) for (n, s), part in zip(shapes.items(), parts, strict=True)}
