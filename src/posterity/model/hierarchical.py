@@ -23,8 +23,9 @@ from posterity.types import PRIOR, Latent, Params, Prior
 
 @plain_dataclass(frozen=True)
 class _Family:
-    """log p(w | s) = −T(w) s^(−power) − log s − constant."""
+    """log p(w | s) = −rate·T(w) s^(−power) − log s − constant."""
 
+    rate: float
     power: int
     constant: float
     statistic: Callable[[Tensor], Tensor]  # T(w)
@@ -35,15 +36,22 @@ class _Family:
 
 _FAMILIES = {
     "normal": _Family(
+        rate=0.5,
         power=2,
         constant=0.5 * gaussian.LOG_2PI,
-        statistic=lambda w: 0.5 * w.square(),
-        expected=lambda mean, std: 0.5 * (mean.square() + std.square()),
+        statistic=torch.square,
+        expected=lambda mean, std: mean.square() + std.square(),
         noise=gaussian.noise_like,
         std=1.0,
     ),
     "laplace": _Family(
-        power=1, constant=log(2), statistic=torch.abs, expected=folded_mean, noise=laplace_noise, std=2**0.5
+        rate=1.0,
+        power=1,
+        constant=log(2),
+        statistic=torch.abs,
+        expected=folded_mean,
+        noise=laplace_noise,
+        std=2**0.5,
     ),
 }
 
@@ -142,12 +150,12 @@ class Hierarchical(Prior):
         return {n: self._log_scale(n, params) if self.centered else params[n].new_zeros(()) for n in own}
 
     def _density(self, sums: list[Tensor], log_scales: Mapping[str, Tensor], params: Params) -> Tensor:
-        """Return Σ_groups −sum·e^(−power·u) − count·u − count·constant, one pass over groups."""
+        """Return Σ_groups −rate·sum·e^(−power·u) − count·(u + constant), given each group's Σ T(w)."""
         u = patterns.flatten(log_scales)
         counts = {n: params[n].numel() / v.numel() for n, v in log_scales.items()}
         each = patterns.expand(counts, patterns.shapes_of(log_scales), u)
         family = self._family
-        total = torch.cat(sums) * torch.exp(-family.power * u) + each * (u + family.constant)
+        total = family.rate * torch.cat(sums) * torch.exp(-family.power * u) + each * (u + family.constant)
         return -total.sum()
 
 

@@ -15,38 +15,41 @@ from posterity.types import Params, Prior
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """The prior of the parameters that it was asked about, in their order; whitened by D = diag(std²).
+    """The prior of the parameters that it was asked about, in their order.
 
-    With A = D^(−½) factor = U S Vᵀ, covariance = D^½ (I + A Aᵀ) D^½, so that
-    (I + A Aᵀ)^(−½) = I − U (1 − (1 + S²)^(−½)) Uᵀ and log|I + A Aᵀ| = Σ log(1 + S²): Woodbury's identity as a sum of squares,
-    which loses no digits where the factor is much wider than the std.
+    With A = D^(−½) factor = U S Vᵀ and D = diag(std²), the covariance is D^½ (I + A Aᵀ) D^½, so that for z = D^(−½) (w − mean)
+    the quadratic form is |z − U Uᵀ z|² + Σ_k (Uᵀ z)_k² / (1 + S_k²), and log|I + A Aᵀ| = Σ_k log(1 + S_k²): Woodbury's identity
+    as a sum of squares, which loses no digits where the factor is much wider than the std.
     """
 
     mean: Tensor
     std: Tensor
     factor: Tensor | None
     basis: Tensor | None  # U (P, K)
-    shrinkage: Tensor  # 1 − (1 + S²)^(−½), (K,)
-    log_det: Tensor  # of the covariance's square root
-    precision: Tensor  # diagonal of the inverse covariance (P,)
+    spread: Tensor  # 1 + S², (K,)
+    log_det: Tensor  # of the covariance's square root, ()
+    precision: Tensor  # diagonal of the inverse covariance, (P,)
 
     @classmethod
     def of(cls, mean: Tensor, std: Tensor, factor: Tensor | None) -> "_Part":
         log_std = std.log().sum()
         if factor is None:
-            return cls(mean, std, None, None, std.new_zeros(0), log_std, std.square().reciprocal())
+            return cls(mean, std, None, None, std.new_ones(0), log_std, std.square().reciprocal())
         basis, singular, _ = torch.linalg.svd(factor / std[:, None], full_matrices=False)
         squared = singular.square()
         log_det = log_std + 0.5 * torch.log1p(squared).sum()
         explained = (basis.square() * (squared / (1 + squared))).sum(-1)
         precision = (1 - explained).clamp_min(0) / std.square()
-        return cls(mean, std, factor, basis, 1 - torch.rsqrt(1 + squared), log_det, precision)
+        return cls(mean, std, factor, basis, 1 + squared, log_det, precision)
 
     def log_prob(self, w: Tensor) -> Tensor:
-        white = (w - self.mean) / self.std
-        if self.basis is not None:
-            white = white - self.basis @ (self.shrinkage * (self.basis.T @ white))
-        return -0.5 * (white.square().sum() + w.numel() * gaussian.LOG_2PI) - self.log_det
+        z = (w - self.mean) / self.std
+        square = z.square().sum() if self.basis is None else self._square(z, self.basis)
+        return -0.5 * (square + w.numel() * gaussian.LOG_2PI) - self.log_det
+
+    def _square(self, z: Tensor, basis: Tensor) -> Tensor:
+        within = basis.T @ z
+        return (z - basis @ within).square().sum() + (within.square() / self.spread).sum()
 
 
 @dataclass(frozen=True, eq=False)

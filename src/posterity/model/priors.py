@@ -214,7 +214,7 @@ _COMPONENTS = TypeAdapter[Any](Annotated[Component, Field(discriminator="kind")]
 _PARTS = TypeAdapter[Any](Annotated[Part, Field(discriminator="kind")])
 
 
-def as_prior(value: Prior | Mapping[str, Prior]) -> Prior:
+def as_prior(value: Any) -> Prior:
     """Return a prior as it is, and turn `{pattern: prior}` into their `Product`.
 
     Raises:
