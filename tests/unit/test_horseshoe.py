@@ -108,9 +108,9 @@ def test_the_total_mass_is_one(scale: float, slab_std: float) -> None:
 @pytest.mark.parametrize(("scale", "slab_std"), SETTINGS)
 def test_it_draws_what_it_says(scale: float, slab_std: float) -> None:
     prior = Horseshoe(scale, slab_std)
-    drawn = prior.sample({"w": torch.Size([20000])}, torch.Generator().manual_seed(5))["w"].double().numpy()
+    drawn = prior.sample({"w": torch.Size([200_000])}, torch.Generator().manual_seed(5))["w"].double().numpy()
     assert np.isfinite(drawn).all()
-    assert stats.binomtest(int((drawn > 0).sum()), 20000).pvalue > 1e-4
+    assert stats.binomtest(int((drawn > 0).sum()), 200_000).pvalue > 1e-4
     t = torch.linspace(-40, 2.5, 100_000, dtype=torch.float64) + np.log(slab_std)  # log |w|
     masses = 2 * torch.exp(prior.elementwise(t.exp(), {"w": t.shape}) + t)
     cumulated = torch.cumulative_trapezoid(masses, t)

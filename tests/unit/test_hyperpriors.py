@@ -40,8 +40,8 @@ def test_log_scales_have_a_total_mass_of_one_and_finite_densities(name: str) -> 
 @pytest.mark.parametrize("name", SCALE_PRIORS)
 def test_scales_are_drawn_from_their_priors(name: str) -> None:
     prior, cdf = SCALE_PRIORS[name]
-    drawn = prior.sample(torch.empty(20000), torch.Generator().manual_seed(0))
-    again = prior.sample(torch.empty(20000), torch.Generator().manual_seed(0))
+    drawn = prior.sample(torch.empty(200_000), torch.Generator().manual_seed(0))
+    again = prior.sample(torch.empty(200_000), torch.Generator().manual_seed(0))
     assert torch.equal(drawn, again)
     assert drawn.dtype == torch.float32
     assert stats.kstest(drawn.double().numpy(), cdf).pvalue > 1e-4
