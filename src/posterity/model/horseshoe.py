@@ -27,8 +27,8 @@ class Horseshoe(Elementwise):
     how it is drawn. Tails are the slab's. Piironen & Vehtari (2017) have the same w | v, but leave λ half-Cauchy, where
     multiplying by the slab reweights λ by 1/√(1 + τ²λ²/c²); theirs has no closed form in w.
 
-    The density is infinite at w = 0, as −log |w|: below the dtype's smallest normal number it is held constant (that
-    changes the total mass by less than 1e-35), so log-density and slope are finite everywhere, and the slope at 0 is 0.
+    The density is infinite at w = 0, as −log |w|. Below the dtype's smallest normal number, where less than 1e-25 of the mass
+    lies, it is held constant: log-density and slope are finite everywhere, and the slope at 0 is 0.
     The spike makes zero a mode for every weight: sample, or fit a distribution, rather than maximise.
 
     Args:

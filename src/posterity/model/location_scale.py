@@ -76,9 +76,9 @@ class LocationScale(Elementwise):
         return mean + scale * self.standard_draw(like, shapes, generator)
 
     def expected_log_prob(self, mean: Params, std: Params) -> Tensor | None:
-        center, spread_ = flatten(mean), flatten({n: std[n] for n in mean})
+        center, width = flatten(mean), flatten({n: std[n] for n in mean})
         own_mean, scale = self._located(shapes_of(mean), center)
-        expected = self.expected_standard((center - own_mean) / scale, spread_ / scale)
+        expected = self.expected_standard((center - own_mean) / scale, width / scale)
         return None if expected is None else (expected - scale.log()).sum()
 
     def numbers(self, shapes: Shapes) -> tuple[dict[str, float], dict[str, float]]:
