@@ -1,5 +1,6 @@
 """One call from a network and data to a posterior."""
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
 from posterity.model.likelihoods import Categorical
-from posterity.model.priors import Normal
+from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
@@ -24,7 +25,7 @@ def fit(
     data: Any,
     *,
     likelihood: Likelihood | None = None,
-    prior: Prior | None = None,
+    prior: Prior | Mapping[str, Prior] | None = None,
     where: Where = None,
     method: Any = None,
     engine: Engine | None = None,
@@ -37,7 +38,8 @@ def fit(
         data: a `DataLoader` of (inputs, targets), a pair of tensors, or `TensorData` / `LoaderData` with batch size and
             validation of their own.
         likelihood: of targets given outputs; `Categorical()` unless given.
-        prior: over the parameters; `Normal(0, 0.3)` unless given.
+        prior: over the parameters, or one for each name pattern, `{"*.bias": Normal(0, 1), "*": Laplace(0, 0.1)}`;
+            `Normal(0, 0.3)` unless given.
         where: which parameters are random, by name, type, or predicate; see `select`. The others are trained as points.
         method: how to infer; `MeanField()` unless given.
         engine: where it runs, seed, checkpoints, progress; `Engine()` unless given.
@@ -61,8 +63,7 @@ def fit(
     device = engine.torch_device()
     source = as_data(data)
     copied = deepcopy(network).to(device)
-    prior = prior or Normal(0, 0.3)
-    problem = Problem(copied, prior, likelihood or Categorical(), source.num_data, where)
+    problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood or Categorical(), source.num_data, where)
     method = method or MeanField()
     posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))

@@ -78,7 +78,7 @@ def test_latents_are_saved(tmp_path: Path) -> None:
     loaded = posterity.load(tmp_path / "p.safetensors", nn.Linear(1, 1))
     predicted = [p.predict(x, 8, generator=torch.Generator().manual_seed(0)).aleatoric for p in (posterior, loaded)]
     torch.testing.assert_close(*predicted)
-    assert "likelihood.rho" in loaded.problem.layout.names
+    assert "likelihood.std" in loaded.problem.layout.names
 
 
 class Other(nn.Module):

@@ -54,7 +54,7 @@ def test_priors_sample_what_they_say(prior, exact) -> None:
 
 
 def test_half_cauchy_noise_prior_integrates_to_one() -> None:
-    latent = Gaussian().latents()["rho"]
+    latent = Gaussian().latents()["std"]
     total, _ = integrate.quad(
         lambda r: np.exp(float(latent.log_prob(torch.tensor(r, dtype=torch.float64)))), -40, 2000, limit=400
     )
@@ -68,7 +68,7 @@ def test_likelihoods_equal_scipy() -> None:
     np.testing.assert_allclose(ours.numpy(), stats.norm(mean, std).logpdf(y.numpy()), rtol=1e-12)
     rho = torch.tensor([-1.0, 0.5], dtype=torch.float64)  # two draws of the noise level beside two draws of outputs
     drawn = torch.stack([outputs[:, :1], outputs[:, 1:]])
-    ours = Gaussian()(drawn, {"rho": rho}).log_prob(y)
+    ours = Gaussian()(drawn, {"std": rho}).log_prob(y)
     scales = np.logaddexp(0, rho.numpy())[:, None]
     np.testing.assert_allclose(ours.numpy(), stats.norm(drawn[..., 0].numpy(), scales).logpdf(y.numpy()), rtol=1e-12)
 

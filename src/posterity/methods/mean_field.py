@@ -8,6 +8,8 @@ exact where the prior is Normal. Departures from the papers: σ's slope goes thr
 weight is 1/N at every step unless `kl_schedule` says otherwise.
 """
 
+from dataclasses import replace
+from itertools import islice
 from typing import Annotated, Literal
 
 import torch
@@ -25,6 +27,8 @@ from posterity.errors import InvalidInput
 from posterity.methods.options import Epochs, Patience
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo, NegativeElbo
+from posterity.model.empirical import LearntPrior
+from posterity.model.initial import InitialStd, Relative, curvature_std, initial_std
 from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
 from posterity.model.priors import Flat
@@ -33,6 +37,7 @@ from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 KL_EVERY = 25  # steps between two evaluations of KL's value, which only people look at
+CURVATURE_BATCHES = 50  # squared gradients of so many batches are averaged
 
 
 @dataclass(frozen=True)
@@ -51,9 +56,14 @@ class MeanField:
         temperature: weight of the KL; 1 is the posterior, less is a "cold posterior" and is said in every report.
         kl_schedule: how the KL's weight moves between steps; `constant` unless you reproduce a paper. See `kl_weight`.
         warmup_epochs: length of the schedule `warmup`.
-        initial_std: of every weight at the start; the mean starts at the network's own weights.
+        initial: the std at the start; the mean starts at the network's own weights. `constant`: `initial_std` for all.
+            `relative`: `initial_std` · |w|, for pretrained networks (MOPED: Krishnan et al. 2020; 0.1, say). `curvature`:
+            what the squared gradients at the network's weights allow, see `curvature_std`; `initial_std` is not used.
+        initial_std: see `initial`.
         std_lr: learning rate of ρ, as a multiple of μ's.
         optimizer: one of torch's, with its learning-rate schedule.
+        learn_prior: fit the prior's std to the data by empirical Bayes, one for each `tensor` or `layer`, or for the whole
+            `network`, once per epoch; needs a Normal prior. See `LearntPrior`. The log shows them.
         patience: stop after so many epochs without a better validation score; None: never.
         monitor: that score: `nll` of the averaged prediction, or `nelbo`.
     """
@@ -66,9 +76,11 @@ class MeanField:
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     kl_schedule: Literal["constant", "warmup", "blundell"] = "constant"
     warmup_epochs: Annotated[int, Field(ge=1)] = 5
+    initial: Literal["constant", "relative", "curvature"] = "constant"
     initial_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     std_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-3, schedule="one_cycle"))
+    learn_prior: Literal["tensor", "layer", "network"] | None = None
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     kind: Literal["mean_field"] = "mean_field"
@@ -79,6 +91,8 @@ class MeanField:
             raise ValueError(
                 "antithetic draws come in pairs of weight draws: use estimator='weight' and an even number of draws"
             )
+        if self.compiled and self.learn_prior:
+            raise ValueError("compiled=True has its prior fixed: leave learn_prior=None, or compiled=False")
         if self.compiled and (self.estimator != "weight" or self.draws > 1):
             raise ValueError("compiled=True is for one weight draw per step: use estimator='weight' and draws=1")
         return self
@@ -89,22 +103,29 @@ class MeanField:
             raise InvalidInput("A flat prior has no KL: mean field needs a proper prior, e.g. Normal(0, 0.1).")
         warmup = self.warmup_epochs if self.kl_schedule == "warmup" else 0
         budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor, warmup)
-        inference = MeanFieldInference(problem, self, budget)
+        inference = MeanFieldInference(problem, self, budget, self._initial(problem, data, engine))
         return inference.posterior(engine.run(inference, data, budget))
+
+    def _initial(self, problem: Problem, data: Data, engine: Engine) -> InitialStd:
+        if self.initial == "constant":
+            return self.initial_std
+        if self.initial == "relative":
+            return Relative(self.initial_std)
+        return curvature_std(problem, islice(data.batches(0, torch.Generator().manual_seed(0)), CURVATURE_BATCHES))
 
 
 class MeanFieldInference:
     """Descends the nelbo. State: mean, rho, the KL last evaluated, step, the optimiser's tensors, the network's buffers."""
 
-    def __init__(self, problem: Problem, method: MeanField, budget: Budget) -> None:
-        self.problem, self.method, self.budget = problem, method, budget
-        self.divergence = Divergence.of(problem.coordinates)
+    def __init__(self, problem: Problem, method: MeanField, budget: Budget, initial: InitialStd = 0.02) -> None:
+        self.problem, self.method, self.budget, self.initial = problem, method, budget, initial
+        self.learnt = LearntPrior(problem.coordinates, method.learn_prior) if method.learn_prior else None
+        self.divergence = self.learnt.divergence if self.learnt else Divergence.of(problem.coordinates)
 
     def init(self, streams: Streams) -> State:
         self.problem.network.train()
         mean = self.problem.theta()
-        initial = inverse_softplus(torch.tensor(self.method.initial_std, dtype=torch.float64))
-        rho = torch.full_like(mean[self.problem.coordinates.start :], float(initial))
+        rho = inverse_softplus(initial_std(self.problem.coordinates, self.initial))
         self._noise = streams("noise")
         self._elbo = self._make_elbo()
         rates = {"rho": self.method.std_lr}
@@ -112,6 +133,7 @@ class MeanFieldInference:
         state: State = {"mean": mean, "rho": rho, "kl": torch.zeros((), dtype=torch.float64, device=mean.device)}
         state["step"] = torch.zeros((), dtype=torch.int64)
         state.update(self._optimizer.state())
+        state.update(self.learnt.state() if self.learnt else {})
         state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
         return state
 
@@ -134,13 +156,19 @@ class MeanFieldInference:
             state["kl"].copy_(self.divergence.value(mean, softplus(rho), self._noise))
         self._optimizer.step(step)
         state["step"] += 1
+        if self.learnt and (step + 1) % self.budget.steps_per_epoch == 0:
+            self.learnt.fit(mean, softplus(rho))
         name, score = training_score(seen[-1], batch[1])
         kl = state["kl"] / n
-        return state, {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
+        info = {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
+        return state, {**info, **(self.learnt.info() if self.learnt else {})}
 
     def posterior(self, state: State) -> DiagonalGaussian:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
-        return DiagonalGaussian(self.problem.snapshot(buffers), state["mean"].clone(), softplus(state["rho"]))
+        problem = self.problem.snapshot(buffers)
+        if self.learnt:
+            problem = replace(problem, prior=self.learnt.prior(state))
+        return DiagonalGaussian(problem, state["mean"].clone(), softplus(state["rho"]))
 
     def _make_elbo(self) -> NegativeElbo | CompiledElbo:
         where = self.problem.coordinates

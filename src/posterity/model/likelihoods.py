@@ -93,7 +93,7 @@ class _Bernoulli(dist.Bernoulli):
 class Gaussian(Likelihood):
     """Real targets with one noise level: y ~ N(f, std²), with outputs f (..., B, D): targets (B,) where D = 1, else (B, D).
 
-    `std=None` learns it: the coordinate `likelihood.rho`, std = softplus(rho), starts at `initial_std` and has the
+    `std=None` learns it: the coordinate `likelihood.std`, std = softplus of it, starts at `initial_std` and has the
     half-Cauchy(0, 1) prior on std (Gelman 2006), in unconstrained space with its Jacobian:
     log p(rho) = log 2 − log π − log(1 + std²) + log sigmoid(rho). Targets and std are in the same units: standardise
     targets, or the prior means little.
@@ -109,12 +109,12 @@ class Gaussian(Likelihood):
     def latents(self) -> Mapping[str, Latent]:
         if self.std is not None:
             return {}
-        return {"rho": Latent(inverse_softplus(torch.tensor(self.initial_std)), _half_cauchy_of_rho, softplus)}
+        return {"std": Latent(inverse_softplus(torch.tensor(self.initial_std)), _half_cauchy_of_rho, softplus)}
 
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
         if self.std is not None:
             return _normal(outputs, torch.as_tensor(self.std, dtype=outputs.dtype, device=outputs.device))
-        std = softplus(latents["rho"])
+        std = softplus(latents["std"])
         return _normal(outputs, std.reshape(std.shape + (1,) * (outputs.dim() - std.dim())))
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:

@@ -10,8 +10,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Generator, Tensor, nn
 
+from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem, call, check_inputs
+from posterity.posteriors.latents import LatentDraws
 from posterity.predict.predictive import Classification, Regression, predictive
 
 # What fits a processor's caches is twice as fast there as batches of hundreds of megabytes; an accelerator wants more.
@@ -99,6 +101,31 @@ class FunctionPosterior(ABC):
         rows = [self._evaluate(self.sample(generator), batches) for _ in range(n)]
         latents = {name: torch.stack([row[1][name] for row in rows]) for name in rows[0][1]}
         return Draws(torch.stack([row[0] for row in rows]), latents)
+
+    @property
+    def latents(self) -> dict[str, LatentDraws]:
+        """What the posterior says of the latents of prior and likelihood, by name, in natural units: 1000 fixed draws.
+
+        `posterior.latents["likelihood.std"].interval(0.9)`; see `latent_draws` for other numbers of draws.
+        """
+        device = self.mean.device
+        draws = self.latent_draws(1000, torch.Generator(device=device).manual_seed(0))
+        return {n: LatentDraws(value) for n, value in draws.items()}
+
+    @torch.no_grad()
+    def latent_draws(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
+        """Draw each latent n times in its natural units, (n, *shape), by name: `prior.…`, `likelihood.…`."""
+        where = self.problem.coordinates
+        if not where.latents:
+            return {}
+        tails = torch.stack([self.sample(generator)[where.network :] for _ in range(n)])
+        return self._natural(tails)
+
+    def _natural(self, tails: Tensor) -> dict[str, Tensor]:
+        """Name the last coordinates of draws, (n, latents), and put them into natural units."""
+        where = self.problem.coordinates
+        shapes = {n: where.params[n] for n in where.latents}
+        return {n: where.latents[n].natural(v) for n, v in Layout.of(shapes).views(tails).items()}
 
     def save(self, path: Any) -> None:
         """Write the posterior to one safetensors file that describes itself; see `posterity.load`."""

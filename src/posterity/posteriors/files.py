@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from posterity.core.layout import Layout, difference, trainable
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
+from posterity.model.informative import Informative
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior
 from posterity.model.problem import Problem
@@ -40,6 +41,8 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
     problem = posterior.problem
     tensors = {f"posterior.{k}": v for k, v in posterior.tensors().items()}
     tensors.update({f"buffer.{k}": v for k, v in problem.network.named_buffers()})
+    if isinstance(problem.prior, Informative):
+        tensors.update({f"prior.{k}": v for k, v in problem.prior.tensors().items()})
     specification = {
         "format": FORMAT,
         "family": posterior.kind,
@@ -91,7 +94,7 @@ def load(
         CorruptFile: where the file is truncated, or no posterior file.
     """
     specification, tensors = _read(Path(path), tensors=True)
-    prior = prior or _restored(specification["prior"], AnyPrior, "prior")
+    prior = prior or _restored_prior(specification["prior"], tensors)
     likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")
     _same_network(specification, network, path)
     buffers = {k.removeprefix("buffer."): v for k, v in tensors.items() if k.startswith("buffer.")}
@@ -140,8 +143,18 @@ def _same_network(specification: Mapping[str, Any], network: nn.Module, path: st
 
 
 def _described(part: Any) -> dict[str, Any]:
+    if isinstance(part, Informative):
+        return {"kind": "informative", "layout": {n: list(s) for n, s in part.layout.named_shapes().items()}}
     own = type(part).__module__.startswith("posterity.")
     return TypeAdapter(type(part)).dump_python(part, mode="json") if own else {"kind": type(part).__qualname__}
+
+
+def _restored_prior(specification: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Any:
+    if specification.get("kind") != "informative":
+        return _restored(specification, AnyPrior, "prior")
+    shapes = {n: torch.Size(s) for n, s in specification["layout"].items()}
+    own = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
+    return Informative.from_tensors(Layout(tuple(shapes), tuple(shapes.values())), own)
 
 
 def _restored(specification: Mapping[str, Any], union: Any, what: str) -> Any:

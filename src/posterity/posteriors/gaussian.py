@@ -4,9 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import torch
 from torch import Generator, Tensor
 
 from posterity.core.gaussian import noise_like
+from posterity.core.layout import Layout
+from posterity.errors import InvalidInput
+from posterity.model.informative import Informative
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 
@@ -23,6 +27,30 @@ class DiagonalGaussian(FunctionPosterior):
         draw = self.loc.clone()
         draw[len(draw) - len(self.std) :].addcmul_(self.std, noise_like(self.std, generator))
         return draw
+
+    def latent_draws(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
+        count = len(self.loc) - self.problem.coordinates.network
+        if not count:
+            return {}
+        mean, std = self.loc[-count:].expand(n, -1), self.std[-count:]
+        return self._natural(torch.addcmul(mean, std, noise_like(mean.contiguous(), generator)))
+
+    def as_prior(self) -> Informative:
+        """Make this posterior of the network's random weights the prior of what comes next (Kirkpatrick et al. 2017).
+
+        For sequential data, p(θ | D₁, D₂) ∝ p(D₂ | θ) p(θ | D₁), and for transfer. It speaks of the weights that are random
+        here: select the same ones, or fewer, in the next problem, by the same `where`.
+        """
+        where = self.problem.coordinates
+        if where.noncentred:
+            raise InvalidInput(
+                "A posterior under a non-centred prior has no Gaussian over its weights; use centered=True."
+            )
+        shapes = {n: where.params[n] for n in where.random_names}
+        weights = slice(where.start, where.network)
+        return Informative(
+            self.loc[weights].clone(), self.std[: where.network - where.start].clone(), Layout.of(shapes)
+        )
 
     @property
     def mean(self) -> Tensor:

@@ -32,6 +32,11 @@ class Mixture(FunctionPosterior):
         chosen = torch.randint(len(self.components), (), generator=generator)
         return self.components[int(chosen)].sample(generator)
 
+    def latent_draws(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
+        k = len(self.components)
+        parts = [c.latent_draws(n // k + (i < n % k), generator) for i, c in enumerate(self.components) if i < n]
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+
     @property
     def mean(self) -> Tensor:
         return torch.stack([c.mean for c in self.components]).mean(0)

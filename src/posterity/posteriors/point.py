@@ -21,6 +21,10 @@ class Point(FunctionPosterior):
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self.theta
 
+    def latent_draws(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
+        tail = self.theta[self.problem.coordinates.network :]
+        return self._natural(tail.expand(n, -1)) if len(tail) else {}
+
     @property
     def mean(self) -> Tensor:
         return self.theta
