@@ -20,11 +20,16 @@ if TYPE_CHECKING:
     from posterity.methods import MLE as MLE
     from posterity.methods import Ensemble as Ensemble
     from posterity.methods import MeanField as MeanField
+    from posterity.model.bayesianize import bayesianize as bayesianize
+    from posterity.model.bayesianize import deterministic as deterministic
+    from posterity.model.bayesianize import kl as kl
     from posterity.model.hyperpriors import HalfCauchy as HalfCauchy
     from posterity.model.hyperpriors import HalfNormal as HalfNormal
     from posterity.model.hyperpriors import InverseGamma as InverseGamma
     from posterity.model.hyperpriors import LogNormal as LogNormal
     from posterity.model.informative import Informative as Informative
+    from posterity.model.initial import Relative as Relative
+    from posterity.model.initial import curvature_std as curvature_std
     from posterity.model.likelihoods import Bernoulli as Bernoulli
     from posterity.model.likelihoods import Categorical as Categorical
     from posterity.model.likelihoods import Gaussian as Gaussian
@@ -40,7 +45,9 @@ if TYPE_CHECKING:
     from posterity.model.priors import ScaleMixture as ScaleMixture
     from posterity.model.priors import StudentT as StudentT
     from posterity.model.problem import Problem as Problem
+    from posterity.model.selection import Not as Not
     from posterity.posteriors.files import load as load
+    from posterity.posteriors.modules import posterior as posterior
     from posterity.train.batches import LoaderData as LoaderData
     from posterity.train.batches import TensorData as TensorData
     from posterity.train.engine import Engine as Engine
@@ -67,6 +74,11 @@ _HOMES = {
         "Ensemble",
         "MeanField",
     ),
+    "posterity.model.bayesianize": (
+        "bayesianize",
+        "deterministic",
+        "kl",
+    ),
     "posterity.model.hyperpriors": (
         "HalfCauchy",
         "HalfNormal",
@@ -74,6 +86,10 @@ _HOMES = {
         "LogNormal",
     ),
     "posterity.model.informative": ("Informative",),
+    "posterity.model.initial": (
+        "Relative",
+        "curvature_std",
+    ),
     "posterity.model.likelihoods": (
         "Bernoulli",
         "Categorical",
@@ -93,7 +109,9 @@ _HOMES = {
         "StudentT",
     ),
     "posterity.model.problem": ("Problem",),
+    "posterity.model.selection": ("Not",),
     "posterity.posteriors.files": ("load",),
+    "posterity.posteriors.modules": ("posterior",),
     "posterity.train.batches": (
         "LoaderData",
         "TensorData",

@@ -1,31 +1,37 @@
 """Any network, all or part of it random, as a module for anyone's own training loop."""
 
+import re
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from posterity.core.activation import ActivationDraw, Flipout, LocalReparam, RandomWeight
-from posterity.core.gaussian import inverse_softplus, softplus
+from posterity.core.gaussian import inverse_softplus, noise_like, softplus
 from posterity.core.layout import Layout
 from posterity.errors import InvalidInput, unknown
 from posterity.model.coordinates import Coordinates
 from posterity.model.divergence import Divergence
 from posterity.model.initial import InitialStd, initial_std
-from posterity.model.priors import Normal
+from posterity.model.priors import Normal, as_prior
 from posterity.model.selection import Where
 from posterity.types import PRIOR, Prior
 
 EstimatorName = Literal["weight", "local_reparam", "flipout"]
-ESTIMATORS = ("weight", "local_reparam", "flipout")
+RULES: dict[str, type[ActivationDraw] | None] = {
+    "weight": None,
+    "local_reparam": LocalReparam,
+    "flipout": Flipout,
+}
 
 
 def bayesianize(
     network: nn.Module,
     where: Where = None,
     *,
-    prior: Prior | None = None,
+    prior: Prior | Mapping[str, Prior] | None = None,
     estimator: EstimatorName = "weight",
     init: InitialStd = 0.02,
 ) -> "Bayesian":
@@ -38,13 +44,13 @@ def bayesianize(
     Args:
         network: any module.
         where: which parameters are random; see `select`. The others stay ordinary parameters.
-        prior: of the random parameters; `Normal(0, 0.3)` unless given.
+        prior: of the random parameters, or one for each name pattern; `Normal(0, 0.3)` unless given.
         estimator: how gradients are drawn: `weight`, `local_reparam` or `flipout`; see `MeanField`.
         init: σ at the start: a number; `Relative(0.1)`, that fraction of |w|; or a tensor for each random parameter's name
             (`curvature_std` makes one).
 
     Raises:
-        InvalidInput: before anything is copied, where selection, prior or initialisation do not fit the network.
+        InvalidInput: where selection, prior, estimator or initialisation do not fit the network; it is left as it was.
 
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> bnn = bayesianize(net, "last_layer", prior=Normal(0, 1))
@@ -54,12 +60,9 @@ def bayesianize(
     >>> torch.equal(deterministic(bnn)(x), net(x))
     True
     """
-    if estimator not in ESTIMATORS:
-        raise unknown("estimator", estimator, ESTIMATORS)
     if any(isinstance(m, Bayesian) for m in network.modules()):
         raise InvalidInput("The network holds Bayesian modules already; take `deterministic(network)` first.")
-    where = frozenset(Coordinates.of(network, prior or Normal(0, 0.3), {}, where, points=False).random_names)
-    return Bayesian(deepcopy(network), where, prior or Normal(0, 0.3), estimator, init)
+    return Bayesian(deepcopy(network), where, prior, estimator, init)
 
 
 def kl(module: nn.Module) -> Tensor:
@@ -74,12 +77,18 @@ def kl(module: nn.Module) -> Tensor:
 
 
 def deterministic(module: nn.Module) -> nn.Module:
-    """Return a plain copy: each Bayesian module in the tree becomes its network, at the mean of its weights."""
+    """Return a plain copy: each Bayesian module in the tree becomes its network, at the mean of its weights.
+
+    A module that is in several places stays one module.
+    """
     if isinstance(module, Bayesian):
         return module.at_mean()
     copied = deepcopy(module)
-    for name, child in copied.named_children():
-        setattr(copied, name, deterministic(child))
+    plain = {m: m.at_mean() for m in copied.modules() if isinstance(m, Bayesian)}
+    for parent in list(copied.modules()):
+        for name, child in list(parent._modules.items()):
+            if isinstance(child, Bayesian):
+                setattr(parent, name, plain[child])
     return copied
 
 
@@ -87,27 +96,32 @@ class Bayesian(nn.Module):
     """A network with random parameters: `network` holds the means under their own names, `rho` all σ = softplus(ρ), (R,).
 
     Every call draws, in training and evaluation mode alike; with `estimator="weight"` one draw is one function for the
-    whole batch. To predict, take `posterior(likelihood)`, which draws whole weights whatever the estimator. Draws come from
-    torch's global random numbers (`torch.manual_seed`).
+    whole batch. To predict, take `posterity.posterior(module)`, which draws whole weights whatever the estimator. Draws come
+    from torch's global random numbers (`torch.manual_seed`).
 
-    A plain `state_dict` of the network loads as the means. Latents of a hierarchical prior are `latents`, means of further
-    random coordinates, whose ρ are the last of `rho`.
+    A plain `state_dict` of the network loads as the means, and leaves every σ as it is. Latents of a hierarchical prior are
+    `latents`, means of further random coordinates, whose ρ are the last of `rho`.
     """
 
     def __init__(
-        self, network: nn.Module, where: frozenset[str], prior: Prior, estimator: EstimatorName, init: InitialStd
+        self,
+        network: nn.Module,
+        where: Where,
+        prior: Prior | Mapping[str, Prior] | None,
+        estimator: EstimatorName,
+        init: InitialStd,
     ) -> None:
         super().__init__()
-        self.network, self.prior, self.estimator = network, prior, estimator
-        self.coordinates = Coordinates.of(network, prior, {}, where, points=False)
+        if estimator not in RULES:
+            raise unknown("estimator", estimator, RULES)
+        self.network, self.prior, self.estimator = network, as_prior(prior or Normal(0, 0.3)), estimator
+        self.coordinates = Coordinates.of(network, self.prior, {}, where, points=False)
         self.divergence = Divergence.of(self.coordinates)
         self.latents = nn.ParameterList([p for n, p in self.coordinates.params.items() if n.startswith(PRIOR)])
         self._set_means()
         self.rho = nn.Parameter(inverse_softplus(initial_std(self.coordinates, init)))
-        self._drawing: ActivationDraw | None = None
-        if estimator != "weight":
-            rules = {"local_reparam": LocalReparam, "flipout": Flipout}[estimator]
-            self._drawing = rules(self.coordinates.params, self.coordinates.start)
+        rule = RULES[estimator]
+        self._drawing = None if rule is None else rule(self.coordinates.params, self.coordinates.start)
 
     @property
     def random_names(self) -> tuple[str, ...]:
@@ -125,16 +139,15 @@ class Bayesian(nn.Module):
             return self._drawing.run(lambda: self.network(*args, **kwargs), self._random_weights())
         return torch.func.functional_call(self.network, self.draw(), args, kwargs)
 
-    def draw(self) -> dict[str, Tensor]:
+    def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
         """Draw the network's random parameters once, by name; differentiable in mean and rho."""
-        draws = {
-            n: p + s * torch.randn_like(s) for (n, p), s in zip(self._random().items(), self.std.values(), strict=True)
-        }
+        means, stds = self._random(), self.std
+        draws = {n: p + stds[n] * noise_like(p, generator) for n, p in means.items()}
         return dict(self.prior.weights(draws))
 
     def kl(self) -> Tensor:
         """Return KL(q‖p), (), in nats; differentiable."""
-        mean = torch.cat([p.reshape(-1) for p in self.coordinates.params.values()])
+        mean = torch.cat([p.reshape(-1) for p in self._params().values()])
         return self.divergence.value(mean, softplus(self.rho)).to(self.rho.dtype)
 
     def at_mean(self) -> nn.Module:
@@ -147,12 +160,21 @@ class Bayesian(nn.Module):
                     parameter.copy_(weights[name])
         return network
 
+    def extra_repr(self) -> str:
+        count = self.coordinates.network - self.coordinates.start
+        return f"random={count:,}, prior={_brief(self.prior)}, estimator='{self.estimator}'"
+
+    def _params(self) -> dict[str, nn.Parameter]:
+        """Every mean and point, in the order of the coordinates; looked up anew, since conversions may replace them."""
+        latents = dict(zip(self.coordinates.latents, self.latents, strict=True))
+        own = {**dict(self.network.named_parameters()), **latents}
+        return {n: own[n] for n in self.coordinates.layout.names}
+
     def _random(self) -> dict[str, nn.Parameter]:
         """The means of what is random: parameters of the network, then latents."""
         where = self.coordinates
-        return {
-            n: p for (n, p), at in zip(where.params.items(), where.layout.offsets, strict=True) if at >= where.start
-        }
+        pairs = zip(self._params().items(), where.layout.offsets, strict=True)
+        return {n: p for (n, p), at in pairs if at >= where.start}
 
     def _random_weights(self) -> dict[int, RandomWeight]:
         """Mean and spread of each weight as the network uses it, given one draw of the prior's latents."""
@@ -166,18 +188,31 @@ class Bayesian(nn.Module):
     @torch.no_grad()
     def _set_means(self) -> None:
         """Give a non-centred prior's coordinates the values at which the network computes what it did."""
-        for parameter, value in zip(
-            self.coordinates.params.values(),
-            self.coordinates.layout.views(self.coordinates.theta()).values(),
-            strict=True,
-        ):
-            parameter.copy_(value)
+        theta = self.coordinates.layout.views(self.coordinates.theta())
+        for name, parameter in self.coordinates.params.items():
+            parameter.copy_(theta[name])
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
-        own = f"{prefix}network."
         plain = [k for k in self.network.state_dict() if prefix + k in state_dict]
-        if plain and not any(k.startswith(own) for k in state_dict):  # a plain network's: its values are the means
-            for key in plain:
-                state_dict[own + key] = state_dict.pop(prefix + key)
-            state_dict.setdefault(f"{prefix}rho", self.rho.detach())
+        if plain and f"{prefix}rho" not in state_dict:  # a plain network's: its values are the means
+            means = self._as_means({k: state_dict.pop(prefix + k) for k in plain})
+            state_dict.update({f"{prefix}network.{k}": v for k, v in means.items()})
+            for key, own in self.state_dict().items():
+                if not key.startswith("network."):
+                    state_dict[prefix + key] = own
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    @torch.no_grad()
+    def _as_means(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Turn weights into a non-centred prior's coordinates, given its latents; leave what does not fit as it is."""
+        if not self.coordinates.noncentred:
+            return weights
+        ones = {n: p if n.startswith(PRIOR) else torch.ones_like(p) for n, p in self._random().items()}
+        scales = {n: s for n, s in self.prior.weights(ones).items() if n in weights and weights[n].shape == s.shape}
+        return {**weights, **{n: weights[n] / scale for n, scale in scales.items()}}
+
+
+def _brief(prior: Prior) -> str:
+    """A prior's repr, but for what a reader knows already (its kind), and for long ones."""
+    text = re.sub(r"(, )?kind='\w+'", "", repr(prior))
+    return text if len(text) <= 80 and "\n" not in text else f"{type(prior).__name__}(…)"
