@@ -87,7 +87,7 @@ def quadrature() -> tuple[float, float]:
 def test_mean_field_finds_the_scale_with_its_known_bias(centered: bool) -> None:
     """q's mean of log s lies within the exact posterior; its std is too small in the centred form, as q has no correlations.
 
-    docs/studies/hierarchical.md shows the same numbers.
+    examples/hierarchical_bias.py shows the same numbers with more data sets and seeds.
     """
     exact_mean, exact_std = quadrature()
     x, y = regression()

@@ -6,53 +6,77 @@ operation on one gets an ordinary drawn weight, never a silent zero gradient.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from posterity.core.dispatch import UNSEEN, Changed, Drawing, RandomWeight, Rules, hindrance, rehearse
 from posterity.core.estimators import Estimator, Loss, Pair, differentiate
 from posterity.core.gaussian import noise_like
 from posterity.core.layout import Layout, bound
-from posterity.core.linear_ops import Call, LinearOp, parse
+from posterity.core.linear_ops import Call, LinearOp
+from posterity.errors import InvalidInput
 
 
-class ActivationDraw(Estimator):
-    """Common part of the two estimators that draw where the weight meets its input."""
+class ActivationDraw(Estimator, Drawing):
+    """Common part of the two estimators that draw where the weight meets its input.
 
-    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0) -> None:
+    A rule draws for a weight that is used once in a pass, by an operation that is linear in it. Which these are is found in
+    the first pass, by a rehearsal that leaves no trace (its random numbers, and the buffers of `network`, are put back).
+    """
+
+    def __init__(
+        self, params: Mapping[str, nn.Parameter], start: int = 0, network: nn.Module | None = None
+    ) -> None:
         super().__init__(params, start)
-        # Ids of weights used twice in a pass: noise of its own at each use would be wrong, so they are drawn.
-        self.shared: set[int] = set()
+        self.network = network
+        self.by_rule: set[str] | None = None  # names; None before the first pass
 
     def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
         mean, std = q
         self._prepare(std, generator)
         spreads = Layout.of(self.random).views(self._spread)
         leaves = {n: spread.detach().requires_grad_() for n, spread in spreads.items()}
-        weights = {id(p): RandomWeight(p, leaves[n]) for n, p in self.random.items()}
+        weights = {n: RandomWeight(p, leaves[n]) for n, p in self.random.items()}
         with bound(self.params, self.layout.views(mean)):
-            value: Tensor = self.run(loss, weights, generator)
+            value: Tensor = self.run(loss, self.random, weights, generator)
             differentiate(value, (self.params, out[0]), (leaves, out[1]))
         self._chain(out[1], std)
         return value.detach()
 
     def run(
-        self, compute: Callable[[], Any], weights: "Mapping[int, RandomWeight]", generator: Generator | None = None
+        self,
+        compute: Callable[[], Any],
+        params: Mapping[str, Tensor],
+        weights: Mapping[str, RandomWeight],
+        generator: Generator | None = None,
     ) -> Any:
-        """Run a computation of the network with random weights, given by the identity of each parameter."""
-        start = None if generator is None else generator.get_state()
+        """Run a computation of the network with random weights, by name, in the place of its own parameters.
+
+        Raises:
+            InvalidInput: for a weight that is used behind torch's back, where it cannot be drawn.
+        """
+        if self.by_rule is None:
+            self.by_rule = self._rehearsed(compute, params, {n: weights[n].mean for n in params})
         while True:
             try:
-                with _Rules(self, weights, generator):
+                with Rules(self, params, weights, self.by_rule, generator):
                     return compute()
-            except _SharedWeight as again:
-                self.shared.add(again.key)
-                if generator is not None and start is not None:
-                    generator.set_state(start)
+            except Changed as change:
+                self.by_rule.remove(change.name)
+
+    def _rehearsed(
+        self, compute: Callable[[], Any], params: Mapping[str, Tensor], means: Mapping[str, Tensor]
+    ) -> set[str]:
+        uses = rehearse(compute, params, means, () if self.network is None else self.network.buffers())
+        hindrances = {n: hindrance(n, uses) for n in params}
+        if unseen := [n for n, reason in hindrances.items() if reason == UNSEEN]:
+            raise InvalidInput(
+                f"'{unseen[0]}' is {UNSEEN}, so {type(self).__name__} cannot draw it there. Use estimator='weight'."
+            )
+        return {n for n, reason in hindrances.items() if not reason}
 
     @abstractmethod
     def _prepare(self, std: Tensor, generator: Generator | None) -> None:
@@ -65,24 +89,6 @@ class ActivationDraw(Estimator):
     @abstractmethod
     def _chain(self, grad: Tensor, std: Tensor) -> None:
         """Turn the gradient for the spread into that for the std, in place."""
-
-    @abstractmethod
-    def activation(
-        self, call: Call, weight: "RandomWeight", bias: "RandomWeight | None", generator: Generator | None
-    ) -> Tensor:
-        """Draw the result of a linear operation whose weight (and bias, where given as such) are random."""
-
-    @abstractmethod
-    def drawn(self, weight: "RandomWeight", generator: Generator | None) -> Tensor:
-        """Draw the weight itself, for an operation without a rule."""
-
-
-@dataclass(frozen=True)
-class RandomWeight:
-    """A weight's mean, and what carries its spread: a variance, or a perturbation."""
-
-    mean: Tensor
-    spread: Tensor
 
 
 class LocalReparam(ActivationDraw):
@@ -197,76 +203,3 @@ def _along(vector: Tensor, like: Tensor, features: int) -> Tensor:
     shape = [1] * like.dim()
     shape[features] = -1
     return vector.view(shape)
-
-
-class _SharedWeight(Exception):
-    """A weight is used a second time in one pass."""
-
-    def __init__(self, key: int) -> None:
-        super().__init__(key)
-        self.key = key
-
-
-class _Rules(TorchFunctionMode):
-    """Upgrades the linear operations on random weights while a network runs; draws a weight for any other use of one."""
-
-    def __init__(
-        self, estimator: ActivationDraw, weights: Mapping[int, RandomWeight], generator: Generator | None
-    ) -> None:
-        super().__init__()
-        self.estimator, self.weights, self.generator = estimator, weights, generator
-        self.draws: dict[int, Tensor] = {}  # one draw per weight and pass, however often it is used
-        self.used: set[int] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in _METADATA:
-            return func(*args, **kwargs)
-        call = parse(func, args, kwargs)
-        if call is not None and id(call.weight) in self.weights and id(call.weight) not in self.estimator.shared:
-            return self._activation(call)
-        args, kwargs = self._substitute(args), {k: self._substitute(v) for k, v in kwargs.items()}
-        return func(*args, **kwargs)
-
-    def _activation(self, call: Call) -> Tensor:
-        self._use(call.weight)
-        weight, bias = self.weights[id(call.weight)], self.weights.get(id(call.bias))
-        with torch.autocast(call.x.device.type, enabled=False):  # the variance needs all of float32
-            if call.x.is_floating_point() and call.x.dtype != weight.mean.dtype:
-                call = Call(call.op, call.x.to(weight.mean.dtype), call.weight, call.bias, call.finish)
-            return call.finish(self.estimator.activation(call, weight, bias, self.generator))
-
-    def _substitute(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return self._drawn(id(value)) if id(value) in self.weights else value
-        if isinstance(value, list | tuple) and not isinstance(value, torch.Size):
-            items = [self._substitute(v) for v in value]
-            return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
-        return value
-
-    def _use(self, weight: Tensor) -> None:
-        if id(weight) in self.used or id(weight) in self.draws:
-            raise _SharedWeight(id(weight))
-        self.used.add(id(weight))
-
-    def _drawn(self, key: int) -> Tensor:
-        if key in self.used:
-            raise _SharedWeight(key)
-        if key not in self.draws:
-            self.draws[key] = self.estimator.drawn(self.weights[key], self.generator)
-        return self.draws[key]
-
-
-# Questions about a tensor that do not read its values.
-_METADATA = {
-    getattr(Tensor, name).__get__
-    for name in ("shape", "dtype", "device", "ndim", "requires_grad", "is_leaf", "grad", "layout", "is_cuda")
-} | {
-    Tensor.size,
-    Tensor.dim,
-    Tensor.numel,
-    Tensor.is_floating_point,
-    Tensor.is_contiguous,
-    Tensor.stride,
-    torch.is_floating_point,
-}

@@ -59,8 +59,9 @@ class Layer(Bayesian):
             network = self.__dict__.get("_modules", {}).get("network")
             if network is None or name.startswith("_"):
                 raise
-        if name in vars(network):
-            return vars(network)[name]
+        plain = {**{n: p for n, p in network._parameters.items() if p is None}, **vars(network)}
+        if name in plain:
+            return plain[name]
         if name in dict(network.named_parameters()):
             raise AttributeError(
                 f"'{name}' of {type(self).__name__} is random and has no one value: its mean is .network.{name}, its std is "
