@@ -203,7 +203,8 @@ def test_priors_by_name_and_relative_stds_speak_of_torchs_names() -> None:
     ("options", "error", "words"),
     [
         ({"std": 0.0}, InvalidInput, "must be positive"),
-        ({"std": {"weigth": torch.ones(2, 3)}}, InvalidInput, "weigth"),
+        ({"std": {"weigth": torch.ones(2, 3)}}, InvalidInput, "'weigth' is not.* Did you mean 'weight'"),
+        ({"std": {"weight": torch.ones(2, 3)}}, InvalidInput, "'bias' has no initial std"),
         ({"prior": Normal(0, {"kernel": 1.0, "*": 0.3})}, InvalidInput, "kernel"),
         ({"in_feature": 3}, TypeError, "in_feature"),
     ],

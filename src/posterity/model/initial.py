@@ -46,9 +46,10 @@ def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
         std[:weights] = (init.fraction * theta[:weights].abs()).clamp(min=SMALLEST)
         return std
     shapes = {n: s for n, s in coordinates.layout.named_shapes().items() if n in coordinates.random_names}
-    for name in set(init) ^ set(shapes):
-        what = "is not a random parameter" if name in init else "has no initial std"
-        raise InvalidInput(f"init: '{name}' {what}.{suggest(name, shapes)}")
+    if unknown := sorted(init.keys() - shapes.keys()):
+        raise InvalidInput(f"init: '{unknown[0]}' is not a random parameter.{suggest(unknown[0], shapes)}")
+    if missing := sorted(shapes.keys() - init.keys()):
+        raise InvalidInput(f"init: '{missing[0]}' has no initial std; give one for each random parameter.")
     for name, shape in shapes.items():
         if init[name].shape != shape or not (init[name] > 0).all():
             raise InvalidInput(
