@@ -27,9 +27,7 @@ class ActivationDraw(Estimator, Drawing):
     the first pass, by a rehearsal that leaves no trace (its random numbers, and the buffers of `network`, are put back).
     """
 
-    def __init__(
-        self, params: Mapping[str, nn.Parameter], start: int = 0, network: nn.Module | None = None
-    ) -> None:
+    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0, network: nn.Module | None = None) -> None:
         super().__init__(params, start)
         self.network = network
         self.by_rule: set[str] | None = None  # names; None before the first pass

@@ -14,6 +14,7 @@ the other two, which draw activations, are in `core/activation.py`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor, nn
@@ -47,9 +48,18 @@ class Estimator(ABC):
         self.start = start
         pairs = zip(params.items(), self.layout.offsets, strict=True)
         self.random = {n: p for (n, p), offset in pairs if offset >= start}
-        example = next(iter(self.params.values())).detach()
-        # Kept between steps: asking the system anew for megabytes at each step costs more than filling them.
-        self._noise, self._spread = (example.new_zeros(self.layout.size - start) for _ in range(2))
+
+    # Kept between steps: asking the system anew for megabytes at each step costs more than filling them.
+    @cached_property
+    def _noise(self) -> Tensor:
+        return self._zeros(self.layout.size - self.start)
+
+    @cached_property
+    def _spread(self) -> Tensor:
+        return self._zeros(self.layout.size - self.start)
+
+    def _zeros(self, size: int) -> Tensor:
+        return next(iter(self.params.values())).detach().new_zeros(size)
 
     def __call__(self, loss: Loss, mean: Tensor, std: Tensor, generator: Generator | None) -> Estimate:
         """Estimate E_q[loss] and its gradients for q = N(mean, std²), mean (P,) and std (P − start,)."""
@@ -66,7 +76,8 @@ def differentiate(loss: Tensor, *pairs: tuple[Mapping[str, Tensor], Tensor]) -> 
     grads = torch.autograd.grad(loss, [leaf for leaves, _ in pairs for leaf in leaves.values()], allow_unused=True)
     targets = [view for leaves, out in pairs for view in Layout.of(leaves).views(out).values()]
     for target, grad in zip(targets, grads, strict=True):
-        target.zero_() if grad is None else target.copy_(grad)
+        # Lookups with sparse=True have sparse gradients, which cannot be copied into a part of a vector.
+        target.zero_() if grad is None else target.copy_(grad.to_dense() if grad.is_sparse else grad)
 
 
 class WeightDraw(Estimator):
@@ -74,7 +85,7 @@ class WeightDraw(Estimator):
 
     def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0, antithetic: bool = False) -> None:
         super().__init__(params, start)
-        self._theta = self._noise.new_zeros(self.layout.size)
+        self._theta = self._zeros(self.layout.size)
         self.antithetic = antithetic
         self._mirror = False
 
@@ -84,8 +95,9 @@ class WeightDraw(Estimator):
         else:
             self._noise.normal_(generator=generator)
         self._mirror = self.antithetic and not self._mirror
-        draw = self._theta.copy_(q[0])
-        draw[self.start :].addcmul_(q[1], self._noise)
+        draw, points = self._theta, self.start
+        draw[:points] = q[0][:points]
+        torch.addcmul(q[0][points:], q[1], self._noise, out=draw[points:])
         with bound(self.params, self.layout.views(draw)):
             value = loss()
             differentiate(value, (self.params, out[0]))

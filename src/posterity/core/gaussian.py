@@ -28,7 +28,8 @@ def inverse_softplus(std: Tensor) -> Tensor:
 
 def noise_like(vector: Tensor, generator: Generator | None) -> Tensor:
     """Draw standard normals of a tensor's shape, dtype and device."""
-    return torch.empty_like(vector).normal_(generator=generator)
+    # Not normal_() in place, which vmap cannot make different for each draw.
+    return torch.randn(vector.shape, generator=generator, dtype=vector.dtype, device=vector.device)
 
 
 def log_prob(x: Tensor, mean: Tensor | float, std: Tensor | float) -> Tensor:

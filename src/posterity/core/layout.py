@@ -149,7 +149,9 @@ def bound(params: Mapping[str, nn.Parameter], views: Mapping[str, Tensor]) -> It
     try:
         for n, p in params.items():
             p.data = views[n]
+        torch.clear_autocast_cache()  # it knows a parameter by identity, and would go on with its old values
         yield
     finally:
         for n, p in params.items():
             p.data = kept[n]
+        torch.clear_autocast_cache()

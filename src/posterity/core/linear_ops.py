@@ -56,14 +56,14 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Lookup:
-    """y = w[x]: x integers (...), w (V, D). The row of `padding_index` receives no gradient."""
+    """y = w[x]: x integers (...), w (V, D). The row of `padding_index` receives no gradient; −1 is none."""
 
     padding_index: int
     scale_by_frequency: bool
     features: int = -1
 
     def forward(self, x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        return functional.embedding(x, w)
+        return torch.embedding(w, x, self.padding_index, self.scale_by_frequency, False)
 
     def backward(self, grad: Tensor, x: Tensor, w: Tensor, *, bias: bool, inputs: bool) -> Gradients:
         arguments = (w.shape[0], self.padding_index, self.scale_by_frequency)

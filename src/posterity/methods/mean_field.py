@@ -179,7 +179,7 @@ class MeanFieldInference:
             estimator = WeightDraw(where.params, where.start, self.method.antithetic)
         else:
             estimator = {"local_reparam": LocalReparam, "flipout": Flipout}[self.method.estimator](
-                where.params, where.start
+                where.params, where.start, self.problem.network
             )
         return NegativeElbo(
             NonCentred(estimator, where) if where.noncentred else estimator, self.divergence, self.method.draws

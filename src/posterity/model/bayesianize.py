@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from posterity.core.activation import ActivationDraw, Flipout, LocalReparam, RandomWeight
+from posterity.core.activation import ActivationDraw, Flipout, LocalReparam
+from posterity.core.dispatch import RandomWeight
 from posterity.core.gaussian import inverse_softplus, noise_like, softplus
 from posterity.core.layout import Layout
 from posterity.errors import InvalidInput, unknown
@@ -120,8 +121,9 @@ class Bayesian(nn.Module):
         self.latents = nn.ParameterList([p for n, p in self.coordinates.params.items() if n.startswith(PRIOR)])
         self._set_means()
         self.rho = nn.Parameter(inverse_softplus(initial_std(self.coordinates, init)))
+        self._looked_up_sparsely = _looked_up_sparsely(network)
         rule = RULES[estimator]
-        self._drawing = None if rule is None else rule(self.coordinates.params, self.coordinates.start)
+        self._drawing = None if rule is None else rule(self.coordinates.params, self.coordinates.start, network)
 
     @property
     def random_names(self) -> tuple[str, ...]:
@@ -136,14 +138,17 @@ class Bayesian(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network with weights drawn from q."""
         if self._drawing is not None:
-            return self._drawing.run(lambda: self.network(*args, **kwargs), self._random_weights())
+            return self._drawing.run(lambda: self.network(*args, **kwargs), self._random(), self._random_weights())
         return torch.func.functional_call(self.network, self.draw(), args, kwargs)
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
         """Draw the network's random parameters once, by name; differentiable in mean and rho."""
         means, stds = self._random(), self.std
         draws = {n: p + stds[n] * noise_like(p, generator) for n, p in means.items()}
-        return dict(self.prior.weights(draws))
+        weights = dict(self.prior.weights(draws))
+        for name in self._looked_up_sparsely & weights.keys():
+            weights[name] = _DenseGradient.apply(weights[name])  # type: ignore[no-untyped-call]
+        return weights
 
     def kl(self) -> Tensor:
         """Return KL(q‖p), (), in nats; differentiable."""
@@ -176,14 +181,14 @@ class Bayesian(nn.Module):
         pairs = zip(self._params().items(), where.layout.offsets, strict=True)
         return {n: p for (n, p), at in pairs if at >= where.start}
 
-    def _random_weights(self) -> dict[int, RandomWeight]:
+    def _random_weights(self) -> dict[str, RandomWeight]:
         """Mean and spread of each weight as the network uses it, given one draw of the prior's latents."""
         means, stds = self._random(), self.std
         draws = {n: means[n] + stds[n] * torch.randn_like(stds[n]) for n in means if n.startswith(PRIOR)}
         centers = self.prior.weights({**means, **draws})
         spreads = self.prior.weights({**stds, **draws})
         assert self._drawing is not None  # only called with an activation estimator
-        return {id(means[n]): RandomWeight(centers[n], self._drawing.spread(spreads[n])) for n in centers}
+        return {n: RandomWeight(centers[n], self._drawing.spread(spreads[n])) for n in centers}
 
     @torch.no_grad()
     def _set_means(self) -> None:
@@ -210,6 +215,30 @@ class Bayesian(nn.Module):
         ones = {n: p if n.startswith(PRIOR) else torch.ones_like(p) for n, p in self._random().items()}
         scales = {n: s for n, s in self.prior.weights(ones).items() if n in weights and weights[n].shape == s.shape}
         return {**weights, **{n: weights[n] / scale for n, scale in scales.items()}}
+
+
+def _looked_up_sparsely(network: nn.Module) -> set[str]:
+    """Name the weights whose own gradients are sparse tensors."""
+    tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse}
+    return {n for n, p in network.named_parameters() if id(p) in tables}
+
+
+class _DenseGradient(torch.autograd.Function):
+    """The identity, with a gradient that can be a part of ρ's, which is one vector."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        """Keep nothing."""
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad.to_dense() if grad.is_sparse else grad
 
 
 def _brief(prior: Prior) -> str:
