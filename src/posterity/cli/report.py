@@ -20,6 +20,7 @@ from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.mixture import Mixture
+from posterity.report.data import LearntLatent
 
 
 def report(
@@ -52,7 +53,7 @@ def write_report(
     path: Path, config: RunConfig, dataset: Dataset, scored: Sequence[Scored], rows: Sequence[Sequence[Row]]
 ) -> Path:
     """Write the page for a model, and its twin where there is one, with the log of each."""
-    from posterity.report import Model, ReportData, write
+    from posterity.report import Model, ReportData, write  # matplotlib is slow to load
 
     models = [
         Model(s.name, s.predictive, s.scores, list(r), s.parameters, seconds_of(r), s.draws)
@@ -71,6 +72,7 @@ def write_report(
             settings=_settings(config, scored[0]),
             signal_to_noise=_signal_to_noise(scored[0].posterior),
             command=f"posterity train --config {path.parent / 'config.toml'}",
+            latents=_latents(scored[0].posterior),
         ),
         path,
     )
@@ -113,6 +115,11 @@ def _words(noun: Any) -> str:
         for k, v in found.items()
     )
     return f"{noun.kind} ({parts})" if parts else str(noun.kind)
+
+
+def _latents(posterior: FunctionPosterior) -> dict[str, LearntLatent]:
+    own = posterior.problem.coordinates.latents
+    return {name: LearntLatent(found.draws, own[name]) for name, found in posterior.latents.items()}
 
 
 def _signal_to_noise(posterior: FunctionPosterior) -> Tensor | None:

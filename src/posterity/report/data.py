@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.predict.predictive import Classification, Regression
+from posterity.types import Latent
 
 Epoch = Mapping[str, Any]
 """One epoch of training, means in nats per datum: {"epoch": 1, "nelbo", "nll", "kl" (KL/N, free of temperature),
@@ -28,6 +29,14 @@ class Model:
 
 
 @dataclass(frozen=True, eq=False)
+class LearntLatent:
+    """A latent of the problem: its posterior's draws in natural units, (n, *shape), and what it was before the data."""
+
+    draws: Tensor
+    latent: Latent
+
+
+@dataclass(frozen=True, eq=False)
 class ReportData:
     """Everything that `render` puts on the page.
 
@@ -35,6 +44,7 @@ class ReportData:
     target_scaling: (mean, std) where the predictives and targets are standardised; they are drawn as mean + std·y.
     Scores are printed as they come: give them in the units that the reader should see.
     signal_to_noise: |μ|/σ of every weight, any shape. command: the command line that made this run.
+    latents: by full name, `prior.scale.fc` or `likelihood.std`, in the units that the network was trained in.
     Raises `InvalidInput` where task, predictives, inputs and targets do not belong together.
     """
 
@@ -49,6 +59,7 @@ class ReportData:
     signal_to_noise: Tensor | None = None
     target_scaling: tuple[float, float] | None = None
     command: str = ""
+    latents: Mapping[str, LearntLatent] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kinds: dict[str, type] = {"classification": Classification, "regression": Regression}

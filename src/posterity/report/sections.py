@@ -1,5 +1,6 @@
 """The parts of a report: each a title, how to read it, what it says, and its figures."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor
 from posterity.metrics.calibration import coverage_curve
 from posterity.predict.predictive import Classification, Regression
 from posterity.report import figures_classification as classes
+from posterity.report import figures_latents as unknowns
 from posterity.report import figures_regression as values
 from posterity.report import gallery, verdicts
-from posterity.report.data import ReportData
+from posterity.report.data import LearntLatent, ReportData
 from posterity.report.figures_training import plot_signal_to_noise, plot_training
 from posterity.report.gallery import Group
 from posterity.report.style import svg
+from posterity.types import LIKELIHOOD, PRIOR
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
             middle = _classification(data)
         case Regression():
             middle = _regression(data)
-    return (*_training(data), *middle, *_weights(data))
+    return (*_training(data), *middle, *_latents(data), *_weights(data))
 
 
 def _training(data: ReportData) -> tuple[Section, ...]:
@@ -66,6 +69,53 @@ def _weights(data: ReportData) -> tuple[Section, ...]:
             "What the weights know", reading, verdicts.signal_to_noise(data.signal_to_noise), (figure,), beside=True
         ),
     )
+
+
+def _latents(data: ReportData) -> tuple[Section, ...]:
+    """Show the scales of a prior (as latents, or fitted by empirical Bayes) and the noise of a likelihood."""
+    stds = unknowns.learnt_stds(data.bayesian.history)
+    fitted = (
+        (svg(unknowns.plot_learnt_prior(stds), "The prior's std of each group of weights by epoch."),) if stds else ()
+    )
+    parts = [_latent_figures(data.latents, start) for start in (PRIOR, LIKELIHOOD)]
+    if not (fitted or any(parts)):
+        return ()
+    verdict = "\n".join((*verdicts.learnt_stds(stds), *verdicts.latents(data.latents)))
+    title = "What the prior learnt" if fitted or parts[0] else "How noisy the targets are"
+    dims = {latent.draws.dim() for latent in data.latents.values()}
+    reading = " ".join(
+        text for text, told in ((_READ_FITTED, fitted), (_READ_LATENTS, 1 in dims), (_READ_ROWS, dims - {1})) if told
+    )
+    return (Section(title, reading, verdict, (*fitted, *parts[0], *parts[1])),)
+
+
+_READ_FITTED = (
+    "Empirical Bayes: after each epoch the prior's std of a group of weights was set to what fits them best; from the "
+    "network's first layer (light) to its last (dark). A std that falls towards 0 switches its group off."
+)
+_READ_LATENTS = (
+    "Unknowns inferred together with the weights, with their mean and the interval that holds 90 %. Grey: what was thought "
+    "before the data; blue: what is thought now, each drawn to its own height. The narrower blue is, the more the data said. "
+    "Noise is in the units that the network was trained in, which for a table are standardised."
+)
+_READ_ROWS = (
+    "Where each row of a tensor has its own scale, they are sorted: the mean, and the interval that holds 90 %."
+)
+
+
+def _latent_figures(latents: Mapping[str, LearntLatent], start: str) -> tuple[Markup, ...]:
+    """Draw the latents of the prior, or of the likelihood: numbers in one figure, vectors in another."""
+    own = {n.removeprefix(start): latent for n, latent in latents.items() if n.startswith(start)}
+    common, named = unknowns.short_names(own)
+    axis = f"{start}{common}".rstrip(".")
+    single = {n: latent for n, latent in named.items() if latent.draws.dim() == 1}
+    several = {n: latent for n, latent in named.items() if latent.draws.dim() > 1}
+    figures = []
+    if single:
+        figures.append(svg(unknowns.plot_latents(single, axis), f"Posterior and prior density of each {axis}."))
+    if several:
+        figures.append(svg(unknowns.plot_rows(several, axis), f"Sorted means and 90 percent intervals of each {axis}."))
+    return tuple(figures)
 
 
 def _classification(data: ReportData) -> tuple[Section, ...]:

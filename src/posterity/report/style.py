@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 BAYESIAN, TWIN = "#1f5fa8", "#b9814f"
@@ -50,6 +51,16 @@ def label(ax: Axes, title: str, x: str, y: str = "") -> None:
 def legend(ax: Axes, **kwargs: Any) -> None:
     """Add a legend without a frame."""
     ax.legend(frameon=False, fontsize=9, labelcolor=INK, **kwargs)
+
+
+def wide_range(axis: Any, low: float, high: float) -> None:
+    """Make an axis logarithmic where positive values reach over a factor of ten, with plain numbers at its ticks."""
+    if low <= 0 or high < 10 * low:
+        return
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 2000 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def svg(figure: Figure, alt: str) -> Markup:

@@ -1,6 +1,6 @@
 """What the figures say, in words: each function computes one sentence, and says when a difference may be chance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan, sqrt
 
 import numpy as np
@@ -10,10 +10,12 @@ from torch import Tensor
 from posterity.metrics.calibration import reliability
 from posterity.metrics.selective import accuracy_of_the_surest, error_auroc
 from posterity.predict.predictive import Classification
-from posterity.report.data import Model
+from posterity.report.data import LearntLatent, Model
 from posterity.report.figures_classification import confusion
+from posterity.report.figures_latents import Stds, interval_text, short_names
 from posterity.report.figures_training import series
-from posterity.report.summary import percent
+from posterity.report.summary import digits, percent
+from posterity.types import PRIOR
 
 TWO_SIGMA = 2.0
 
@@ -98,3 +100,31 @@ def residuals(std: NDArray[np.float64], error: NDArray[np.float64]) -> str:
     first, second = (values.argsort().argsort() for values in (std, np.abs(error)))
     rank = np.corrcoef(first, second)[0, 1]
     return f"Rank correlation of predicted std and actual error: {rank:.2f} (0: the width of a band says nothing)."
+
+
+def learnt_stds(curves: Stds) -> tuple[str, ...]:
+    """Say where empirical Bayes ended, at its extremes."""
+    lasts = {name: stds[-1] for name, (_, stds) in curves.items()}
+    return (_extremes("The prior's std, fitted to the data,", lasts),) if lasts else ()
+
+
+def latents(found: Mapping[str, LearntLatent]) -> tuple[str, ...]:
+    """Say which weights have the smallest and the largest scale, and what each number of the likelihood is."""
+    numbers = {n: v for n, v in found.items() if v.draws.dim() == 1}
+    scales = {n: v for n, v in found.items() if n.startswith(PRIOR)}
+    common, named = short_names({n.removeprefix(PRIOR): v for n, v in scales.items()})
+    said = []
+    if len(scales) > 1:
+        means = {n: v.draws.double().mean().item() for n, v in named.items()}
+        said.append(_extremes(f"The prior's {common or 'scale'}", means))
+    for name, latent in numbers.items():
+        if name not in scales or len(scales) == 1:
+            said.append(f"{name}: {interval_text(latent.draws.detach().cpu().double().numpy())}.")
+    return tuple(said)
+
+
+def _extremes(what: str, values: Mapping[str, float]) -> str:
+    low, high = min(values, key=values.__getitem__), max(values, key=values.__getitem__)
+    if low == high:
+        return f"{what} is {digits(values[low])}."
+    return f"{what} is smallest in {low}, {digits(values[low])}, and largest in {high}, {digits(values[high])}."
