@@ -122,6 +122,11 @@ def test_it_can_be_converted_to_double_precision(estimator: str) -> None:
     assert all(p.grad is not None and p.grad.dtype == torch.float64 for p in model.parameters())
 
 
+def test_the_priors_numbers_follow_to_another_device() -> None:
+    model = mixed().to("meta")  # a device that every machine has: no values, but the same refusal to mix
+    assert posterity.kl(model).device.type == "meta"
+
+
 def test_training_and_evaluation_mode_reach_torchs_layer_and_both_draw() -> None:
     layer = pnn.LSTM(4, 3, num_layers=2, dropout=0.5)
     assert layer.eval().network.training is False

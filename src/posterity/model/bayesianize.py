@@ -3,7 +3,8 @@
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -189,6 +190,13 @@ class Bayesian(nn.Module):
         spreads = self.prior.weights({**stds, **draws})
         assert self._drawing is not None  # only called with an activation estimator
         return {n: RandomWeight(centers[n], self._drawing.spread(spreads[n])) for n in centers}
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        super()._apply(*args, **kwargs)
+        numbers = {"prior_mean": self.divergence.prior_mean, "prior_std": self.divergence.prior_std}
+        moved = {n: v.to(self.rho) for n, v in numbers.items() if isinstance(v, Tensor)}  # they are no parameters
+        self.divergence = replace(self.divergence, **moved)
+        return self
 
     @torch.no_grad()
     def _set_means(self) -> None:
