@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, Literal, Self
 
 import torch
@@ -192,10 +191,10 @@ class Bayesian(nn.Module):
         return {n: RandomWeight(centers[n], self._drawing.spread(spreads[n])) for n in centers}
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
-        super()._apply(*args, **kwargs)
-        numbers = {"prior_mean": self.divergence.prior_mean, "prior_std": self.divergence.prior_std}
-        moved = {n: v.to(self.rho) for n, v in numbers.items() if isinstance(v, Tensor)}  # they are no parameters
-        self.divergence = replace(self.divergence, **moved)
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        numbers = self.divergence.prior_mean, self.divergence.prior_std  # no parameters, so nobody else moves them
+        mean, std = (value.to(self.rho) if isinstance(value, Tensor) else value for value in numbers)
+        self.divergence = Divergence(self.coordinates, mean, std)
         return self
 
     @torch.no_grad()
