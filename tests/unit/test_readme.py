@@ -1,4 +1,4 @@
-"""The README's Python runs as it is printed, and its commands exist."""
+"""The Python of README and guides runs as it is printed, and their commands exist."""
 
 import re
 from pathlib import Path
@@ -19,6 +19,17 @@ def test_the_python_example_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     scores = names["prediction"].scores(names["digits"].test_targets)
     assert scores["accuracy"] > 0.93
     assert (tmp_path / "digits.safetensors").is_file()
+
+
+def test_the_page_on_networks_runs_from_top_to_bottom() -> None:
+    names: dict = {}
+    page = README.parent / "docs" / "any-network.md"
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        exec(compile(block, page.name, "exec"), names)
+    digits = names["digits"]
+    scores = names["posterior"].predict(digits.test_inputs, 32).scores(digits.test_targets)
+    assert scores["accuracy"] > 0.93
+    assert set(names["later"].layout.names) == {"1.weight", "1.bias", "4.weight", "4.bias"}
 
 
 def test_every_command_shown_is_one() -> None:
