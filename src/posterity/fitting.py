@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
+from posterity.model.bayesianize import Bayesian
 from posterity.model.likelihoods import Categorical
 from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
@@ -59,6 +60,11 @@ def fit(
     >>> round(posterior.predict(torch.tensor([[0.5]]), n=100).mean.item(), 1)
     1.0
     """
+    if any(isinstance(module, Bayesian) for module in network.modules()):
+        raise InvalidInput(
+            "The network holds Bayesian modules, which would become Bayesian twice. Give fit the plain one, "
+            "posterity.deterministic(network), or train yours with posterity.kl(network) in its loss."
+        )
     engine = engine or Engine()
     device = engine.torch_device()
     source = as_data(data)

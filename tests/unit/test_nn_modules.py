@@ -188,9 +188,11 @@ def test_torchs_fused_encoder_does_not_take_the_mean_for_a_draw() -> None:
         encoder(torch.ones(1, 3, 8))
 
 
-def test_bayesianize_does_not_take_what_is_bayesian_already() -> None:
+def test_bayesianize_and_fit_do_not_take_what_is_bayesian_already() -> None:
     with pytest.raises(InvalidInput, match="deterministic"):
         posterity.bayesianize(mixed())
+    with pytest.raises(InvalidInput, match="deterministic"):
+        posterity.fit(mixed(), (X, torch.zeros(3, dtype=torch.int64)))
 
 
 def test_a_network_composed_by_hand_learns_in_a_plain_loop() -> None:
