@@ -161,6 +161,19 @@ def test_deterministic_is_torchs_layer_exactly(case: Case, estimator: str) -> No
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize(
+    ("estimator", "between_examples", "between_places"),
+    [("weight", False, False), ("flipout", True, False), ("local_reparam", True, True)],
+)
+def test_the_estimator_is_the_one_asked_for(estimator: str, between_examples: bool, between_places: bool) -> None:
+    """What a convolution makes of two equal, constant images says where its noise is drawn."""
+    torch.manual_seed(0)
+    layer = pnn.Conv2d(3, 8, 1, std=0.3, estimator=estimator, dtype=torch.float64)
+    first, second = layer(torch.ones(2, 3, 2, 2, dtype=torch.float64))
+    assert torch.allclose(first[:, 0, 0], second[:, 0, 0], rtol=1e-12) is not between_examples
+    assert torch.allclose(first[:, 0, 0], first[:, 1, 1], rtol=1e-12) is not between_places
+
+
 @pytest.mark.parametrize("name", RECURRENT)
 @every_estimator
 def test_one_draw_serves_all_time_steps(name: str, estimator: str) -> None:
@@ -188,6 +201,16 @@ def test_the_row_of_padding_is_known(estimator: str) -> None:
     assert all(p.grad.isfinite().all() for p in layer.parameters())
     drawn = posterity.posterior(layer).draw(torch.tensor([4, 1]), 10)
     assert torch.equal(drawn[:, 0], layer.network.weight[4].expand(10, 3))
+
+
+def test_a_layer_of_your_own_takes_two_lines() -> None:
+    class Bilinear(pnn.Layer):
+        torch_layer = nn.Bilinear
+
+    layer = Bilinear(2, 3, 4, std=1e-7)
+    x, y = torch.ones(5, 2), torch.ones(5, 3)
+    torch.testing.assert_close(layer(x, y), posterity.deterministic(layer)(x, y), rtol=0, atol=1e-5)
+    assert layer.in2_features == 3
 
 
 def test_priors_by_name_and_relative_stds_speak_of_torchs_names() -> None:
