@@ -1,12 +1,14 @@
 """Files and flags laid over each other; every mistake named."""
 
+from dataclasses import replace
+
 import pytest
 
 from posterity.cli.flags import Settings, given, undotted
 from posterity.cli.merge import merge
 from posterity.errors import InvalidInput
 from posterity.methods import MLE, Ensemble, MeanField
-from posterity.model.priors import Normal, ScaleMixture
+from posterity.model.priors import Hierarchical, LaplacePrior, Normal, ScaleMixture, StudentT
 
 FILE = {"data": {"name": "digits"}, "method": {"kind": "mean_field", "epochs": 7, "draws": 2}}
 
@@ -17,7 +19,7 @@ def merged(file: dict, *extra: str, **settings: str):
 
 def test_flags_override_the_file() -> None:
     config = merged(FILE, epochs="3", lr="0.5", seed="9")
-    assert config.method == MeanField(epochs=3, draws=2, optimizer=type(config.member.optimizer)(lr=0.5))
+    assert config.method == MeanField(epochs=3, draws=2, optimizer=replace(MeanField().optimizer, lr=0.5))
     assert config.seed == 9
     assert FILE["method"]["epochs"] == 7  # the file's own values are left alone
 
@@ -43,6 +45,37 @@ def test_a_prior_flag_alone_means_a_plain_normal_prior() -> None:
     assert merged(FILE, prior_std="0.3").prior == Normal(0, 0.3)
     assert merged(FILE, "prior.fan_in=true").prior == Normal(fan_in=True)
     assert merged(FILE, "prior.pi=0.25", prior="scale_mixture").prior == ScaleMixture(pi=0.25)
+
+
+PRODUCT = {"kind": "product", "parts": {"*.bias": {"kind": "normal", "std": 1.0}, "*": {"kind": "laplace"}}}
+
+
+def test_another_prior_keeps_what_it_shares() -> None:
+    assert merged({**FILE, "prior": PRODUCT}, prior="normal").prior == Normal()
+    assert merged({**FILE, "prior": {"kind": "laplace", "scale": 0.7}}, prior="student_t").prior == StudentT(scale=0.7)
+    hierarchical = merged({**FILE, "prior": {"kind": "laplace", "scale": 0.7}}, prior="hierarchical").prior
+    assert hierarchical == Hierarchical()  # whose scale is a prior of its own, not a number
+    assert (
+        merged({**FILE, "likelihood": {"kind": "gaussian", "std": 0.5}}, likelihood="categorical").likelihood
+        is not None
+    )
+
+
+def test_a_pattern_of_names_is_a_quoted_key() -> None:
+    product = merged({**FILE, "prior": PRODUCT}, 'prior.parts."*.bias".std=3').prior
+    assert product.parts == {"*.bias": Normal(0, 3.0), "*": LaplacePrior()}
+    with pytest.raises(InvalidInput, match="above 0"):
+        merged({**FILE, "prior": PRODUCT}, 'prior.parts."*.bias".std=-3')
+
+
+def test_one_key_of_the_optimiser_leaves_the_others_as_the_method_has_them() -> None:
+    own = MeanField().optimizer
+    assert merged(FILE, lr="0.01").member.optimizer == replace(own, lr=0.01)
+    assert merged(FILE, schedule="linear", method="mle").member.optimizer == replace(MLE().optimizer, schedule="linear")
+    assert merged(FILE, ensemble="2", lr="0.01").member.optimizer == replace(own, lr=0.01)
+    assert (
+        merged({**FILE, "method": {"kind": "mean_field", "optimizer": {"name": "SGD"}}}).member.optimizer.lr == own.lr
+    )
 
 
 def test_network_options_are_typed() -> None:
@@ -78,6 +111,11 @@ def test_dotted_flags() -> None:
         ({"set_": ("sede=1",)}, ["Did you mean 'seed'?"]),
         ({"set_": ("method.antithetic=true",)}, ["pairs"]),
         ({"set_": ("nonsense",)}, ["KEY=VALUE"]),
+        (
+            {"prior": "hierarchical", "set_": ("prior.scale=half_normal",)},
+            ["--prior.scale half_normal", "say its kind"],
+        ),
+        ({"prior": "hierarchical", "set_": ("prior.scale.kind=half",)}, ["'half'", "half_normal"]),
     ],
 )
 def test_a_wrong_flag_is_named_with_its_value_and_what_is_allowed(settings: dict, words: list[str]) -> None:

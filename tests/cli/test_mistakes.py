@@ -139,6 +139,17 @@ def test_bugs_are_not_the_users_mistakes(call, monkeypatch: pytest.MonkeyPatch) 
     assert "Traceback" in call("data", "digits", "--debug").err
 
 
+def test_priors_that_do_not_fit(call, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    check_one_line(train(call, "diabetes", out, "--prior", "flat"), "--prior flat", "--method mle")
+    learnt = ("--method.learn-prior", "layer")
+    check_one_line(train(call, "diabetes", out, "--prior", "laplace", *learnt), "of a laplace one", "hierarchical")
+    check_one_line(
+        train(call, "diabetes", out, "--prior", "mixture"), "--prior mixture", "[prior.components]", "--config"
+    )
+    check_one_line(train(call, "diabetes", out, "--prior", "product"), "--prior product", "[prior.parts]", "--config")
+
+
 def test_flags_that_contradict_each_other(call, tmp_path: Path, digits_run: Path) -> None:
     check_one_line(call("train", "--resume", digits_run, "--epochs", 3), "--epochs")
     check_one_line(call("train", "digits", "--method", "mle", "--twin", "--out", tmp_path / "r"), "twin")

@@ -8,8 +8,9 @@ from torch import nn
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.errors import InvalidInput
-from posterity.methods import MLE, Ensemble
+from posterity.methods import MLE, Ensemble, MeanField
 from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
 from posterity.train.batches import TensorData
 from posterity.train.random import derived_seed
@@ -118,7 +119,21 @@ def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:
 
 
 def _check(config: RunConfig, data: TensorData) -> None:
+    _check_prior(config)
     if config.member.patience is not None and data.held_out is None:
         raise InvalidInput("--patience needs a validation set to watch; give --validation more than 0.")
     if config.twin and not isinstance(config.method, Ensemble) and config.member.kind == "mle":
         raise InvalidInput("--twin: maximum likelihood is its own twin. Choose another --method, or --no-twin.")
+
+
+def _check_prior(config: RunConfig) -> None:
+    """Refuse what a method would refuse of a prior, before a run directory is made."""
+    if not isinstance(config.member, MeanField):
+        return
+    if isinstance(config.prior, Flat):
+        raise InvalidInput("--prior flat has no KL, which mean_field needs. Use --method mle, or --prior normal.")
+    if config.member.learn_prior and not isinstance(config.prior, Normal):
+        raise InvalidInput(
+            f"--method.learn-prior {config.member.learn_prior} fits the std of a normal prior, not of a {config.prior.kind} "
+            "one. Use --prior normal; or --prior hierarchical, whose scales are inferred without it."
+        )

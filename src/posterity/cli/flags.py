@@ -7,22 +7,11 @@ from typing import Annotated, get_type_hints
 
 from cyclopts import Group, Parameter
 
+from posterity.cli.problem_flags import DATA, RUN, Key, ProblemSettings
 from posterity.errors import InvalidInput
 
 NOUNS = ("data", "model", "prior", "likelihood", "method", "engine")
-DATA, PROBLEM, METHOD = (
-    Group("Data", sort_key=1),
-    Group("Network, prior, likelihood", sort_key=2),
-    Group("Method", sort_key=3),
-)
-RUN, OUTPUT = Group("Run", sort_key=4), Group("Output", sort_key=5)
-
-
-@dataclass(frozen=True)
-class Key:
-    """The key of `run.toml` that a flag stands for."""
-
-    path: str
+METHOD, OUTPUT = Group("Method", sort_key=3), Group("Output", sort_key=5)
 
 
 @Parameter(name="*")
@@ -41,19 +30,9 @@ class Output:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
-class Settings:
+class Settings(ProblemSettings):
     """What to train, on what, and how; None leaves a key as the file or the default has it."""
 
-    split: Annotated[
-        str | None,
-        Key("data.split"),
-        Parameter(group=DATA, metavar="INT", help="Which published split; of your own file: the seed of the split."),
-    ] = None
-    image_size: Annotated[
-        str | None,
-        Key("data.image_size"),
-        Parameter(group=DATA, metavar="INT", help="Pixels. [the model's; resnet20: any from 8]"),
-    ] = None
     validation: Annotated[
         str | None,
         Key("data.validation"),
@@ -61,55 +40,8 @@ class Settings:
             group=DATA, metavar="SHARE", help="Share of the training data held out to choose the best epoch by. [0.1]"
         ),
     ] = None
-    target: Annotated[
-        str | None,
-        Key("data.target"),
-        Parameter(group=DATA, metavar="COLUMN", help="Target column of a CSV. [the last]"),
-    ] = None
-    task: Annotated[
-        str | None,
-        Key("data.task"),
-        Parameter(group=DATA, metavar="TASK", help="classification or regression, where the target does not tell."),
-    ] = None
-    root: Annotated[
-        str | None,
-        Key("data.root"),
-        Parameter(group=DATA, metavar="DIR", help="Folder to look for data files in first."),
-    ] = None
     batch: Annotated[
         str | None, Key("data.batch_size"), Parameter(group=DATA, metavar="INT", help="Examples per step. [128]")
-    ] = None
-    model: Annotated[
-        str | None,
-        Key("model.name"),
-        Parameter(
-            group=PROBLEM,
-            metavar="NAME",
-            help="lenet, alexnet, alexnet_half, 3conv3fc, small_cnn, resnet20, mlp, mlp:50-50 or module:callable. "
-            "[lenet; tables: mlp:50]",
-        ),
-    ] = None
-    prior: Annotated[
-        str | None,
-        Key("prior.kind"),
-        Parameter(
-            group=PROBLEM,
-            metavar="NAME",
-            help="normal, laplace, student_t, cauchy, scale_mixture, horseshoe, hierarchical, or (in run.toml alone) "
-            "mixture, product. [normal, std 0.3]",
-        ),
-    ] = None
-    prior_std: Annotated[
-        str | None,
-        Key("prior.std"),
-        Parameter(group=PROBLEM, metavar="STD", help="Of every weight under a normal prior."),
-    ] = None
-    likelihood: Annotated[
-        str | None,
-        Key("likelihood.kind"),
-        Parameter(
-            group=PROBLEM, metavar="NAME", help="categorical, bernoulli, gaussian or heteroscedastic. [from the task]"
-        ),
     ] = None
     method: Annotated[
         str | None,
@@ -119,7 +51,7 @@ class Settings:
     estimator: Annotated[
         str | None,
         Key("method.estimator"),
-        Parameter(group=METHOD, metavar="NAME", help="local_reparam, flipout or weight. [local_reparam]"),
+        Parameter(group=METHOD, metavar="NAME", help="weight, flipout or local_reparam. [weight]"),
     ] = None
     epochs: Annotated[
         str | None,
@@ -127,12 +59,16 @@ class Settings:
         Parameter(group=METHOD, metavar="INT", help="Passes over the training data. [20]"),
     ] = None
     lr: Annotated[
-        str | None, Key("method.optimizer.lr"), Parameter(group=METHOD, metavar="RATE", help="Learning rate. [0.001]")
+        str | None,
+        Key("method.optimizer.lr"),
+        Parameter(group=METHOD, metavar="RATE", help="Learning rate. [0.004; map, mle: 0.001]"),
     ] = None
     schedule: Annotated[
         str | None,
         Key("method.optimizer.schedule"),
-        Parameter(group=METHOD, metavar="NAME", help="constant, cosine, linear or one_cycle. [cosine]"),
+        Parameter(
+            group=METHOD, metavar="NAME", help="constant, cosine, linear or one_cycle. [one_cycle; map, mle: cosine]"
+        ),
     ] = None
     temperature: Annotated[
         str | None,
@@ -157,9 +93,6 @@ class Settings:
         Key("ensemble"),
         Parameter(group=METHOD, metavar="N", help="Train N of them, from fresh weights each."),
     ] = None
-    seed: Annotated[str | None, Key("seed"), Parameter(group=RUN, metavar="INT", help="Of everything random. [0]")] = (
-        None
-    )
     device: Annotated[
         str | None,
         Key("engine.device"),
@@ -185,16 +118,6 @@ class Settings:
         Key("twin"),
         Parameter(negative="--no-twin", group=RUN, help="Train the maximum-likelihood network too, to compare with."),
     ] = None
-    set_: Annotated[
-        tuple[str, ...],
-        Parameter(
-            name="--set",
-            negative="",
-            group=RUN,
-            metavar="KEY=VALUE",
-            help="Any key of run.toml: --set prior.fan_in=true, or shorter --prior.fan-in; may be repeated.",
-        ),
-    ] = ()
 
 
 @Parameter(name="*")
@@ -234,13 +157,13 @@ class Use:
 PLAIN, UNSET, ANYWHERE, AS_TRAINED = Output(), Settings(), Place(), Use()
 
 
-def given(settings: Settings) -> dict[str, tuple[str, object]]:
+def given(settings: ProblemSettings) -> dict[str, tuple[str, object]]:
     """Return what was set on the command line: key -> (the flag as typed, its value).
 
     >>> given(Settings(epochs="3", set_=("prior.fan_in=true",)))
     {'method.epochs': ('--epochs', '3'), 'prior.fan_in': ('--prior.fan-in', 'true')}
     """
-    hints = get_type_hints(Settings, include_extras=True)
+    hints = get_type_hints(type(settings), include_extras=True)
     found: dict[str, tuple[str, object]] = {}
     for field in fields(settings):
         value = getattr(settings, field.name)

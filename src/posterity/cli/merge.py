@@ -1,8 +1,9 @@
 """From a file and flags to one checked configuration; every mistake is one line that names the flag or key."""
 
+import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
@@ -11,10 +12,13 @@ from pydantic import BaseModel, ValidationError
 
 from posterity.cli.config import RunConfig
 from posterity.errors import InvalidInput, suggest, unknown
-from posterity.methods import AnyMethod, Ensemble
+from posterity.methods import AnyMethod
+from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.priors import AnyPrior
 
 Given = Mapping[str, tuple[str, object]]  # key -> (flag as typed, value)
 WRAPPER = ("n", "reinitialise")  # keys of an ensemble itself; all others are its members'
+KEYS = re.compile(r'"([^"]+)"|([^".]+)')  # of a path, as TOML writes it: prior.parts."*.bias".std
 BOUNDS = {
     "greater_than": ("gt", "above"),
     "greater_than_equal": ("ge", "at least"),
@@ -31,11 +35,15 @@ WORDS = {
     "bool_parsing": "must be true or false",
     "bool_type": "must be true or false",
     "missing": "is missing",
+    "dataclass_type": "is a table of keys, not one value: say its kind, as --prior.scale.kind half_normal",
+    "model_attributes_type": "is a table of keys, not one value: say its kind, as --prior.scale.kind half_normal",
 }
 
 
 def merge(file: Mapping[str, Any], given: Given, where: str = "run.toml") -> RunConfig:
     """Lay flags over the values of a file and check the whole.
+
+    Another prior, likelihood or method than the file's keeps of the file's keys those that it knows.
 
     Raises:
         InvalidInput: for an unknown key or name, with the nearest one, and for a value out of its range.
@@ -43,18 +51,23 @@ def merge(file: Mapping[str, Any], given: Given, where: str = "run.toml") -> Run
     values = _copied(file)
     flags = dict(given)
     _wrap(values, flags)
+    for noun, union in (("prior", AnyPrior), ("likelihood", AnyLikelihood)):
+        if f"{noun}.kind" in flags and isinstance(values.get(noun), dict):
+            values[noun] = _kept(values[noun], str(flags[f"{noun}.kind"][1]), union)
     if "prior" not in values and any(path.startswith("prior.") for path in flags):
         values["prior"] = {"kind": "normal"}
     ensemble = "method" in values and isinstance(values["method"], dict) and values["method"].get("kind") == "ensemble"
     origin: dict[str, str] = {}
     for path, (flag, value) in flags.items():
         real = _member_path(path) if ensemble else path
-        _place(values, real.split("."), value, flag)
-        origin[real] = flag
+        keys = [quoted or bare for quoted, bare in KEYS.findall(real)]
+        _place(values, keys, value, flag)
+        origin[".".join(keys)] = flag
     if "data" not in values:
         raise InvalidInput("No data set was named: posterity train digits. `posterity data` lists the known ones.")
     if ensemble:
         values["method"].setdefault("method", {}).setdefault("kind", "mle")
+    _complete_optimizer(values["method"]["method"] if ensemble else values.get("method"))
     refuse_unknown(values, RunConfig, "", origin, where)
     try:
         return RunConfig.model_validate(values)
@@ -128,7 +141,7 @@ def _wrap(values: dict[str, Any], flags: dict[str, tuple[str, object]]) -> None:
             member = member or {"kind": "mle"}
             del flags["method.kind"]
         else:
-            member = _kept(member, kind)
+            member = _kept(member, kind, AnyMethod)
     if "ensemble" in flags:
         wrapper = wrapper or {}
         flags["method.n"] = flags.pop("ensemble")
@@ -138,9 +151,19 @@ def _wrap(values: dict[str, Any], flags: dict[str, tuple[str, object]]) -> None:
     values["method"] = member if wrapper is None else {**wrapper, "kind": "ensemble", "method": member}
 
 
-def _kept(member: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    known = {str(get_args(_fields(c)["kind"])[0]): set(_fields(c)) for c in _classes(AnyMethod) if c is not Ensemble}
-    return {"kind": kind, **{k: v for k, v in member.items() if k != "kind" and k in known.get(kind, ())}}
+def _kept(table: Mapping[str, Any], kind: str, union: Any) -> dict[str, Any]:
+    """Give a table another kind; of its keys those stay that the new kind has with the same type."""
+    kinds = {str(get_args(_fields(c)["kind"])[0]): _fields(c) for c in _classes(union)}
+    after = kinds.get(kind, {})
+    before = kinds.get(str(table.get("kind")), after)
+    return {"kind": kind, **{k: v for k, v in table.items() if k != "kind" and before.get(k) == after.get(k, object)}}
+
+
+def _complete_optimizer(method: Any) -> None:
+    """Take what is left out of an optimiser from the method's own: --lr alone leaves the schedule as the method has it."""
+    kinds = {str(get_args(_fields(c)["kind"])[0]): c for c in _classes(AnyMethod) if "optimizer" in _fields(c)}
+    if isinstance(method, dict) and method.get("kind") in kinds and isinstance(method.get("optimizer"), dict):
+        method["optimizer"] = {**asdict(kinds[method["kind"]]().optimizer), **method["optimizer"]}
 
 
 def _member_path(path: str) -> str:
@@ -179,6 +202,9 @@ def _line(error: ValidationError, values: Mapping[str, Any], origin: Mapping[str
     parts, found = _follow(first["loc"], values)
     kind, context = first["type"], first.get("ctx", {})
     path = ".".join([*parts, str(first["loc"][-1])] if kind == "missing" else parts)
+    if kind == "missing" and (flag := origin.get(".".join([*parts, "kind"]))):
+        table = f"its {first['loc'][-1]} are missing; write them in a file under [{path}], and add --config FILE"
+        return f"{flag} {found['kind']}: {table}."
     label = next((f for p, f in origin.items() if p == path or p.startswith(f"{path}.")), f"{path} in {where}")
     shown = "" if kind == "missing" or isinstance(found, Mapping) else f" {found}"
     if kind in BOUNDS:

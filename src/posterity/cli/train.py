@@ -52,7 +52,7 @@ def train(
         return
     file = {} if place.config is None else files.read(place.config)
     directory = None if place.out is None else RunDirectory(place.out)
-    start(merge(file, values, str(place.config)), directory, Voice(output), force=place.force)
+    start(merge(file, values, str(place.config or "run.toml")), directory, Voice(output), force=place.force)
 
 
 def start(
