@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from posterity.fitting import fit as fit
     from posterity.methods import MAP as MAP
     from posterity.methods import MLE as MLE
+    from posterity.methods import SGHMC as SGHMC
+    from posterity.methods import SGLD as SGLD
+    from posterity.methods import Cyclical as Cyclical
     from posterity.methods import Ensemble as Ensemble
     from posterity.methods import MeanField as MeanField
     from posterity.model.bayesianize import bayesianize as bayesianize
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from posterity.model.selection import Not as Not
     from posterity.posteriors.files import load as load
     from posterity.posteriors.modules import posterior as posterior
+    from posterity.posteriors.prior import prior_predictive as prior_predictive
     from posterity.train.batches import LoaderData as LoaderData
     from posterity.train.batches import TensorData as TensorData
     from posterity.train.engine import Engine as Engine
@@ -71,6 +75,9 @@ _HOMES = {
     "posterity.methods": (
         "MAP",
         "MLE",
+        "SGHMC",
+        "SGLD",
+        "Cyclical",
         "Ensemble",
         "MeanField",
     ),
@@ -112,6 +119,7 @@ _HOMES = {
     "posterity.model.selection": ("Not",),
     "posterity.posteriors.files": ("load",),
     "posterity.posteriors.modules": ("posterior",),
+    "posterity.posteriors.prior": ("prior_predictive",),
     "posterity.train.batches": (
         "LoaderData",
         "TensorData",

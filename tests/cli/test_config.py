@@ -42,6 +42,7 @@ def test_ensemble_wraps_and_its_flags_reach_the_member() -> None:
 
 def test_a_prior_flag_alone_means_a_plain_normal_prior() -> None:
     assert merged(FILE).prior == Normal(0, 0.3)
+    assert merged(FILE, prior="normal").prior == Normal(0, 0.3)
     assert merged(FILE, prior_std="0.3").prior == Normal(0, 0.3)
     assert merged(FILE, "prior.fan_in=true").prior == Normal(fan_in=True)
     assert merged(FILE, "prior.pi=0.25", prior="scale_mixture").prior == ScaleMixture(pi=0.25)

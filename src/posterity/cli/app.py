@@ -15,6 +15,7 @@ USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
 COMMANDS = {
     "demo": "Teach a Bayesian LeNet handwritten digits, beside its ordinary twin: one minute, no flags needed.",
     "train": "Infer a posterior from a data set, and score it on the test data.",
+    "prior": "Draw functions from a prior before any training, to see what it says.",
     "evaluate": "Score a trained posterior on test data.",
     "predict": "Predict images, CSV or .npy files, with uncertainty.",
     "report": "Write a run's report.html anew.",

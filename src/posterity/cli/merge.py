@@ -54,7 +54,10 @@ def merge(file: Mapping[str, Any], given: Given, where: str = "run.toml") -> Run
     for noun, union in (("prior", AnyPrior), ("likelihood", AnyLikelihood)):
         if f"{noun}.kind" in flags and isinstance(values.get(noun), dict):
             values[noun] = _kept(values[noun], str(flags[f"{noun}.kind"][1]), union)
-    if "prior" not in values and any(path.startswith("prior.") for path in flags):
+    named = {path: value for path, (_, value) in flags.items() if path.startswith("prior.")}
+    if "prior" not in values and named == {"prior.kind": "normal"}:
+        del flags["prior.kind"]  # it is the default, std and all
+    elif "prior" not in values and named:
         values["prior"] = {"kind": "normal"}
     ensemble = "method" in values and isinstance(values["method"], dict) and values["method"].get("kind") == "ensemble"
     origin: dict[str, str] = {}

@@ -75,7 +75,7 @@ class ProblemSettings:
     prior_std: Annotated[
         str | None,
         Key("prior.std"),
-        Parameter(group=PROBLEM, metavar="STD", help="Of every weight, under the prior normal. [0.3]"),
+        Parameter(group=PROBLEM, metavar="STD", help="Of every weight, under the prior normal."),
     ] = None
     likelihood: Annotated[
         str | None,

@@ -1,6 +1,7 @@
 """`posterity report`, and the report that every run ends with."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,28 +94,43 @@ def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
     values: dict[str, Any] = {
         "Data": config.data.name,
         "Network": config.model.name,
-        "Prior": _words(config.prior),
-        "Likelihood": _words(config.likelihood),
+        "Prior": words(config.prior),
+        "Likelihood": words(config.likelihood),
         "Method": scored.name,
         "Estimator": getattr(member, "estimator", None),
         "Temperature": temperature,
         "Epochs": member.epochs,
         "Batch": config.data.batch_size,
-        "Learning rate": f"{member.optimizer.lr:g}, {member.optimizer.schedule}, {member.optimizer.name}",
+        "Learning rate": config.learning_rate,
         "Seed": config.seed,
         "Versions": f"posterity {posterity.__version__}, torch {torch.__version__}",
     }
     return {key: str(value) for key, value in values.items() if value is not None}
 
 
-def _words(noun: Any) -> str:
-    """Write a prior or likelihood as its name and fields: `normal (mean 0, std 0.1)`."""
-    found = {k: v for k, v in vars(noun).items() if not k.startswith("_") and k != "kind" and v is not None}
-    parts = ", ".join(
-        f"{k.replace('_', ' ')} {v:g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
-        for k, v in found.items()
-    )
-    return f"{noun.kind} ({parts})" if parts else str(noun.kind)
+def words(noun: Any) -> str:
+    """Write a prior or likelihood as its name and fields, and so on inwards; a switch that is off is left out.
+
+    >>> from posterity import Hierarchical
+    >>> words(Hierarchical(per="layer", centered=False))
+    'hierarchical (family normal, scale half_cauchy (scale 1), per layer, not centered, initial std 0.1, name scale)'
+    """
+    if isinstance(noun, Mapping):
+        return ", ".join(f"{key}: {words(value)}" for key, value in noun.items())
+    if isinstance(noun, tuple):
+        return ", ".join(map(words, noun))
+    if not hasattr(noun, "kind"):
+        return f"{noun:g}" if isinstance(noun, float) else str(noun)
+    parts = [
+        _field(f.name.replace("_", " "), getattr(noun, f.name), f.default) for f in fields(noun) if f.name != "kind"
+    ]
+    return f"{noun.kind} ({', '.join(filter(None, parts))})" if any(parts) else str(noun.kind)
+
+
+def _field(name: str, value: Any, default: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"not {name}" if default is True else ""
+    return "" if value is None else f"{name} {words(value)}"
 
 
 def _latents(posterior: FunctionPosterior) -> dict[str, LearntLatent]:
