@@ -9,7 +9,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from posterity.errors import InvalidInput
-from posterity.methods import AnyMethod, Ensemble, MeanField
+from posterity.methods import MAP, MLE, AnyMethod, Cyclical, Ensemble, MeanField
 from posterity.methods.ensemble import Member
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior, Normal
@@ -79,8 +79,18 @@ class RunConfig(_Table):
 
     @property
     def temperature(self) -> float | None:
-        """The weight of the KL; None for a method that has no KL."""
-        return self.member.temperature if isinstance(self.member, MeanField) else None
+        """The weight of the KL, or what a sampler divides the potential by; None for a method that has neither."""
+        return None if isinstance(self.member, MAP | MLE) else self.member.temperature
+
+    @property
+    def learning_rate(self) -> str:
+        """How steps go: `0.004, one_cycle, Adam`, or `0.02, constant`."""
+        member = self.member
+        if isinstance(member, Cyclical):
+            return f"{member.method.lr:g}, {member.cycles} cycles"
+        if isinstance(member, MAP | MLE | MeanField):
+            return f"{member.optimizer.lr:g}, {member.optimizer.schedule}, {member.optimizer.name}"
+        return f"{member.lr:g}, {member.schedule}"
 
 
 def read(path: Path) -> dict[str, Any]:

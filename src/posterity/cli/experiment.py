@@ -8,7 +8,7 @@ from torch import nn
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.errors import InvalidInput
-from posterity.methods import MLE, Ensemble, MeanField
+from posterity.methods import MAP, MLE, Ensemble, MeanField
 from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
@@ -61,8 +61,11 @@ def prepare(config: RunConfig) -> Experiment:
 
 
 def twin_of(config: RunConfig) -> MLE:
-    """Return maximum likelihood with the same epochs, optimiser and patience."""
-    return MLE(config.member.epochs, config.member.optimizer, config.member.patience)
+    """Return maximum likelihood with the same epochs, optimiser and patience; a sampler has neither of these two."""
+    member = config.member
+    if isinstance(member, MAP | MLE | MeanField):
+        return MLE(member.epochs, member.optimizer, member.patience)
+    return MLE(member.epochs)
 
 
 def load_dataset(data: DataConfig) -> Dataset:
@@ -120,7 +123,8 @@ def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:
 
 def _check(config: RunConfig, data: TensorData) -> None:
     _check_prior(config)
-    if config.member.patience is not None and data.held_out is None:
+    patient = isinstance(config.member, MAP | MLE | MeanField) and config.member.patience is not None
+    if patient and data.held_out is None:
         raise InvalidInput("--patience needs a validation set to watch; give --validation more than 0.")
     if config.twin and not isinstance(config.method, Ensemble) and config.member.kind == "mle":
         raise InvalidInput("--twin: maximum likelihood is its own twin. Choose another --method, or --no-twin.")

@@ -46,7 +46,7 @@ class Settings(ProblemSettings):
     method: Annotated[
         str | None,
         Key("method.kind"),
-        Parameter(group=METHOD, metavar="NAME", help="mean_field, map or mle. [mean_field]"),
+        Parameter(group=METHOD, metavar="NAME", help="mean_field, map, mle, sgld, sghmc or cyclical. [mean_field]"),
     ] = None
     estimator: Annotated[
         str | None,

@@ -30,7 +30,7 @@ LABELS = {
     "epistemic_std": "Epistemic std",
 }
 SHARES = ("accuracy", "ece", "coverage_90")
-TITLES = {"mean_field": "Mean field", "map": "MAP", "mle": "Maximum likelihood"}
+TITLES = {"mean_field": "Mean field", "map": "MAP", "mle": "Maximum likelihood", "sgld": "SGLD", "sghmc": "SGHMC"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +60,16 @@ def title(method: dict[str, Any]) -> str:
     if kind == "ensemble":
         member = title(method["method"])
         return f"Ensemble of {method['n']} × {member if member.isupper() else member.lower()}"
+    if kind == "cyclical":
+        return f"Cyclical {title(method['method'])}, {method['cycles']} cycles"
     return TITLES.get(kind, kind)
 
 
 def temperature(method: dict[str, Any]) -> float | None:
-    """Return the KL's weight that a posterior was trained with; None for a method without a KL."""
-    found = method.get("method", method).get("temperature")
+    """Return the KL's weight, or a sampler's temperature, that a posterior was trained with; None for a method without."""
+    while "method" in method:
+        method = method["method"]
+    found = method.get("temperature")
     return None if found is None else float(found)
 
 

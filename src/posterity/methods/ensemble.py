@@ -13,13 +13,16 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from posterity.methods.cyclical import Cyclical
 from posterity.methods.map import MAP, MLE
 from posterity.methods.mean_field import MeanField
+from posterity.methods.sghmc import SGHMC
+from posterity.methods.sgld import SGLD
 from posterity.model.problem import Problem
 from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
-Member = Annotated[MAP | MLE | MeanField, Field(discriminator="kind")]
+Member = Annotated[MAP | MLE | MeanField | SGLD | SGHMC | Cyclical, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from posterity.model.problem import Problem
 from posterity.posteriors.base import Draws, FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.point import Point
+from posterity.posteriors.samples import Samples
 from posterity.predict.predictive import Classification, Regression
 
-KINDS: dict[str, type[FunctionPosterior]] = {c.kind: c for c in (Point, DiagonalGaussian)}
+KINDS: dict[str, type[FunctionPosterior]] = {c.kind: c for c in (Point, DiagonalGaussian, Samples)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,187 @@
+"""What stochastic-gradient samplers share: their settings, when a draw is kept, and the loop over batches."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass as plain_dataclass
+from math import ceil
+from typing import Annotated, Literal, Protocol
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor
+
+from posterity.core import dynamics
+from posterity.errors import InvalidInput
+from posterity.methods.options import Epochs
+from posterity.model.likelihoods import training_score
+from posterity.model.potential import Potential
+from posterity.model.priors import Flat
+from posterity.model.problem import Problem
+from posterity.posteriors.samples import Samples
+from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+
+
+class Plan(Protocol):
+    """What the steps of a run do, each a function of the step's number (from 0) alone, so that resuming needs no more."""
+
+    @property
+    def sampling_steps(self) -> int:
+        """How many steps belong to the part that draws are kept from."""
+
+    def factor(self, step: int) -> float:
+        """What the rate is multiplied by."""
+
+    def noisy(self, step: int) -> bool:
+        """Whether noise is injected."""
+
+    def position(self, step: int) -> int | None:
+        """Which of the sampling steps this is, or None."""
+
+
+@plain_dataclass(frozen=True)
+class SingleChain:
+    """Burn-in, then sampling; noise all along."""
+
+    steps: int
+    burn_in: int  # steps
+    schedule: str
+    scale: int  # steps; see `step_size`
+
+    @property
+    def sampling_steps(self) -> int:
+        return self.steps - self.burn_in
+
+    def factor(self, step: int) -> float:
+        return dynamics.step_size(self.schedule, step, self.steps, self.scale)
+
+    def noisy(self, step: int) -> bool:
+        return True
+
+    def position(self, step: int) -> int | None:
+        return step - self.burn_in if step >= self.burn_in else None
+
+
+class Moves(ABC):
+    """One sampler's step, with what it remembers beside θ in the run's State."""
+
+    @abstractmethod
+    def state(self, theta: Tensor) -> State:
+        """Make the tensors that it remembers, at the start."""
+
+    @abstractmethod
+    def move(self, state: State, grad: Tensor, noise: Tensor | None, rate: float, adapting: bool) -> None:
+        """Move `state["theta"]` by the gradient of Ū; `adapting` where no draw will be kept of this part of the chain."""
+
+
+@dataclass(frozen=True)
+class Chain(ABC):
+    """The settings of all stochastic-gradient samplers; see `SGLD` and `SGHMC` for each one's own.
+
+    Args:
+        epochs: passes over the training data.
+        lr: ε, the rate of a step on the potential of one datum, U/N: the drift is that of SGD with this learning rate on
+            mean nll − log p(θ)/N, whatever N is. On U itself the rate is lr/N.
+        schedule: of the rate: `constant`; `polynomial`, (1 + epochs so far)^(−1/3); `cosine`, to 0. Draws are weighted
+            equally under all of them.
+        burn_in: share of the steps before the first draw is kept.
+        draws: K, how many are kept, evenly spaced over the steps after burn-in.
+        temperature: T of exp(−U/T); 1 is the posterior, less is a "cold posterior" and is said in every report.
+        max_bytes: bound on the draws kept, K · P · bytes per number. What does not fit is refused before the first step. The
+            chain is held once; at its last epoch, where there are validation data, twice.
+    """
+
+    epochs: Epochs = 50
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    schedule: Literal["constant", "polynomial", "cosine"] = "constant"
+    burn_in: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    draws: Annotated[int, Field(ge=1)] = 50
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    max_bytes: Annotated[int, Field(ge=1)] = 2**30
+
+    @abstractmethod
+    def moves(self, num_data: int) -> Moves:
+        """Return what a step does, for so many data."""
+
+    def infer(self, problem: Problem, data: Data, engine: Engine) -> Samples:
+        """Run the chain and return the draws kept."""
+        steps = self.epochs * data.steps_per_epoch
+        plan = SingleChain(steps, ceil(self.burn_in * steps), self.schedule, data.steps_per_epoch)
+        return run(self, plan, problem, data, engine)
+
+
+def run(chain: Chain, plan: Plan, problem: Problem, data: Data, engine: Engine) -> Samples:
+    """Run a chain by a plan.
+
+    Raises:
+        InvalidInput: for a flat prior, fewer sampling steps than draws, and draws that do not fit into `max_bytes`.
+    """
+    if isinstance(problem.prior, Flat):
+        raise InvalidInput("A flat prior may leave no posterior to sample: use a proper prior, e.g. Normal(0, 0.3).")
+    if plan.sampling_steps < chain.draws:
+        raise InvalidInput(
+            f"{chain.draws} draws were asked of {plan.sampling_steps} sampling steps; at most one is kept of each. Use "
+            f"more epochs than {chain.epochs}, fewer draws, or less burn-in."
+        )
+    _refuse_too_large(chain, problem.theta())
+    # Every epoch before the last has a part of the chain only: none of them is the best, whatever its score.
+    budget = Budget(chain.epochs, data.steps_per_epoch, warmup_epochs=chain.epochs)
+    inference = ChainInference(problem, chain, plan)
+    return inference.posterior(engine.run(inference, data, budget))
+
+
+def _refuse_too_large(chain: Chain, theta: Tensor) -> None:
+    needed = chain.draws * theta.nbytes
+    if needed > chain.max_bytes:
+        raise InvalidInput(
+            f"{chain.draws} draws of {len(theta):,} numbers need {needed:,} bytes; max_bytes is {chain.max_bytes:,}, which "
+            f"holds {chain.max_bytes // theta.nbytes}. Keep fewer draws, or allow more bytes."
+        )
+
+
+class ChainInference:
+    """Runs one chain. State: theta, the draws and their number, step, the sampler's tensors, the network's buffers."""
+
+    def __init__(self, problem: Problem, chain: Chain, plan: Plan) -> None:
+        self.problem, self.chain, self.plan = problem, chain, plan
+        self._moves = chain.moves(problem.num_data)
+        self._potential = Potential(problem)
+
+    def init(self, streams: Streams) -> State:
+        self.problem.network.train()
+        theta = self.problem.theta()
+        self._generator = streams("noise")
+        self._grad = torch.zeros_like(theta)
+        self._noise = torch.zeros_like(theta[self.problem.coordinates.start :])
+        state: State = {
+            "theta": theta,
+            "draws": theta.new_zeros(self.chain.draws, len(theta)),
+            **self._moves.state(theta),
+        }
+        state["kept"], state["step"] = (torch.zeros((), dtype=torch.int64) for _ in range(2))
+        state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
+        return state
+
+    def update(self, state: State, batch: Batch) -> tuple[State, Info]:
+        theta, step = state["theta"], int(state["step"])
+        nll, distribution = self._potential.gradient(theta, batch, self._grad)
+        noise = self._noise.normal_(generator=self._generator) if self.plan.noisy(step) else None
+        position = self.plan.position(step)
+        self._moves.move(state, self._grad, noise, self.chain.lr * self.plan.factor(step), adapting=position is None)
+        state["step"] += 1
+        if position is not None and self._keeps(position):
+            state["draws"][int(state["kept"])].copy_(theta)
+            state["kept"] += 1
+        name, score = training_score(distribution, batch[1])
+        return state, {"nll": nll, name: score}
+
+    def posterior(self, state: State) -> Samples:
+        """Return the draws so far; before the first one, where the chain stands."""
+        buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
+        kept = int(state["kept"])
+        # A draw is never overwritten, so that it is not copied; where the chain stands is.
+        return Samples(self.problem.snapshot(buffers), state["draws"][:kept] if kept else state["theta"][None].clone())
+
+    def _keeps(self, position: int) -> bool:
+        """Whether this sampling step is the last of one of K equal parts."""
+        total, k = self.plan.sampling_steps, self.chain.draws
+        return (position + 1) * k // total > position * k // total

@@ -1,0 +1,58 @@
+"""The potential that stochastic-gradient samplers move in, U(θ) = −log p(θ, D), and its gradient on a batch."""
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from posterity.core.estimators import differentiate
+from posterity.model.divergence import Divergence
+from posterity.model.problem import Problem
+from posterity.types import Batch
+
+
+class Potential:
+    """Ū(θ) = U(θ)/N = mean nll of the batch − log p(θ)/N, in nats per datum; its gradient is unbiased for that of all data.
+
+    The gradient of independent normal priors is (θ − m) / (N s²), in one pass over the weights; other priors, and those of
+    latents, are differentiated. Under a non-centred prior the gradient is that of its coordinates.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self._prior = Divergence.of(problem.coordinates)  # holds mean and std as numbers where they are constant
+
+    def gradient(self, theta: Tensor, batch: Batch, out: Tensor) -> tuple[Tensor, Distribution]:
+        """Write ∇Ū(θ), (P,), into `out`; return the mean nll of the batch, (), and the distribution of its targets."""
+        problem = self.problem
+        with problem.bound(theta):
+            nll, distribution = problem.nll(batch)
+            differentiate(nll, (problem.params, out))
+        if problem.coordinates.noncentred:
+            out.copy_(problem.coordinates.pull(theta, out))
+        self._add_prior(theta, out)
+        return nll.detach(), distribution
+
+    def _add_prior(self, theta: Tensor, out: Tensor) -> None:
+        where, prior = self.problem.coordinates, self._prior
+        if where.normal is not None:
+            part = slice(where.free, where.network)
+            precision = 1 / (self.problem.num_data * prior.prior_std * prior.prior_std)
+            away = (
+                theta[part]
+                if isinstance(prior.prior_mean, float) and not prior.prior_mean
+                else theta[part] - prior.prior_mean
+            )
+            if isinstance(precision, Tensor):
+                out[part].addcmul_(away, precision)
+            else:
+                out[part].add_(away, alpha=precision)
+        if where.normal is None or where.latents:
+            self._add_differentiated(theta, out)
+
+    def _add_differentiated(self, theta: Tensor, out: Tensor) -> None:
+        where = self.problem.coordinates
+        with torch.enable_grad():
+            leaf = theta.detach().requires_grad_()
+            own = where.log_prior(leaf) if where.normal is None else where.log_prob_of_latents(where.layout.views(leaf))
+            (score,) = torch.autograd.grad(own, [leaf])
+        out.sub_(score, alpha=1 / self.problem.num_data)
