@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
+from textwrap import fill
 from typing import Annotated
 
 import torch
@@ -29,6 +30,7 @@ from posterity.train.random import derived_seed
 from posterity.types import Scores
 
 MOST = 500  # inputs to look at
+CAPTION = 120  # characters of a line above the picture
 KINDS = (".svg", ".png", ".pdf")
 LABELS = {
     "max_probability": "Largest probability, mean",
@@ -120,9 +122,10 @@ def _restored(
 
 def _draw(predictive: Classification | Regression, inputs: Tensor, targets: Tensor, caption: str, path: Path) -> None:
     from posterity.report.figures_prior import plot_prior_predictive
+    from posterity.report.style import INK
 
     figure = plot_prior_predictive(predictive, inputs, targets)
-    figure.suptitle(caption, x=0.01, ha="left", fontsize=10)
+    figure.suptitle(fill(caption, CAPTION), x=0.01, ha="left", fontsize=10, color=INK)
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
