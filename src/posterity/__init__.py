@@ -22,10 +22,13 @@ if TYPE_CHECKING:
     from posterity.methods import SGLD as SGLD
     from posterity.methods import Cyclical as Cyclical
     from posterity.methods import Ensemble as Ensemble
+    from posterity.methods import FullRank as FullRank
+    from posterity.methods import LowRank as LowRank
     from posterity.methods import MeanField as MeanField
     from posterity.model.bayesianize import bayesianize as bayesianize
     from posterity.model.bayesianize import deterministic as deterministic
     from posterity.model.bayesianize import kl as kl
+    from posterity.model.explain import explain as explain
     from posterity.model.hyperpriors import HalfCauchy as HalfCauchy
     from posterity.model.hyperpriors import HalfNormal as HalfNormal
     from posterity.model.hyperpriors import InverseGamma as InverseGamma
@@ -79,6 +82,8 @@ _HOMES = {
         "SGLD",
         "Cyclical",
         "Ensemble",
+        "FullRank",
+        "LowRank",
         "MeanField",
     ),
     "posterity.model.bayesianize": (
@@ -86,6 +91,7 @@ _HOMES = {
         "deterministic",
         "kl",
     ),
+    "posterity.model.explain": ("explain",),
     "posterity.model.hyperpriors": (
         "HalfCauchy",
         "HalfNormal",

@@ -18,8 +18,6 @@ from torch.utils._pytree import tree_leaves
 
 from posterity.core.linear_ops import Call, parse
 
-Uses = Mapping[str, Sequence["Use"]]  # by the weight's name, in the order of the pass
-
 
 @dataclass(frozen=True)
 class RandomWeight:
@@ -42,6 +40,7 @@ class Use:
     weight: str = ""
 
 
+Uses = Mapping[str, Sequence[Use]]  # by the weight's name, in the order of the pass
 UNSEEN = "used where no torch function shows it (a scripted module, an autograd.Function)"
 _TIMES = {2: "twice", 3: "three times"}
 
@@ -77,7 +76,7 @@ def rehearse(
         buffers: the network's. They and torch's random numbers are put back to what they were.
     """
     kept = [(buffer, buffer.clone()) for buffer in buffers]
-    with _same_random_numbers(params.values()), torch.enable_grad(), _Rehearsal(params, means) as seen:
+    with same_random_numbers(params.values()), torch.enable_grad(), _Rehearsal(params, means) as seen:
         outputs = [t for t in tree_leaves(compute()) if isinstance(t, Tensor) and t.requires_grad]
     with torch.no_grad():
         for buffer, value in kept:
@@ -88,7 +87,7 @@ def rehearse(
     return dict(seen.uses)
 
 
-def _same_random_numbers(params: Iterable[Tensor]) -> AbstractContextManager[None]:
+def same_random_numbers(params: Iterable[Tensor]) -> AbstractContextManager[None]:
     """Put the random numbers of torch, and of the weights' accelerator, back to what they were."""
     devices = {p.device for p in params if p.device.type in ("cuda", "xpu")}
     return torch.random.fork_rng(devices, device_type=next(iter(devices)).type if devices else "cpu")

@@ -131,19 +131,25 @@ class Bayesian(nn.Module):
         return self.coordinates.random_names
 
     @property
+    def mean(self) -> dict[str, nn.Parameter]:
+        """μ of each random parameter, by name, and of each latent of the prior: the module's own parameters."""
+        pairs = zip(self._params().items(), self.coordinates.layout.offsets, strict=True)
+        return {n: p for (n, p), at in pairs if at >= self.coordinates.start}
+
+    @property
     def std(self) -> dict[str, Tensor]:
         """σ of each random parameter, by name, and of each latent of the prior."""
-        return Layout.of(self._random()).views(softplus(self.rho))
+        return Layout.of(self.mean).views(softplus(self.rho))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network with weights drawn from q."""
         if self._drawing is not None:
-            return self._drawing.run(lambda: self.network(*args, **kwargs), self._random(), self._random_weights())
+            return self._drawing.run(lambda: self.network(*args, **kwargs), self.mean, self._random_weights())
         return torch.func.functional_call(self.network, self.draw(), args, kwargs)
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
         """Draw the network's random parameters once, by name; differentiable in mean and rho."""
-        means, stds = self._random(), self.std
+        means, stds = self.mean, self.std
         draws = {n: p + stds[n] * noise_like(p, generator) for n, p in means.items()}
         weights = dict(self.prior.weights(draws))
         for name in self._looked_up_sparsely & weights.keys():
@@ -158,7 +164,7 @@ class Bayesian(nn.Module):
     def at_mean(self) -> nn.Module:
         """Return a plain copy of the network at the mean."""
         network = deepcopy(self.network)
-        weights = self.prior.weights(self._random())
+        weights = self.prior.weights(self.mean)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if name in weights:
@@ -175,15 +181,9 @@ class Bayesian(nn.Module):
         own = {**dict(self.network.named_parameters()), **latents}
         return {n: own[n] for n in self.coordinates.layout.names}
 
-    def _random(self) -> dict[str, nn.Parameter]:
-        """The means of what is random: parameters of the network, then latents."""
-        where = self.coordinates
-        pairs = zip(self._params().items(), where.layout.offsets, strict=True)
-        return {n: p for (n, p), at in pairs if at >= where.start}
-
     def _random_weights(self) -> dict[str, RandomWeight]:
         """Mean and spread of each weight as the network uses it, given one draw of the prior's latents."""
-        means, stds = self._random(), self.std
+        means, stds = self.mean, self.std
         draws = {n: means[n] + stds[n] * torch.randn_like(stds[n]) for n in means if n.startswith(PRIOR)}
         centers = self.prior.weights({**means, **draws})
         spreads = self.prior.weights({**stds, **draws})
@@ -219,7 +219,7 @@ class Bayesian(nn.Module):
         """Turn weights into a non-centred prior's coordinates, given its latents; leave what does not fit as it is."""
         if not self.coordinates.noncentred:
             return weights
-        ones = {n: p if n.startswith(PRIOR) else torch.ones_like(p) for n, p in self._random().items()}
+        ones = {n: p if n.startswith(PRIOR) else torch.ones_like(p) for n, p in self.mean.items()}
         scales = {n: s for n, s in self.prior.weights(ones).items() if n in weights and weights[n].shape == s.shape}
         return {**weights, **{n: weights[n] / scale for n, scale in scales.items()}}
 
