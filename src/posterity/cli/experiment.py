@@ -8,7 +8,7 @@ from torch import nn
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.errors import InvalidInput
-from posterity.methods import MAP, MLE, Ensemble, MeanField
+from posterity.methods import HMC, MAP, MLE, NUTS, Ensemble, MeanField
 from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
@@ -26,6 +26,7 @@ class Experiment:
     spec: NetworkSpec
     network: nn.Module
     data: TensorData
+    problem: Problem
 
     @property
     def parameters(self) -> int:
@@ -57,7 +58,7 @@ def prepare(config: RunConfig) -> Experiment:
     _check(config, data)
     problem = Problem(network, config.prior, likelihood, data.num_data)
     data.checked(problem.check, torch.device("cpu"))
-    return Experiment(config, dataset, spec, network, data)
+    return Experiment(config, dataset, spec, network, data, problem)
 
 
 def twin_of(config: RunConfig) -> MLE:
@@ -65,7 +66,7 @@ def twin_of(config: RunConfig) -> MLE:
     member = config.member
     if isinstance(member, MAP | MLE | MeanField):
         return MLE(member.epochs, member.optimizer, member.patience)
-    return MLE(member.epochs)
+    return MLE() if isinstance(member, HMC | NUTS) else MLE(member.epochs)
 
 
 def load_dataset(data: DataConfig) -> Dataset:

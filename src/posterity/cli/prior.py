@@ -23,7 +23,6 @@ from posterity.data import Dataset
 from posterity.errors import InvalidInput, suggest
 from posterity.methods import MLE
 from posterity.metrics.prior import prior_scores
-from posterity.model.problem import Problem
 from posterity.posteriors.prior import prior_predictive
 from posterity.predict.predictive import Classification, Regression
 from posterity.train.random import derived_seed
@@ -93,13 +92,11 @@ def prior(
 
 def predicted(experiment: Experiment, n: int) -> tuple[Classification | Regression, Tensor, Tensor]:
     """Predict training inputs from the prior; predictions, inputs and targets in the units of the data set."""
-    config, dataset = experiment.config, experiment.dataset
-    assert config.likelihood is not None  # prepared
+    dataset = experiment.dataset
     some = torch.linspace(0, len(dataset.train_inputs) - 1, min(MOST, len(dataset.train_inputs))).long()
     inputs, targets = dataset.train_inputs[some], dataset.train_targets[some]
-    problem = Problem(experiment.network, config.prior, config.likelihood, experiment.data.num_data)
-    generator = torch.Generator().manual_seed(derived_seed(config.seed, "prior"))
-    predictive = prior_predictive(problem, inputs, n, generator=generator)
+    generator = torch.Generator().manual_seed(derived_seed(experiment.config.seed, "prior"))
+    predictive = prior_predictive(experiment.problem, inputs, n, generator=generator)
     return _restored(predictive, inputs, targets, dataset)
 
 

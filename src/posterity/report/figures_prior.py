@@ -2,7 +2,7 @@
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from posterity.errors import InvalidInput
@@ -98,6 +98,7 @@ def _plot_values(predictive: Regression, targets: Tensor | None) -> Figure:
     wide_range(right.xaxis, reach.min(), reach.max())
     label(left, "Where functions are", "value (without the outermost 2 % at each end)", "share")
     label(right, "How much they vary", "std of one function over the inputs", "share of functions")
+    left.xaxis.set_major_locator(MaxNLocator(5))
     legend(left)
     legend(right)
     return figure
