@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import posterity
-from posterity import MAP, MLE, Engine, Ensemble, Gaussian, MeanField, Normal, Optimizer, TensorData
+from posterity import MAP, MLE, Engine, Ensemble, FullRank, Gaussian, LowRank, MeanField, Normal, Optimizer, TensorData
 
 STEPS = 700
 FAST = Optimizer(lr=0.05, schedule="cosine")
@@ -26,6 +26,8 @@ TABLE = {
     "mean_field-weight": Row(MeanField("weight", epochs=STEPS, optimizer=FAST, draws=2, antithetic=True), "mean_field"),
     "mean_field-local_reparam": Row(MeanField("local_reparam", epochs=STEPS, optimizer=FAST), "mean_field"),
     "mean_field-flipout": Row(MeanField("flipout", epochs=STEPS, optimizer=FAST), "mean_field"),
+    "low_rank": Row(LowRank(2, epochs=STEPS // 2, optimizer=FAST, draws=4, antithetic=True), "correlated"),
+    "full_rank": Row(FullRank(epochs=STEPS // 2, optimizer=FAST, draws=4, antithetic=True), "correlated"),
     "ensemble-map": Row(Ensemble(MAP(epochs=STEPS, optimizer=FAST), 2), "point"),
 }
 SHORT = {
@@ -34,7 +36,10 @@ SHORT = {
     "mean_field-weight": MeanField("weight", epochs=2),
     "mean_field-local_reparam": MeanField("local_reparam", epochs=2),
     "mean_field-flipout": MeanField("flipout", epochs=2),
+    "low_rank": LowRank(3, epochs=2),
+    "full_rank": FullRank(epochs=2),
     "ensemble-mle": Ensemble(MLE(epochs=2), 3),
+    "ensemble-low_rank": Ensemble(LowRank(2, epochs=2), 2),
     "ensemble-mean_field": Ensemble(MeanField(epochs=2), 2),
 }
 every_method = pytest.mark.parametrize("name", TABLE)

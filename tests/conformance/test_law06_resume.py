@@ -11,7 +11,19 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import posterity
-from posterity import MAP, Engine, Ensemble, Interrupted, LoaderData, MeanField, Mismatch, Optimizer, TensorData
+from posterity import (
+    MAP,
+    Engine,
+    Ensemble,
+    FullRank,
+    Interrupted,
+    LoaderData,
+    LowRank,
+    MeanField,
+    Mismatch,
+    Optimizer,
+    TensorData,
+)
 from tests.conformance.table import small_classification, small_network
 
 METHODS = {
@@ -20,6 +32,8 @@ METHODS = {
     "mean_field-weight": MeanField("weight", epochs=4, draws=2, antithetic=True, kl_schedule="blundell"),
     "mean_field-local_reparam": MeanField("local_reparam", epochs=4),
     "mean_field-flipout": MeanField("flipout", epochs=4),
+    "low_rank": LowRank(3, epochs=4, draws=2, antithetic=True),
+    "full_rank": FullRank(epochs=4, kl_schedule="warmup"),
     "ensemble": Ensemble(MAP(epochs=4), 2),
 }
 

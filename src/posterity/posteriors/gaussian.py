@@ -41,16 +41,7 @@ class DiagonalGaussian(FunctionPosterior):
         For sequential data, p(θ | D₁, D₂) ∝ p(D₂ | θ) p(θ | D₁), and for transfer. It speaks of the weights that are random
         here: select the same ones, or fewer, in the next problem, by the same `where`.
         """
-        where = self.problem.coordinates
-        if where.noncentred:
-            raise InvalidInput(
-                "A posterior under a non-centred prior has no Gaussian over its weights; use centered=True."
-            )
-        shapes = {n: where.params[n] for n in where.random_names}
-        weights = slice(where.start, where.network)
-        return Informative(
-            self.loc[weights].clone(), self.std[: where.network - where.start].clone(), Layout.of(shapes)
-        )
+        return informative(self.problem, self.loc, self.std)
 
     @property
     def mean(self) -> Tensor:
@@ -67,3 +58,18 @@ class DiagonalGaussian(FunctionPosterior):
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
         return cls(problem, tensors["loc"], tensors["std"])
+
+
+def informative(problem: Problem, loc: Tensor, std: Tensor, factor: Tensor | None = None) -> Informative:
+    """Make N(loc, diag(std²) + factor·factorᵀ) of the random coordinates, restricted to the network's weights, a prior.
+
+    Raises:
+        InvalidInput: under a non-centred prior, where the weights are no Gaussian.
+    """
+    where = problem.coordinates
+    if where.noncentred:
+        raise InvalidInput("A posterior under a non-centred prior has no Gaussian over its weights; use centered=True.")
+    shapes = {n: where.params[n] for n in where.random_names}
+    count = where.network - where.start
+    own = None if factor is None else factor[:count].clone()
+    return Informative(loc[where.start : where.network].clone(), std[:count].clone(), Layout.of(shapes), own)

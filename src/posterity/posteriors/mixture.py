@@ -10,12 +10,14 @@ from torch import Generator, Tensor
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem
 from posterity.posteriors.base import Draws, FunctionPosterior
+from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.predict.predictive import Classification, Regression
 
-KINDS: dict[str, type[FunctionPosterior]] = {c.kind: c for c in (Point, DiagonalGaussian, Samples)}
+KINDS: dict[str, type[FunctionPosterior]] = {c.kind: c for c in (Point, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples)}
 
 
 @dataclass(frozen=True, eq=False)

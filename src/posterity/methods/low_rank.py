@@ -1,0 +1,87 @@
+"""Low-rank variational inference: q(θ) = N(μ, diag σ² + F Fᵀ), fitted by stochastic gradients of the ELBO.
+
+    θ = μ + σ·ε + F z,   ε, z ~ N(0, 1);     with g = ∂nll/∂θ:   ∂μ = g,   ∂σ = g·ε,   ∂F = g zᵀ
+
+F (R, K) holds K directions in which the weights move together, which mean field leaves out (Ong, Nott, Smith 2018; Miller,
+Foti, Adams 2017). The entropy is exact, by Woodbury's identity and the determinant lemma in K × K (`core/covariance.py`).
+Departures from Ong et al.: F is not kept lower triangular, which only fixes a rotation of z that q does not see; σ > 0
+through softplus; any of torch's optimisers in place of ADADELTA.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+from torch import Generator
+
+from posterity.core.covariance import LowRankCovariance
+from posterity.core.gaussian import inverse_softplus
+from posterity.core.optimizer import Optimizer
+from posterity.methods.options import Epochs, Patience
+from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.model.problem import Problem
+from posterity.posteriors.low_rank import LowRankGaussian
+from posterity.types import Data, Engine
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Variational inference with a low-rank covariance; all fields but `rank` are those of `MeanField`.
+
+    Args:
+        rank: K, the number of directions. Memory and the update are those of mean field times 1 + K/2, about.
+        epochs: passes over the training data.
+        draws: Monte-Carlo draws per step; their gradients are averaged.
+        antithetic: draw the noise and its negative in pairs; needs an even number of draws.
+        temperature: weight of the KL; 1 is the posterior.
+        kl_schedule: how the KL's weight moves between steps. See `kl_weight`.
+        warmup_epochs: length of the schedule `warmup`.
+        initial_std: each weight's std at the start; half of its square is σ², the other half is in F, at random.
+        std_lr: learning rate of ρ and F, as a multiple of μ's.
+        optimizer: one of torch's, with its learning-rate schedule.
+        patience: stop after so many epochs without a better validation score; None: never.
+        monitor: that score: `nll` of the averaged prediction, or `nelbo`.
+    """
+
+    rank: Annotated[int, Field(ge=1)] = 10
+    epochs: Epochs = 20
+    draws: Annotated[int, Field(ge=1)] = 1
+    antithetic: bool = False
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    kl_schedule: Literal["constant", "warmup", "blundell"] = "constant"
+    warmup_epochs: Annotated[int, Field(ge=1)] = 5
+    initial_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
+    std_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-3, schedule="one_cycle"))
+    patience: Patience = None
+    monitor: Literal["nll", "nelbo"] = "nll"
+    kind: Literal["low_rank"] = "low_rank"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LowRank":
+        refuse_odd(self.antithetic, self.draws)
+        return self
+
+    def infer(self, problem: Problem, data: Data, engine: Engine) -> LowRankGaussian:
+        """Maximise the ELBO; returns the best q by validation, or the last where there is no validation."""
+        refuse_flat(problem, "low-rank inference")
+        budget = budget_of(self, data)
+        inference = LowRankInference(problem, self, budget, lambda generator: _initial(problem, self, generator))
+        return inference.posterior(engine.run(inference, data, budget))
+
+
+class LowRankInference(CorrelatedInference):
+    """State: mean, rho, factor, and what every `CorrelatedInference` has."""
+
+    def posterior(self, state: dict[str, torch.Tensor]) -> LowRankGaussian:
+        covariance = LowRankCovariance(state["rho"], state["factor"].clone())
+        return LowRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.std, covariance.factor)
+
+
+def _initial(problem: Problem, method: LowRank, generator: Generator) -> LowRankCovariance:
+    # At F = 0 the gradient of F is zero on average: it would never leave.
+    like = problem.theta()[problem.coordinates.start :]
+    half = method.initial_std / 2**0.5
+    factor = torch.randn(len(like), method.rank, generator=generator, dtype=like.dtype, device=like.device)
+    return LowRankCovariance(inverse_softplus(torch.full_like(like, half)), factor * (half / method.rank**0.5))

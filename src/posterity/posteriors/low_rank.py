@@ -1,0 +1,65 @@
+"""A Gaussian over θ with a few directions of correlation: what low-rank variational inference and SWAG return."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+from torch import Generator, Tensor
+
+from posterity.core.gaussian import noise_like
+from posterity.model.informative import Informative
+from posterity.model.problem import Problem
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.gaussian import informative
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankGaussian(FunctionPosterior):
+    """q(θ) = N(loc, diag(std²) + factor·factorᵀ), drawn as loc + std·ε + factor·z.
+
+    Args:
+        loc: (P,).
+        std: of the random coordinates' independent part, (R,); they come last in θ, the others are points.
+        factor: (R, K).
+    """
+
+    loc: Tensor
+    std: Tensor
+    factor: Tensor
+    kind: ClassVar[str] = "low_rank_gaussian"
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        draw, start = self.loc.clone(), len(self.loc) - len(self.std)
+        draw[start:].addcmul_(self.std, noise_like(self.std, generator))
+        draw[start:].addmv_(self.factor, noise_like(self.factor[0], generator))
+        return draw
+
+    def latent_draws(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
+        count = len(self.loc) - self.problem.coordinates.network
+        if not count:
+            return {}
+        mean, factor = self.loc[-count:].expand(n, -1), self.factor[-count:]
+        independent = self.std[-count:] * noise_like(mean.contiguous(), generator)
+        common = noise_like(factor[:1].expand(n, -1), generator) @ factor.T
+        return self._natural(mean + independent + common)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.loc
+
+    @property
+    def marginal_std(self) -> Tensor:
+        """Standard deviation of each random coordinate by itself, (R,)."""
+        return (self.std.square() + self.factor.square().sum(1)).sqrt()
+
+    def as_prior(self) -> Informative:
+        """Make this posterior of the network's random weights the prior of what comes next; see `DiagonalGaussian`."""
+        return informative(self.problem, self.loc, self.std, self.factor)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"loc": self.loc, "std": self.std, "factor": self.factor}
+
+    @classmethod
+    def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
+        # In memory of its own: a file's may lie unaligned, where matrix kernels round differently.
+        return cls(problem, tensors["loc"], tensors["std"], tensors["factor"].clone())
