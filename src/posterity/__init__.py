@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from posterity.errors import Mismatch as Mismatch
     from posterity.errors import PosterityError as PosterityError
     from posterity.fitting import fit as fit
+    from posterity.methods import HMC as HMC
     from posterity.methods import MAP as MAP
     from posterity.methods import MLE as MLE
+    from posterity.methods import NUTS as NUTS
     from posterity.methods import SGHMC as SGHMC
     from posterity.methods import SGLD as SGLD
     from posterity.methods import Cyclical as Cyclical
@@ -76,8 +78,10 @@ _HOMES = {
     ),
     "posterity.fitting": ("fit",),
     "posterity.methods": (
+        "HMC",
         "MAP",
         "MLE",
+        "NUTS",
         "SGHMC",
         "SGLD",
         "Cyclical",

@@ -9,7 +9,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from posterity.errors import InvalidInput
-from posterity.methods import MAP, MLE, AnyMethod, Cyclical, Ensemble, MeanField
+from posterity.methods import HMC, MAP, MLE, NUTS, AnyMethod, Cyclical, Ensemble, MeanField
 from posterity.methods.ensemble import Member
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior, Normal
@@ -80,12 +80,14 @@ class RunConfig(_Table):
     @property
     def temperature(self) -> float | None:
         """The weight of the KL, or what a sampler divides the potential by; None for a method that has neither."""
-        return None if isinstance(self.member, MAP | MLE) else self.member.temperature
+        return None if isinstance(self.member, MAP | MLE | HMC | NUTS) else self.member.temperature
 
     @property
     def learning_rate(self) -> str:
         """How steps go: `0.004, one_cycle, Adam`, or `0.02, constant`."""
         member = self.member
+        if isinstance(member, HMC | NUTS):
+            return f"adapted to an acceptance of {member.target_accept:g}"
         if isinstance(member, Cyclical):
             return f"{member.method.lr:g}, {member.cycles} cycles"
         if isinstance(member, MAP | MLE | MeanField):

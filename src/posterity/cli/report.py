@@ -99,7 +99,7 @@ def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
         "Method": scored.name,
         "Estimator": getattr(member, "estimator", None),
         "Temperature": temperature,
-        "Epochs": member.epochs,
+        "Epochs": getattr(member, "epochs", None),
         "Batch": config.data.batch_size,
         "Learning rate": config.learning_rate,
         "Seed": config.seed,

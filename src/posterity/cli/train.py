@@ -23,6 +23,7 @@ from posterity.cli.saved import described
 from posterity.cli.scoring import Scored, score, table, title
 from posterity.errors import Interrupted, InvalidInput
 from posterity.fitting import described as method_values
+from posterity.methods import HMC, NUTS
 from posterity.posteriors.base import FunctionPosterior
 
 
@@ -134,9 +135,10 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
 def collapsed(experiment: Experiment, scored: Scored) -> str:
     """Say what to try where a posterior of classes predicts no better than guessing: it has fallen back to its prior."""
     classes = experiment.dataset.num_classes
-    if not classes or scored.scores["nll"] < 0.95 * log(classes):
+    member = experiment.config.member
+    if not classes or scored.scores["nll"] < 0.95 * log(classes) or isinstance(member, HMC | NUTS):
         return ""
-    steps = experiment.data.steps_per_epoch * experiment.config.member.epochs
+    steps = experiment.data.steps_per_epoch * member.epochs
     return (
         f"Note: this predicts no better than guessing; {steps:,} steps were too few to leave the prior. Try "
         "--method.kl-schedule warmup, more --epochs, a larger --lr or a smaller --batch."

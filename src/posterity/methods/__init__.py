@@ -7,11 +7,16 @@ from pydantic import Field
 from posterity.methods.cyclical import Cyclical as Cyclical
 from posterity.methods.ensemble import Ensemble as Ensemble
 from posterity.methods.full_rank import FullRank as FullRank
+from posterity.methods.hmc import HMC as HMC
 from posterity.methods.low_rank import LowRank as LowRank
 from posterity.methods.map import MAP as MAP
 from posterity.methods.map import MLE as MLE
 from posterity.methods.mean_field import MeanField as MeanField
+from posterity.methods.nuts import NUTS as NUTS
 from posterity.methods.sghmc import SGHMC as SGHMC
 from posterity.methods.sgld import SGLD as SGLD
 
-AnyMethod = Annotated[MAP | MLE | MeanField | LowRank | FullRank | SGLD | SGHMC | Cyclical | Ensemble, Field(discriminator="kind")]
+AnyMethod = Annotated[
+    MAP | MLE | MeanField | LowRank | FullRank | SGLD | SGHMC | Cyclical | HMC | NUTS | Ensemble,
+    Field(discriminator="kind"),
+]

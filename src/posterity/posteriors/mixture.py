@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem
 from posterity.posteriors.base import Draws, FunctionPosterior
+from posterity.posteriors.chains import Chains
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.low_rank import LowRankGaussian
@@ -17,7 +18,9 @@ from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.predict.predictive import Classification, Regression
 
-KINDS: dict[str, type[FunctionPosterior]] = {c.kind: c for c in (Point, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples)}
+KINDS: dict[str, type[FunctionPosterior]] = {
+    c.kind: c for c in (Point, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples, Chains)
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 LABELS = {"nelbo": "ELBO", "nll": "NLL", "kl": "KL", "accuracy": "acc", "rmse": "RMSE"}
-ORDER = ("nelbo", "nll", "kl", "accuracy", "rmse")
+LABELS |= {"step_size": "step", "acceptance": "accepted", "divergences": "divergent"}  # of HMC and NUTS
+PERCENT, COUNTS = ("accuracy", "acceptance"), ("divergences",)
 
 
 def summary(values: Mapping[str, float | Tensor]) -> str:
@@ -16,14 +17,24 @@ def summary(values: Mapping[str, float | Tensor]) -> str:
 
     >>> summary({"nll": 0.25, "nelbo": 0.75, "accuracy": 0.9312})
     'ELBO -0.750  NLL 0.250  acc 93.1%'
+    >>> summary({"step_size": 0.0125, "acceptance": 0.81, "divergences": 2})
+    'step 0.0125  accepted 81.0%  divergent 2'
     """
     parts = []
-    for name in ORDER:
+    for name, label in LABELS.items():
         if name in values:
-            value = float(values[name])
-            shown = f"{100 * value:.1f}%" if name == "accuracy" else f"{-value if name == 'nelbo' else value:.3f}"
-            parts.append(f"{LABELS[name]} {shown}")
+            parts.append(f"{label} {_shown(name, float(values[name]))}")
     return "  ".join(parts)
+
+
+def _shown(name: str, value: float) -> str:
+    if name in PERCENT:
+        return f"{100 * value:.1f}%"
+    if name in COUNTS:
+        return f"{value:.0f}"
+    if name == "step_size":
+        return f"{value:.3g}"
+    return f"{-value if name == 'nelbo' else value:.3f}"
 
 
 class Line:
