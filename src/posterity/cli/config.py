@@ -63,6 +63,7 @@ class RunConfig(_Table):
     data: DataConfig
     model: ModelConfig = ModelConfig()
     prior: AnyPrior = Field(default_factory=lambda: Normal(0.0, 0.3))
+    where: str | list[str] | None = None  # name patterns of what is random, or last_layer; the rest are points
     likelihood: AnyLikelihood | None = None
     method: AnyMethod = Field(default_factory=MeanField)
     engine: EngineConfig = EngineConfig()

@@ -33,6 +33,11 @@ class Experiment:
         """Number of the network's trainable parameters."""
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
+    @property
+    def random(self) -> int:
+        """Number of those that are random; the others are points."""
+        return self.problem.coordinates.network - self.problem.coordinates.start
+
 
 def prepare(config: RunConfig) -> Experiment:
     """Load the data, build the network, and try one on the other.
@@ -56,7 +61,7 @@ def prepare(config: RunConfig) -> Experiment:
         config.data.validation, config.seed
     )
     _check(config, data)
-    problem = Problem(network, config.prior, likelihood, data.num_data)
+    problem = Problem(network, config.prior, likelihood, data.num_data, config.where)
     data.checked(problem.check, torch.device("cpu"))
     return Experiment(config, dataset, spec, network, data, problem)
 

@@ -7,7 +7,7 @@ from typing import Annotated, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from posterity.cli.problem_flags import DATA, RUN, Key, ProblemSettings
+from posterity.cli.problem_flags import DATA, PROBLEM, RUN, Key, ProblemSettings
 from posterity.errors import InvalidInput
 
 NOUNS = ("data", "model", "prior", "likelihood", "method", "engine")
@@ -33,6 +33,17 @@ class Output:
 class Settings(ProblemSettings):
     """What to train, on what, and how; None leaves a key as the file or the default has it."""
 
+    where: Annotated[
+        tuple[str, ...],
+        Key("where"),
+        Parameter(
+            negative="",
+            group=PROBLEM,
+            metavar="PATTERN",
+            help="Parameters or modules that are random: last_layer, 'fc3.*', '!*.bias' (all but these); may be repeated. The "
+            "others are trained as points. [all but normalisation layers]",
+        ),
+    ] = ()
     validation: Annotated[
         str | None,
         Key("data.validation"),
@@ -162,14 +173,17 @@ def given(settings: ProblemSettings) -> dict[str, tuple[str, object]]:
 
     >>> given(Settings(epochs="3", set_=("prior.fan_in=true",)))
     {'method.epochs': ('--epochs', '3'), 'prior.fan_in': ('--prior.fan-in', 'true')}
+    >>> given(Settings(where=("fc3",))), given(Settings(where=("conv*", "!*.bias")))
+    ({'where': ('--where', 'fc3')}, {'where': ('--where', ('conv*', '!*.bias'))})
     """
     hints = get_type_hints(type(settings), include_extras=True)
     found: dict[str, tuple[str, object]] = {}
     for field in fields(settings):
         value = getattr(settings, field.name)
         key = next((note for note in hints[field.name].__metadata__ if isinstance(note, Key)), None)
-        if key is not None and value is not None:
-            found[key.path] = (_spelled(field.name), value)
+        if key is not None and value not in (None, ()):
+            one = isinstance(value, tuple) and len(value) == 1
+            found[key.path] = (_spelled(field.name), value[0] if one else value)
     for item in settings.set_:
         path, equals, value = item.partition("=")
         if not equals or not path:

@@ -95,6 +95,7 @@ def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
         "Data": config.data.name,
         "Network": config.model.name,
         "Prior": words(config.prior),
+        "Random": config.where if isinstance(config.where, str | None) else ", ".join(config.where),
         "Likelihood": words(config.likelihood),
         "Method": scored.name,
         "Estimator": getattr(member, "estimator", None),

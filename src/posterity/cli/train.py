@@ -124,6 +124,7 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
         experiment.data,
         likelihood=config.likelihood,
         prior=config.prior,
+        where=config.where,
         method=twin_of(config) if which == TWIN else config.method,
         engine=engine,
     )
@@ -184,6 +185,7 @@ def _introduce(experiment: Experiment, voice: Voice) -> None:
     config, data = experiment.config, experiment.data
     held_out = 0 if data.held_out is None else len(data.held_out[0])
     name = title(method_values(config.method))
+    part = f", {experiment.random:,} of them random," if config.where else ""
     voice.note(
         f"{name}: {config.model.name} with {experiment.parameters:,} weights on {experiment.dataset.name}; "
         f"{data.num_data:,} examples to train on, {held_out:,} held out."
