@@ -187,7 +187,7 @@ def _introduce(experiment: Experiment, voice: Voice) -> None:
     name = title(method_values(config.method))
     part = f", {experiment.random:,} of them random," if config.where else ""
     voice.note(
-        f"{name}: {config.model.name} with {experiment.parameters:,} weights on {experiment.dataset.name}; "
+        f"{name}: {config.model.name} with {experiment.parameters:,} weights{part} on {experiment.dataset.name}; "
         f"{data.num_data:,} examples to train on, {held_out:,} held out."
     )
     for note in experiment.dataset.notes:
