@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass as plain_dataclass
 from math import ceil
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -21,6 +21,7 @@ from posterity.posteriors.samples import Samples
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 
+@runtime_checkable
 class Plan(Protocol):
     """What the steps of a run do, each a function of the step's number (from 0) alone, so that resuming needs no more."""
 
