@@ -7,7 +7,22 @@ import torch
 from torch import Tensor, nn
 
 import posterity
-from posterity import MAP, MLE, Engine, Ensemble, FullRank, Gaussian, LowRank, MeanField, Normal, Optimizer, TensorData
+from posterity import (
+    MAP,
+    MLE,
+    SGHMC,
+    SGLD,
+    Cyclical,
+    Engine,
+    Ensemble,
+    FullRank,
+    Gaussian,
+    LowRank,
+    MeanField,
+    Normal,
+    Optimizer,
+    TensorData,
+)
 
 STEPS = 700
 FAST = Optimizer(lr=0.05, schedule="cosine")
@@ -38,9 +53,14 @@ SHORT = {
     "mean_field-flipout": MeanField("flipout", epochs=2),
     "low_rank": LowRank(3, epochs=2),
     "full_rank": FullRank(epochs=2),
+    "sgld": SGLD(epochs=8, draws=7),
+    "sgld-rmsprop": SGLD(epochs=8, draws=7, lr=0.01, preconditioner="rmsprop", schedule="polynomial"),
+    "sghmc": SGHMC(epochs=8, draws=8),
+    "cyclical": Cyclical(SGHMC(epochs=8, draws=6), cycles=2, exploration=0.5),
     "ensemble-mle": Ensemble(MLE(epochs=2), 3),
     "ensemble-low_rank": Ensemble(LowRank(2, epochs=2), 2),
     "ensemble-mean_field": Ensemble(MeanField(epochs=2), 2),
+    "ensemble-sgld": Ensemble(SGLD(epochs=4, draws=4), 2),
 }
 every_method = pytest.mark.parametrize("name", TABLE)
 every_short_method = pytest.mark.parametrize("name", SHORT)

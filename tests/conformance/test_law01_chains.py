@@ -49,14 +49,18 @@ class Copies(nn.Module):
 START = torch.tensor([-0.5, 1.0, 2.0], dtype=torch.float64)
 
 
-def draws_of(method: SGLD | SGHMC | Cyclical, where: object = None, start: Tensor = START) -> Tensor:
-    """Run all copies with full batches; return their draws (K, copies, 3), in the order weights, bias."""
+def draws_of(
+    method: SGLD | SGHMC | Cyclical, where: object = None, start: Tensor = START, steps_per_epoch: int = 1
+) -> Tensor:
+    """Run all copies, with full batches unless told; return their draws (K, copies, 3), in the order weights, bias."""
     chain = method.method if isinstance(method, Cyclical) else method
     chain = replace(
         chain, lr=chain.lr * COPIES
     )  # N is that of all copies together; each has the rate lr/24 on its own U
     which = torch.arange(COPIES).repeat_interleave(len(CASE.x))[:, None]
-    data = TensorData(torch.cat([which, CASE.x.repeat(COPIES, 1)], 1), CASE.y.repeat(COPIES), len(which))
+    data = TensorData(
+        torch.cat([which, CASE.x.repeat(COPIES, 1)], 1), CASE.y.repeat(COPIES), len(which) // steps_per_epoch
+    )
     posterior = posterity.fit(
         Copies(start),
         data,
@@ -155,6 +159,17 @@ def test_points_move_without_noise(name: str) -> None:
     draws = draws_of(CHAINS[name], where="weight")
     assert (deviations(draws, *exact_moments(CHAINS[name], mask)) < 4).all()
     assert (deviations(draws, *exact_moments(CHAINS[name], torch.ones(3).double())) > 8).any()  # the test can tell
+
+
+@pytest.mark.parametrize(
+    "method",
+    [SGLD(lr=0.002, epochs=100, draws=50), SGHMC(lr=0.001, epochs=60, draws=50)],
+    ids=["sgld", "sghmc"],
+)
+def test_batches_do_not_move_the_mean(method: SGLD | SGHMC) -> None:
+    """Law 5: a batch is a quarter of the data of all copies, rows at random: its gradient is unbiased."""
+    draws = draws_of(method, start=CASE.mean, steps_per_epoch=4)
+    assert (deviations(draws, CASE.mean, torch.linalg.inv(CASE.precision))[:3] < 4).all()
 
 
 @pytest.mark.parametrize("factor", [1e-2, 0.5**0.5, 2.0])

@@ -13,6 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import posterity
 from posterity import (
     MAP,
+    SGHMC,
+    SGLD,
+    Cyclical,
     Engine,
     Ensemble,
     FullRank,
@@ -34,7 +37,12 @@ METHODS = {
     "mean_field-flipout": MeanField("flipout", epochs=4),
     "low_rank": LowRank(3, epochs=4, draws=2, antithetic=True),
     "full_rank": FullRank(epochs=4, kl_schedule="warmup"),
+    "sgld": SGLD(epochs=4, draws=10, burn_in=0.1, lr=0.03, schedule="polynomial"),
+    "sgld-rmsprop": SGLD(epochs=4, draws=10, burn_in=0.25, lr=0.01, preconditioner="rmsprop"),
+    "sghmc": SGHMC(epochs=4, draws=10, burn_in=0.1),
+    "cyclical": Cyclical(SGHMC(epochs=4, draws=6), cycles=3, exploration=0.5),
     "ensemble": Ensemble(MAP(epochs=4), 2),
+    "ensemble-sgld": Ensemble(SGLD(epochs=4, draws=10), 2),
 }
 
 
