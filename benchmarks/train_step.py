@@ -26,7 +26,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from posterity import Categorical, Flat, MeanField, Normal, Optimizer, Problem
+from posterity import SGHMC, SGLD, Categorical, Flat, MeanField, Normal, Optimizer, Problem
+from posterity.methods.chain import ChainInference, SingleChain
 from posterity.methods.map import PointInference
 from posterity.methods.mean_field import MeanFieldInference
 from posterity.train.random import NamedStreams
@@ -35,12 +36,16 @@ from posterity.zoo import MLP, LeNet
 
 NETWORKS = {"LeNet": (LeNet, (128, 1, 32, 32)), "MLP 784-800-800-10": (MLP, (128, 1, 28, 28))}
 VARIANTS = ("deterministic", "deterministic, fused", "MLE", "weight", "weight, compiled", "local_reparam", "flipout")
+VARIANTS += ("sgld", "sghmc")
 LIMITS = {  # what was asked for, on each network
     "weight": (1.05, 1.8),
     "weight, compiled": (1.05, 1.35),
     "local_reparam": (2.05, 2.3),
     "flipout": (1.8, 3.5),
+    "sgld": (1.3, 1.3),
+    "sghmc": (1.3, 1.3),
 }
+CHAINS = {"sgld": SGLD(epochs=20, draws=20, burn_in=0), "sghmc": SGHMC(epochs=20, draws=20, burn_in=0)}
 STEPS_PER_EPOCH = 430
 
 
@@ -57,10 +62,14 @@ def deterministic(network: nn.Module, batch: tuple, fused: bool) -> Callable[[],
 
 def bayesian(network: nn.Module, batch: tuple, variant: str) -> Callable[[], None]:
     optimizer = Optimizer(schedule="constant")
+    problem = Problem(network, Normal(0, 0.1), Categorical(), 55_000)
+    inference: PointInference | ChainInference | MeanFieldInference
     if variant == "MLE":
         inference = PointInference(Problem(network, Flat(), Categorical(), 55_000), optimizer, 1)
+    elif variant in CHAINS:
+        plan = SingleChain(20 * STEPS_PER_EPOCH, 0, "constant", STEPS_PER_EPOCH)
+        inference = ChainInference(problem, CHAINS[variant], plan)
     else:
-        problem = Problem(network, Normal(0, 0.1), Categorical(), 55_000)
         method = MeanField(variant.split(",")[0], compiled="compiled" in variant, optimizer=optimizer)
         inference = MeanFieldInference(problem, method, Budget(1, STEPS_PER_EPOCH))
     state = inference.init(NamedStreams(0, "benchmark"))
