@@ -62,10 +62,10 @@ def deterministic(network: nn.Module, batch: tuple, fused: bool) -> Callable[[],
 
 def bayesian(network: nn.Module, batch: tuple, variant: str) -> Callable[[], None]:
     optimizer = Optimizer(schedule="constant")
-    problem = Problem(network, Normal(0, 0.1), Categorical(), 55_000)
+    problem = Problem(network, Flat() if variant == "MLE" else Normal(0, 0.1), Categorical(), 55_000)
     inference: PointInference | ChainInference | MeanFieldInference
     if variant == "MLE":
-        inference = PointInference(Problem(network, Flat(), Categorical(), 55_000), optimizer, 1)
+        inference = PointInference(problem, optimizer, 1)
     elif variant in CHAINS:
         plan = SingleChain(20 * STEPS_PER_EPOCH, 0, "constant", STEPS_PER_EPOCH)
         inference = ChainInference(problem, CHAINS[variant], plan)

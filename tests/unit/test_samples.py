@@ -170,3 +170,13 @@ def test_a_temperature_of_zero_is_gradient_descent() -> None:
     precision = design.T @ design / 0.01 + torch.eye(2).double() / 0.25
     exact: Tensor = torch.linalg.solve(precision, design.T @ X[:, 0].double() / 0.01)
     torch.testing.assert_close(posterior.thetas[1].double(), exact, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("method", [SGLD(epochs=4, draws=2), SGHMC(epochs=4, draws=2)])
+def test_autocast_keeps_the_chain_in_float32(method: SGLD | SGHMC) -> None:
+    engine = Engine(progress=False, device="cpu", precision="bfloat16")
+    posterior = posterity.fit(nn.Linear(1, 2), (X, (X[:, 0] > 0).long()), method=method, engine=engine)
+    thetas = posterior.tensors()["thetas"]
+    assert thetas.dtype == torch.float32
+    assert thetas.isfinite().all()
+    assert (thetas != thetas.bfloat16().float()).any()  # not rounded on the way

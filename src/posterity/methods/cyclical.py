@@ -32,6 +32,16 @@ class Cyclical:
             of its `burn_in`, which is not used; a preconditioner is adapted in explorations.
         cycles: how many.
         exploration: β, the share of each cycle without noise and without draws.
+
+    Raises:
+        InvalidInput: from `infer`, as for `SGLD`.
+
+    >>> import torch
+    >>> from posterity import Engine, fit
+    >>> data = torch.randn(32, 3), torch.arange(32) % 2
+    >>> method = Cyclical(SGLD(epochs=20, draws=8), cycles=2, exploration=0.5)
+    >>> len(fit(torch.nn.Linear(3, 2), data, method=method, engine=Engine(progress=False)).thetas)
+    8
     """
 
     method: Annotated[SGLD | SGHMC, Field(discriminator="kind")] = Field(default_factory=lambda: SGHMC(lr=0.03))

@@ -32,6 +32,16 @@ class SGHMC(Chain):
         gradient_noise: β̂ = ε N V/2, for gradients of Ū whose variance over batches is V: what they heat already, and what
             is not injected again; at most friction · temperature. It is that at the rate lr, and falls with the schedule's
             rate. 0, the paper's own choice, is right for small rates.
+
+    Raises:
+        InvalidInput: from `infer`, as for `SGLD`.
+
+    >>> from posterity import Engine, Gaussian, Normal, fit
+    >>> x = torch.tensor([[1.0], [1.0]])  # with w ~ N(0, 1) and noise of std 1: w | y ~ N(2, 1/3)
+    >>> posterior = fit(torch.nn.Linear(1, 1, bias=False), (x, torch.tensor([3.0, 3.0])), likelihood=Gaussian(std=1.0),
+    ...                 prior=Normal(0, 1), method=SGHMC(epochs=1500, draws=700), engine=Engine(progress=False, device="cpu"))
+    >>> round(posterior.mean.item()), round(3 * posterior.thetas.var().item())
+    (2, 1)
     """
 
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.01

@@ -26,8 +26,9 @@ class SGLD(Chain):
     What `where=` leaves as points, and the scales of normalisation layers, take the same steps without noise; each draw has
     them as they stood at its moment.
 
-    The noise of gradients on batches is not corrected: it adds ε²/B · (variance of one datum's gradient) to a step's
-    injected 2εT/N, which is little where ε is small beside B/N (Welling & Teh 2011, §4.2).
+    The noise of gradients on batches is not corrected: it adds ε² s²/B to a step's injected 2 ε T/N, s² the variance between
+    data of one datum's gradient, B the batch size. That heats the chain by the share ε N s²/(2 B T), little for a small ε or
+    a large B (Welling & Teh 2011, §4).
 
     Args:
         epochs, lr, schedule, burn_in, draws, temperature, max_bytes: see `Chain`.
@@ -35,6 +36,17 @@ class SGLD(Chain):
             RMSprop, 1e-3 say. It is adapted during burn-in, then constant.
         smoothing: a of V ← a V + (1 − a) g².
         damping: λ of G = 1/(λ + √V).
+
+    Raises:
+        InvalidInput: from `infer`, before the first step: for a flat prior, fewer sampling steps than draws, and draws that do
+            not fit into `max_bytes`.
+
+    >>> from posterity import Engine, Gaussian, Normal, fit
+    >>> x = torch.tensor([[1.0], [1.0]])  # with w ~ N(0, 1) and noise of std 1: w | y ~ N(2, 1/3)
+    >>> posterior = fit(torch.nn.Linear(1, 1, bias=False), (x, torch.tensor([3.0, 3.0])), likelihood=Gaussian(std=1.0),
+    ...                 prior=Normal(0, 1), method=SGLD(epochs=1500, draws=700), engine=Engine(progress=False, device="cpu"))
+    >>> round(posterior.mean.item()), round(3 * posterior.thetas.var().item())
+    (2, 1)
     """
 
     preconditioner: Literal["rmsprop"] | None = None

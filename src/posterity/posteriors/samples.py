@@ -19,6 +19,12 @@ class Samples(FunctionPosterior):
 
     Several draws at a time are spread evenly over the chain, from a random start (systematic sampling: Madow & Madow 1944):
     each θ_k is as likely as any other, none comes twice where n ≤ K, and neighbours, which are alike, are avoided.
+
+    >>> from posterity import Gaussian, Normal
+    >>> problem = Problem(torch.nn.Linear(1, 1, bias=False), Normal(0, 1), Gaussian(std=0.1), num_data=3)
+    >>> posterior = Samples(problem, torch.tensor([[1.0], [2.0], [3.0]]))
+    >>> posterior.predict(torch.ones(1, 1), n=100).means.flatten()  # three functions are all there are
+    tensor([1., 2., 3.])
     """
 
     thetas: Tensor
