@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from posterity.errors import PosterityError as PosterityError
     from posterity.fitting import fit as fit
     from posterity.methods import HMC as HMC
+    from posterity.methods import IVON as IVON
     from posterity.methods import MAP as MAP
     from posterity.methods import MLE as MLE
     from posterity.methods import NUTS as NUTS
     from posterity.methods import SGHMC as SGHMC
     from posterity.methods import SGLD as SGLD
+    from posterity.methods import SWAG as SWAG
     from posterity.methods import Cyclical as Cyclical
     from posterity.methods import Ensemble as Ensemble
     from posterity.methods import FullRank as FullRank
@@ -79,11 +81,13 @@ _HOMES = {
     "posterity.fitting": ("fit",),
     "posterity.methods": (
         "HMC",
+        "IVON",
         "MAP",
         "MLE",
         "NUTS",
         "SGHMC",
         "SGLD",
+        "SWAG",
         "Cyclical",
         "Ensemble",
         "FullRank",

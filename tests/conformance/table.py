@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 import posterity
 from posterity import (
+    IVON,
     MAP,
     MLE,
     SGHMC,
     SGLD,
+    SWAG,
     Cyclical,
     Engine,
     Ensemble,
@@ -43,6 +45,7 @@ TABLE = {
     "mean_field-flipout": Row(MeanField("flipout", epochs=STEPS, optimizer=FAST), "mean_field"),
     "low_rank": Row(LowRank(2, epochs=STEPS // 2, optimizer=FAST, draws=4, antithetic=True), "correlated"),
     "full_rank": Row(FullRank(epochs=STEPS // 2, optimizer=FAST, draws=4, antithetic=True), "correlated"),
+    "ivon": Row(IVON(epochs=1000, hessian_momentum=0.99, initial_hessian=1.0, draws=4), "mean_field"),
     "ensemble-map": Row(Ensemble(MAP(epochs=STEPS, optimizer=FAST), 2), "point"),
 }
 SHORT = {
@@ -57,7 +60,10 @@ SHORT = {
     "sgld-rmsprop": SGLD(epochs=8, draws=7, lr=0.01, preconditioner="rmsprop", schedule="polynomial"),
     "sghmc": SGHMC(epochs=8, draws=8),
     "cyclical": Cyclical(SGHMC(epochs=8, draws=6), cycles=2, exploration=0.5),
+    "ivon": IVON(epochs=2),
+    "swag": SWAG(epochs=2),  # its width is that of SGD's iterates, not the posterior's: see tests/unit/test_swag.py
     "ensemble-mle": Ensemble(MLE(epochs=2), 3),
+    "ensemble-swag": Ensemble(SWAG(epochs=2), 2),
     "ensemble-low_rank": Ensemble(LowRank(2, epochs=2), 2),
     "ensemble-mean_field": Ensemble(MeanField(epochs=2), 2),
     "ensemble-sgld": Ensemble(SGLD(epochs=4, draws=4), 2),

@@ -12,9 +12,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import posterity
 from posterity import (
+    IVON,
     MAP,
     SGHMC,
     SGLD,
+    SWAG,
     Cyclical,
     Engine,
     Ensemble,
@@ -41,6 +43,8 @@ METHODS = {
     "sgld-rmsprop": SGLD(epochs=4, draws=10, burn_in=0.25, lr=0.01, preconditioner="rmsprop"),
     "sghmc": SGHMC(epochs=4, draws=10, burn_in=0.1),
     "cyclical": Cyclical(SGHMC(epochs=4, draws=6), cycles=3, exploration=0.5),
+    "ivon": IVON(epochs=4, draws=2),
+    "swag": SWAG(4, epochs=4, iterates=10),
     "ensemble": Ensemble(MAP(epochs=4), 2),
     "ensemble-sgld": Ensemble(SGLD(epochs=4, draws=10), 2),
 }

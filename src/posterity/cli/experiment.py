@@ -8,7 +8,7 @@ from torch import nn
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.errors import InvalidInput
-from posterity.methods import HMC, MAP, MLE, NUTS, Ensemble, MeanField
+from posterity.methods import HMC, IVON, MAP, MLE, NUTS, Ensemble, FullRank, LowRank, MeanField
 from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
@@ -69,7 +69,7 @@ def prepare(config: RunConfig) -> Experiment:
 def twin_of(config: RunConfig) -> MLE:
     """Return maximum likelihood with the same epochs, optimiser and patience; a sampler has neither of these two."""
     member = config.member
-    if isinstance(member, MAP | MLE | MeanField):
+    if isinstance(member, MAP | MLE | MeanField | LowRank | FullRank):
         return MLE(member.epochs, member.optimizer, member.patience)
     return MLE() if isinstance(member, HMC | NUTS) else MLE(member.epochs)
 
@@ -129,7 +129,8 @@ def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:
 
 def _check(config: RunConfig, data: TensorData) -> None:
     _check_prior(config)
-    patient = isinstance(config.member, MAP | MLE | MeanField) and config.member.patience is not None
+    member = config.member
+    patient = isinstance(member, MAP | MLE | MeanField | LowRank | FullRank | IVON) and member.patience is not None
     if patient and data.held_out is None:
         raise InvalidInput("--patience needs a validation set to watch; give --validation more than 0.")
     if config.twin and not isinstance(config.method, Ensemble) and config.member.kind == "mle":
@@ -138,12 +139,11 @@ def _check(config: RunConfig, data: TensorData) -> None:
 
 def _check_prior(config: RunConfig) -> None:
     """Refuse what a method would refuse of a prior, before a run directory is made."""
-    if not isinstance(config.member, MeanField):
-        return
-    if isinstance(config.prior, Flat):
-        raise InvalidInput("--prior flat has no KL, which mean_field needs. Use --method mle, or --prior normal.")
-    if config.member.learn_prior and not isinstance(config.prior, Normal):
+    member = config.member
+    if isinstance(config.prior, Flat) and isinstance(member, MeanField | LowRank | FullRank | IVON):
+        raise InvalidInput(f"--prior flat has no KL, which {member.kind} needs. Use --method mle, or --prior normal.")
+    if isinstance(member, MeanField) and member.learn_prior and not isinstance(config.prior, Normal):
         raise InvalidInput(
-            f"--method.learn-prior {config.member.learn_prior} fits the std of a normal prior, not of a {config.prior.kind} "
+            f"--method.learn-prior {member.learn_prior} fits the std of a normal prior, not of a {config.prior.kind} "
             "one. Use --prior normal; or --prior hierarchical, whose scales are inferred without it."
         )

@@ -30,7 +30,17 @@ LABELS = {
     "epistemic_std": "Epistemic std",
 }
 SHARES = ("accuracy", "ece", "coverage_90")
-TITLES = {"mean_field": "Mean field", "map": "MAP", "mle": "Maximum likelihood", "sgld": "SGLD", "sghmc": "SGHMC"}
+TITLES = {
+    "mean_field": "Mean field",
+    "low_rank": "Low-rank variational",
+    "full_rank": "Full-rank variational",
+    "ivon": "IVON",
+    "swag": "SWAG",
+    "map": "MAP",
+    "mle": "Maximum likelihood",
+    "sgld": "SGLD",
+    "sghmc": "SGHMC",
+}
 
 
 @dataclass(frozen=True, eq=False)

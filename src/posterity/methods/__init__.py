@@ -8,6 +8,7 @@ from posterity.methods.cyclical import Cyclical as Cyclical
 from posterity.methods.ensemble import Ensemble as Ensemble
 from posterity.methods.full_rank import FullRank as FullRank
 from posterity.methods.hmc import HMC as HMC
+from posterity.methods.ivon import IVON as IVON
 from posterity.methods.low_rank import LowRank as LowRank
 from posterity.methods.map import MAP as MAP
 from posterity.methods.map import MLE as MLE
@@ -15,8 +16,9 @@ from posterity.methods.mean_field import MeanField as MeanField
 from posterity.methods.nuts import NUTS as NUTS
 from posterity.methods.sghmc import SGHMC as SGHMC
 from posterity.methods.sgld import SGLD as SGLD
+from posterity.methods.swag import SWAG as SWAG
 
 AnyMethod = Annotated[
-    MAP | MLE | MeanField | LowRank | FullRank | SGLD | SGHMC | Cyclical | HMC | NUTS | Ensemble,
+    MAP | MLE | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS | Ensemble,
     Field(discriminator="kind"),
 ]

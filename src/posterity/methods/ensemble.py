@@ -16,18 +16,20 @@ from torch import nn
 from posterity.methods.cyclical import Cyclical
 from posterity.methods.full_rank import FullRank
 from posterity.methods.hmc import HMC
+from posterity.methods.ivon import IVON
 from posterity.methods.low_rank import LowRank
 from posterity.methods.map import MAP, MLE
 from posterity.methods.mean_field import MeanField
 from posterity.methods.nuts import NUTS
 from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
+from posterity.methods.swag import SWAG
 from posterity.model.problem import Problem
 from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
 Member = Annotated[
-    MAP | MLE | MeanField | LowRank | FullRank | SGLD | SGHMC | Cyclical | HMC | NUTS, Field(discriminator="kind")
+    MAP | MLE | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS, Field(discriminator="kind")
 ]
 
 
