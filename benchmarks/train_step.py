@@ -26,22 +26,36 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from posterity import SGHMC, SGLD, Categorical, Flat, MeanField, Normal, Optimizer, Problem
+from posterity import IVON, SGHMC, SGLD, Categorical, Flat, LowRank, MeanField, Normal, Optimizer, Problem
 from posterity.methods.chain import ChainInference, SingleChain
+from posterity.methods.ivon import IVONInference
+from posterity.methods.low_rank import low_rank_inference
 from posterity.methods.map import PointInference
 from posterity.methods.mean_field import MeanFieldInference
 from posterity.train.random import NamedStreams
-from posterity.types import Budget
+from posterity.types import Budget, Inference
 from posterity.zoo import MLP, LeNet
 
 NETWORKS = {"LeNet": (LeNet, (128, 1, 32, 32)), "MLP 784-800-800-10": (MLP, (128, 1, 28, 28))}
-VARIANTS = ("deterministic", "deterministic, fused", "MLE", "weight", "weight, compiled", "local_reparam", "flipout")
+VARIANTS = (
+    "deterministic",
+    "deterministic, fused",
+    "MLE",
+    "weight",
+    "weight, compiled",
+    "local_reparam",
+    "flipout",
+    "ivon",
+    "low_rank(10)",
+)
 VARIANTS += ("sgld", "sghmc")
 LIMITS = {  # what was asked for, on each network
     "weight": (1.05, 1.8),
     "weight, compiled": (1.05, 1.35),
     "local_reparam": (2.05, 2.3),
     "flipout": (1.8, 3.5),
+    "ivon": (1.1, ""),
+    "low_rank(10)": (2.0, ""),
     "sgld": (1.3, 1.3),
     "sghmc": (1.3, 1.3),
 }
@@ -70,8 +84,17 @@ def bayesian(network: nn.Module, batch: tuple, variant: str) -> Callable[[], Non
         plan = SingleChain(20 * STEPS_PER_EPOCH, 0, "constant", STEPS_PER_EPOCH)
         inference = ChainInference(problem, CHAINS[variant], plan)
     else:
+        budget = Budget(1, STEPS_PER_EPOCH)
+        if variant == "ivon":
+            return stepping(IVONInference(problem, IVON(), budget), batch)
+        if variant == "low_rank(10)":
+            return stepping(low_rank_inference(problem, LowRank(10, optimizer=optimizer), budget), batch)
         method = MeanField(variant.split(",")[0], compiled="compiled" in variant, optimizer=optimizer)
-        inference = MeanFieldInference(problem, method, Budget(1, STEPS_PER_EPOCH))
+        inference = MeanFieldInference(problem, method, budget)
+    return stepping(inference, batch)
+
+
+def stepping(inference: Inference, batch: tuple) -> Callable[[], None]:
     state = inference.init(NamedStreams(0, "benchmark"))
     return lambda: inference.update(state, batch)
 

@@ -29,7 +29,8 @@ from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
 Member = Annotated[
-    MAP | MLE | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS, Field(discriminator="kind")
+    MAP | MLE | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS,
+    Field(discriminator="kind"),
 ]
 
 

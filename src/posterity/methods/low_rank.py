@@ -22,7 +22,7 @@ from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
 from posterity.model.problem import Problem
 from posterity.posteriors.low_rank import LowRankGaussian
-from posterity.types import Data, Engine
+from posterity.types import Budget, Data, Engine
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class LowRank:
         """Maximise the ELBO; returns the best q by validation, or the last where there is no validation."""
         refuse_flat(problem, "low-rank inference")
         budget = budget_of(self, data)
-        inference = LowRankInference(problem, self, budget, lambda generator: _initial(problem, self, generator))
+        inference = low_rank_inference(problem, self, budget)
         return inference.posterior(engine.run(inference, data, budget))
 
 
@@ -77,6 +77,10 @@ class LowRankInference(CorrelatedInference):
     def posterior(self, state: dict[str, torch.Tensor]) -> LowRankGaussian:
         covariance = LowRankCovariance(state["rho"], state["factor"].clone())
         return LowRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.std, covariance.factor)
+
+
+def low_rank_inference(problem: Problem, method: LowRank, budget: Budget) -> LowRankInference:
+    return LowRankInference(problem, method, budget, lambda generator: _initial(problem, method, generator))
 
 
 def _initial(problem: Problem, method: LowRank, generator: Generator) -> LowRankCovariance:
