@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": "Teach a Bayesian LeNet handwritten digits, beside its ordinary twin: one minute, no flags needed.",
     "train": "Infer a posterior from a data set, and score it on the test data.",
     "prior": "Draw functions from a prior before any training, to see what it says.",
+    "explain": "Say for each parameter what mean field makes of it, and why, before any training.",
     "evaluate": "Score a trained posterior on test data.",
     "predict": "Predict images, CSV or .npy files, with uncertainty.",
     "report": "Write a run's report.html anew.",

@@ -103,10 +103,11 @@ class MeanField:
             raise InvalidInput("A flat prior has no KL: mean field needs a proper prior, e.g. Normal(0, 0.1).")
         warmup = self.warmup_epochs if self.kl_schedule == "warmup" else 0
         budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor, warmup)
-        inference = MeanFieldInference(problem, self, budget, self._initial(problem, data, engine))
+        inference = MeanFieldInference(problem, self, budget, self.initial_stds(problem, data))
         return inference.posterior(engine.run(inference, data, budget))
 
-    def _initial(self, problem: Problem, data: Data, engine: Engine) -> InitialStd:
+    def initial_stds(self, problem: Problem, data: Data) -> InitialStd:
+        """Return the stds to start from, as `initial` says."""
         if self.initial == "constant":
             return self.initial_std
         if self.initial == "relative":

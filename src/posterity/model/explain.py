@@ -1,10 +1,8 @@
 """What a network became: each parameter's prior, its std, and the estimator that it really gets, and why."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import partial
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from itertools import zip_longest
 from textwrap import wrap
 from typing import Any
@@ -13,16 +11,19 @@ import torch
 from torch import Size, Tensor, nn
 
 from posterity.core.dispatch import UNSEEN, Uses, hindrance, rehearse, same_random_numbers
+from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
-from posterity.model.bayesianize import Bayesian
-from posterity.model.coordinates import normalisation
+from posterity.model.bayesianize import Bayesian, EstimatorName
+from posterity.model.coordinates import Coordinates, normalisation
 from posterity.model.location_scale import LocationScale
 from posterity.model.priors import Product
+from posterity.model.problem import Problem
 from posterity.types import Prior
 
 WIDTH = 120
 ROOM = {2: 16, 4: 24}  # priors and reasons are broken down to these widths before names are
 CLOSED, SAMPLED = "closed form", "Monte Carlo"
+WHOLE = "weight draw"
 
 
 @dataclass(frozen=True)
@@ -101,73 +102,120 @@ def explain(module: nn.Module, example: Any) -> Explanation:
     >>> found.bytes  # 8 means and 8 stds
     64
     """
-    if not any(isinstance(m, Bayesian) for m in module.modules()):
-        raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")
     copied = deepcopy(module)
-    parts = {name: m for name, m in copied.named_modules() if isinstance(m, Bayesian)}
-    passes: dict[str, list[Uses]] = defaultdict(list)
-    for name, part in parts.items():
-        part.forward = partial(_rehearsed, part, passes[name])  # type: ignore[method-assign]  # on a copy
+    found = {name: m for name, m in copied.named_modules() if isinstance(m, Bayesian)}
+    if not found:
+        raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")
+    parts = [_Part(name, m.network, m.coordinates, m.estimator, m.mean, m.std) for name, m in found.items()]
+    for bayesian, part in zip(found.values(), parts, strict=True):
+        bayesian.forward = part.rehearse  # type: ignore[method-assign]  # of a copy
     with same_random_numbers(copied.parameters()):
         _call(copied, example)
-    own = {id(p) for part in parts.values() for p in part.parameters()}
-    described = {id(p): entry for name, part in parts.items() for p, entry in _described(name, part, passes[name])}
-    norms = normalisation(copied)
-    for name, parameter in copied.named_parameters():
-        if id(parameter) not in own:
-            described[id(parameter)] = _deterministic(name, parameter, name in norms)
-    entries = tuple(described[id(p)] for p in copied.parameters() if id(p) in described)  # all but ρ
-    stds = [part.rho for part in parts.values()]
-    return Explanation(entries, sum(2 * rho.numel() * rho.element_size() for rho in stds))
+    described = {p: entry for part in parts for p, entry in part.entries()}
+    norms, own = normalisation(copied), {p for m in found.values() for p in m.parameters()}
+    described |= {p: _deterministic(n, p, n in norms) for n, p in copied.named_parameters() if p not in own}
+    entries = tuple(described[p] for p in copied.parameters() if p in described)  # all but ρ
+    return Explanation(entries, sum(part.bytes for part in parts))
 
 
-def _rehearsed(part: Bayesian, passes: list[Uses], *args: Any, **kwargs: Any) -> Any:
-    """Compute what the network does at the mean, in the place of `forward`, and note the uses."""
-    outputs: list[Any] = []
+@torch.no_grad()
+def explain_problem(problem: Problem, inputs: Tensor, estimator: EstimatorName, std: Tensor) -> Explanation:
+    """Do the same for a problem as mean field infers it: what is not selected has a prior too, and no std.
 
-    def compute() -> Any:
-        outputs.append(part.network(*args, **kwargs))
+    Args:
+        problem: left as it is.
+        inputs: a batch.
+        estimator, std: as `MeanField` starts with them; std (P − start,).
+    """
+    problem = problem.snapshot()
+    where = problem.coordinates
+    random = {n: p for n, p in where.params.items() if n in where.random_names or n in where.latents}
+    values = where.of_prior(where.params)
+    part = _Part("", problem.network, where, estimator, values, Layout.of(random).views(std))
+    with same_random_numbers(problem.network.parameters()):
+        _call(part.rehearse, inputs)
+    return Explanation(tuple(entry for _, entry in part.entries()), part.bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A network that is random in whole or in part, and all that its rows are made of."""
+
+    prefix: str
+    network: nn.Module
+    coordinates: Coordinates
+    estimator: str
+    values: Mapping[str, Tensor]  # means and points that the prior speaks of, latents too
+    stds: Mapping[str, Tensor]
+    passes: list[Uses] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Of means and stds."""
+        return sum(2 * std.nbytes for std in self.stds.values())
+
+    def rehearse(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute what the network does at the mean, and note the uses."""
+        outputs: list[Any] = []
+
+        def compute() -> Any:
+            outputs.append(self.network(*args, **kwargs))
+            return outputs[0]
+
+        weights = self.coordinates.prior.weights(self.values)
+        params = {n: self.network.get_parameter(n) for n in self.coordinates.random_names}
+        self.passes.append(rehearse(compute, params, weights, self.network.buffers()))
         return outputs[0]
 
-    means = part.prior.weights(part.mean)
-    params = {n: part.network.get_parameter(n) for n in means}
-    passes.append(rehearse(compute, params, means, part.network.buffers()))
-    return outputs[0]
+    def entries(self) -> Iterator[tuple[Tensor, Entry]]:
+        """Describe each parameter of the network, then each latent."""
+        norms, shapes, kl = normalisation(self.network), self.coordinates.shapes(), self._kl()
+        for name, parameter in self.network.named_parameters():
+            prior = _prior_of(name, self.coordinates.prior, shapes) if name in shapes else None
+            if name not in self.stds:
+                yield parameter, replace(_deterministic(self._full(name), parameter, name in norms), prior=prior)
+                continue
+            estimator, why = self._estimator(name)
+            uses = sum(len(seen.get(name, ())) for seen in self.passes)
+            yield parameter, self._random(name, parameter, estimator, why, prior=prior, uses=uses, kl=kl)
+        for name in self.coordinates.latents:
+            latent = self.values.get(name, self.coordinates.params[name])
+            why = f"latent of the {name.partition('.')[0]}"
+            yield latent, self._random(name, latent, WHOLE, why, prior="its own", uses=1, kl=SAMPLED)
+
+    def _full(self, name: str) -> str:
+        return f"{self.prefix}.{name}" if self.prefix else name
+
+    def _random(self, name: str, parameter: Tensor, estimator: str, why: str, **found: Any) -> Entry:
+        std, shape = float(self.stds[name].mean()), tuple(parameter.shape)
+        return Entry(self._full(name), shape, parameter.numel(), estimator, why, std=std, **found)
+
+    def _estimator(self, name: str) -> tuple[str, str]:
+        used = [seen for seen in self.passes if seen.get(name)]
+        asked = WHOLE if self.estimator == "weight" else self.estimator
+        if not used:
+            return asked, "not used by this example"
+        why = "" if asked == WHOLE else hindrance(name, used[0])
+        return ("none" if why == UNSEEN else WHOLE if why else asked), why
+
+    def _kl(self) -> str:
+        """Say whether E_q[log p(w)] is exact; given one draw of the prior's latents, where it has some."""
+        where = self.coordinates
+        if where.normal is not None:
+            return CLOSED
+        spreads = {n: self.stds.get(n, torch.zeros_like(v)) for n, v in where.of_network(self.values).items()}
+        return SAMPLED if where.prior.expected_log_prob(self.values, spreads) is None else CLOSED
 
 
-def _call(module: nn.Module, example: Any) -> None:
+def _call(network: Callable[..., Any], example: Any) -> None:
     kwargs = dict(example) if isinstance(example, Mapping) else {}
     args = example if isinstance(example, tuple) else () if isinstance(example, Mapping) else (example,)
     try:
-        module(*args, **kwargs)
+        network(*args, **kwargs)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         shapes = [tuple(a.shape) if isinstance(a, Tensor) else type(a).__name__ for a in (*args, *kwargs.values())]
         raise InvalidInput(f"The network cannot take this example, {shapes}: {reason}") from error
-
-
-def _described(prefix: str, part: Bayesian, passes: Sequence[Uses]) -> Iterator[tuple[nn.Parameter, Entry]]:
-    """Describe each parameter of a Bayesian module, and each latent of its prior."""
-    stds, shapes, exact = part.std, part.coordinates.shapes(), _exactness(part)
-    norms = normalisation(part.network)
-    for own, parameter in part.network.named_parameters():
-        name = f"{prefix}.{own}" if prefix else own
-        if own not in part.random_names:
-            yield parameter, _deterministic(name, parameter, own in norms)
-            continue
-        estimator, why = _estimator(own, part.estimator, passes)
-        count = sum(len(uses.get(own, ())) for uses in passes)
-        prior = _prior_of(own, part.prior, shapes)
-        std = float(stds[own].mean())
-        yield (
-            parameter,
-            Entry(name, tuple(parameter.shape), parameter.numel(), estimator, why, prior, std, count, exact),
-        )
-    for own, parameter in zip(part.coordinates.latents, part.latents, strict=True):
-        name = f"{prefix}.{own}" if prefix else own
-        std, why = float(stds[own].mean()), "latent of the prior"
-        shape, numbers = tuple(parameter.shape), parameter.numel()
-        yield parameter, Entry(name, shape, numbers, "weight draw", why, "its own", std, 1, SAMPLED)
 
 
 def _deterministic(name: str, parameter: nn.Parameter, norm: bool) -> Entry:
@@ -175,26 +223,6 @@ def _deterministic(name: str, parameter: nn.Parameter, norm: bool) -> Entry:
     if not parameter.requires_grad:
         kind, why = "frozen", ""
     return Entry(name, tuple(parameter.shape), parameter.numel(), kind, why)
-
-
-def _estimator(name: str, asked: str, passes: Sequence[Uses]) -> tuple[str, str]:
-    used = [uses for uses in passes if uses.get(name)]
-    if not used:
-        return ("weight draw" if asked == "weight" else asked), "not used by this example"
-    if asked == "weight":
-        return "weight draw", ""
-    why = hindrance(name, used[0])
-    return ("none" if why == UNSEEN else "weight draw" if why else asked), why
-
-
-def _exactness(part: Bayesian) -> str:
-    """Say whether E_q[log p(w)] is exact; given one draw of the latents, where the prior has some."""
-    if part.divergence.exact:
-        return CLOSED
-    where = part.coordinates
-    stds = where.of_network(part.std)
-    expected = part.prior.expected_log_prob(where.of_prior(part.mean), stds)
-    return SAMPLED if expected is None else CLOSED
 
 
 def _prior_of(name: str, prior: Prior, shapes: Mapping[str, Size]) -> str:
