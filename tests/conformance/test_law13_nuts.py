@@ -67,20 +67,22 @@ def test_the_conjugate_posterior_is_exact(name: str) -> None:
 
 @pytest.mark.parametrize("centered", [True, False])
 def test_a_hierarchical_scale_is_that_of_quadrature(centered: bool) -> None:
+    """The data determine these weights, so that the non-centred form mixes slowly: it is given more draws."""
     exact_mean, exact_std = quadrature()
+    warmup, draws = (120, 150) if centered else (200, 400)
     torch.manual_seed(0)
     posterior = posterity.fit(
         nn.Linear(10, 1, bias=False).double(),
         regression(),
         likelihood=Gaussian(std=NOISE),
         prior=Hierarchical(scale=HalfNormal(1.0), centered=centered),
-        method=NUTS(chains=2, warmup=120, draws=150),
+        method=NUTS(chains=2, warmup=warmup, draws=draws),
         engine=Engine(**QUIET),
     )
     u = posterior.by_chain[..., -1:]
     moments = torch.cat([u, (u - exact_mean).square()], -1)
     assert within(moments, torch.tensor([exact_mean, exact_std**2], dtype=torch.float64))
-    assert posterior.diagnose().latents.ess_bulk > 50
+    assert posterior.diagnose().latents.ess_bulk > 2 * draws / 8
     low, high = posterior.latents["prior.scale.weight"].interval(0.9)
     assert low < torch.tensor(exact_mean).exp() < high
 
