@@ -65,7 +65,7 @@ def test_a_file_gives_the_prior_of_a_run_and_flags_override_it(call, tmp_path: P
     assert found["model"] == "mlp:12"
     assert found["prior"] == "normal (mean 0, std 0.3)"
     found = asked(call, tmp_path, "--config", digits_run / "config.toml", "--n", 5, "--prior", "hierarchical")
-    assert found["prior"].startswith("hierarchical (family normal, scale half_cauchy (scale 1), per tensor, centered")
+    assert found["prior"].startswith("hierarchical (family normal, scale half_normal (std 1), per tensor, centered")
 
 
 def test_a_table_for_people_and_the_default_name(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ PRIORS = (
     "cauchy: still heavier tails; --prior.scale",
     "scale_mixture: a narrow and a wide normal; --prior.pi, --prior.std1, --prior.std2",
     "horseshoe: nearly all weights zero, the others free; --prior.scale, --prior.slab-std",
-    "hierarchical: the scale is inferred too; --prior.per tensor (layer, row, network), --prior.scale.kind half_cauchy",
+    "hierarchical: the scale is inferred too; --prior.per tensor (layer, row, network), --prior.scale.kind half_normal",
     "flat: none at all, for --method mle",
     "mixture, product: of several priors, which a file says (--config)",
 )

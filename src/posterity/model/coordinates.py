@@ -98,7 +98,7 @@ class Coordinates:
 
     def of_prior(self, params: Params) -> dict[str, Tensor]:
         """Leave out what the prior says nothing of: free coordinates and the likelihood's latents."""
-        free = set(self.free_names)
+        free = set(self._free_names)
         return {n: p for n, p in params.items() if n not in free and not n.startswith(LIKELIHOOD)}
 
     def of_likelihood(self, params: Params) -> dict[str, Tensor]:
@@ -106,7 +106,7 @@ class Coordinates:
         return {n.removeprefix(LIKELIHOOD): p for n, p in params.items() if n.startswith(LIKELIHOOD)}
 
     @property
-    def free_names(self) -> tuple[str, ...]:
+    def _free_names(self) -> tuple[str, ...]:
         return tuple(n for n, offset in zip(self.layout.names, self.layout.offsets, strict=True) if offset < self.free)
 
     def shapes(self) -> dict[str, Size]:

@@ -14,7 +14,7 @@ from torch import Generator, Size, Tensor
 from posterity.core import gaussian
 from posterity.errors import InvalidInput
 from posterity.model import patterns
-from posterity.model.hyperpriors import AnyScalePrior, HalfCauchy, ScalePrior
+from posterity.model.hyperpriors import AnyScalePrior, HalfNormal, ScalePrior
 from posterity.model.location_scale import laplace_noise
 from posterity.model.patterns import STRICT, Positive
 from posterity.model.special import folded_mean
@@ -77,7 +77,7 @@ class Hierarchical(Prior):
 
     Args:
         family: of the weights given their scale: `normal`, where s is their std, or `laplace`, where √2·s is.
-        scale: the prior of s.
+        scale: the prior of s; a wide one with heavy tails (HalfCauchy) allows functions far wilder than most data.
         per: what shares one s.
         centered: see above.
         initial_std: of the weights, where inference starts.
@@ -91,7 +91,7 @@ class Hierarchical(Prior):
     """
 
     family: Literal["normal", "laplace"] = "normal"
-    scale: AnyScalePrior = Field(default_factory=HalfCauchy)
+    scale: AnyScalePrior = Field(default_factory=HalfNormal)
     per: Literal["tensor", "layer", "row", "network"] = "tensor"
     centered: bool = True
     initial_std: Positive = 0.1
