@@ -55,9 +55,10 @@ def test_names_of_ours_exist() -> None:
 
 
 def test_keyword_arguments_of_mean_field_exist() -> None:
-    for call in re.findall(r"`(MeanField\([^`]*\))`", TEXT):
-        if "=T)" not in call and "=S)" not in call:
-            eval(call, {"MeanField": posterity.MeanField, "Optimizer": posterity.Optimizer})
+    names = {"MeanField": posterity.MeanField, "Optimizer": posterity.Optimizer}
+    calls = [c for c in re.findall(r"`(MeanField\([^`]*\))`", TEXT) if "=T)" not in c and "=S)" not in c]
+    assert calls
+    assert all(isinstance(eval(call, names), posterity.MeanField) for call in calls)
 
 
 def test_flags_of_the_command_line_exist(capsys: pytest.CaptureFixture[str]) -> None:
