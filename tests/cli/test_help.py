@@ -48,7 +48,9 @@ def test_help_names_every_kind(call, flag: str, union: object) -> None:
 def test_every_flag_stands_for_a_key_that_exists(call) -> None:
     """`train` accepts each flag's key: a wrong one would be refused as unknown before its value is looked at."""
     for path, (flag, _) in flags.given(flags.Settings(**dict.fromkeys(_names(), "?"), where=("?",))).items():
-        said = call("train", "digits", "--method", "mean_field", flag, "?", "--set", "data.validation=2")  # never trains
+        said = call(
+            "train", "digits", "--method", "mean_field", flag, "?", "--set", "data.validation=2"
+        )  # never trains
         assert said.code == 2
         assert "has no key" not in said.err, (path, said.err)
 
