@@ -43,7 +43,6 @@ class Case:
     call: Callable[[Any, Tensor], Tensor] = same
     no_gradient: tuple[str, ...] = ()  # ends of names of parameters that no output depends on
     no_vmap: str = ""  # why, in train or eval mode alike
-    compiles: bool = True
 
 
 class Flat(nn.Module):
@@ -169,15 +168,13 @@ NETWORKS = {
     "layer norm": Case(lambda: normalised(nn.LayerNorm([4, 4, 4])), normal(2, 6, 6)),
     "group norm": Case(lambda: normalised(nn.GroupNorm(2, 4)), normal(2, 6, 6)),
     "embedding": Case(Lookup, tokens),
-    "sparse embedding": Case(lambda: Lookup(sparse=True), tokens, compiles=False),
+    "sparse embedding": Case(lambda: Lookup(sparse=True), tokens),
     "tied embedding": Case(Tied, tokens),
     "raw parameter": Case(Raw, normal(5)),
     "lstm": Case(
-        lambda: nn.LSTM(5, 4, 2, bidirectional=True, batch_first=True), normal(6, 5), first, (), RECURRENT, False
+        lambda: nn.LSTM(5, 4, 2, bidirectional=True, batch_first=True), normal(6, 5), first, no_vmap=RECURRENT
     ),
-    "gru": Case(
-        lambda: nn.GRU(5, 4, 2, bidirectional=True, batch_first=True), normal(6, 5), first, (), RECURRENT, False
-    ),
+    "gru": Case(lambda: nn.GRU(5, 4, 2, bidirectional=True, batch_first=True), normal(6, 5), first, no_vmap=RECURRENT),
     "attention": Case(lambda: nn.MultiheadAttention(8, 2, batch_first=True), normal(5, 8), attended),
     "transformer encoder layer": Case(encoder_layer, normal(5, 8)),
     "resnet20 batch": Case(lambda: ResNet20(in_channels=1), normal(1, 8, 8), no_vmap=RUNNING),
