@@ -57,7 +57,11 @@ class Settings(ProblemSettings):
     method: Annotated[
         str | None,
         Key("method.kind"),
-        Parameter(group=METHOD, metavar="NAME", help="mean_field, map, mle, sgld, sghmc or cyclical. [mean_field]"),
+        Parameter(
+            group=METHOD,
+            metavar="NAME",
+            help="mean_field, map, mle; low_rank, full_rank, ivon, swag; sgld, sghmc, cyclical, hmc or nuts. [mean_field]",
+        ),
     ] = None
     estimator: Annotated[
         str | None,
