@@ -60,7 +60,7 @@ class Settings(ProblemSettings):
         Parameter(
             group=METHOD,
             metavar="NAME",
-            help="mean_field, map, mle; low_rank, full_rank, ivon, swag; sgld, sghmc, cyclical, hmc or nuts. [mean_field]",
+            help="mean_field, map, mle, low_rank, full_rank, ivon, swag, sgld, sghmc, cyclical, hmc or nuts. [mean_field]",
         ),
     ] = None
     estimator: Annotated[
