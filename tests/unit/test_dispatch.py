@@ -1,5 +1,6 @@
 """What each random weight meets in a pass: how it is found out, what is refused, and what is drawn in its place."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -8,9 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import posterity
-from posterity import InvalidInput
+from posterity import Categorical, InvalidInput, MeanField, Normal, Problem
 from posterity.core.dispatch import UNSEEN, hindrance, rehearse
+from posterity.methods.mean_field import MeanFieldInference
 from posterity.model.bayesianize import Bayesian
+from posterity.train.random import NamedStreams
+from posterity.types import Budget
+from tests.conformance.networks import Tied
 
 RULES = ("local_reparam", "flipout")
 every_rule = pytest.mark.parametrize("estimator", RULES)
@@ -96,6 +101,33 @@ def test_a_rehearsal_leaves_no_trace() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     torch.testing.assert_close(dict(network.named_buffers()), kept, rtol=0, atol=0)
     assert all(p.grad is None for p in network.parameters())
+
+
+@every_rule
+def test_a_first_step_moves_running_statistics_once(estimator: str) -> None:
+    """On both roads, with a weight that only the rehearsal finds to be used twice."""
+    torch.manual_seed(0)
+    network = nn.Sequential(Tied(), nn.Flatten(), nn.BatchNorm1d(100)).double()
+    ids, expected = torch.randint(50, (3, 2)), copy.deepcopy(network)
+    expected(ids)
+    bnn = posterity.bayesianize(network, estimator=estimator, init=1e-9)
+    bnn(ids)
+    problem = Problem(network, Normal(0, 1), Categorical(), 100)
+    inference = MeanFieldInference(problem, MeanField(estimator, initial_std=1e-9), Budget(1, 1), 1e-9)
+    inference.update(inference.init(NamedStreams(0, "noise")), (ids, torch.zeros(3, dtype=torch.int64)))
+    for moved in (bnn.network, network):
+        torch.testing.assert_close(dict(moved.named_buffers()), dict(expected.named_buffers()))
+
+
+@every_rule
+def test_a_first_pass_without_gradients_serves_those_with_gradients(estimator: str) -> None:
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    bnn, x = posterity.bayesianize(network, estimator=estimator), torch.randn(6, 3)
+    with torch.inference_mode():
+        bnn(x)
+    bnn(x).square().sum().backward()
+    assert bnn.rho.grad.abs().min() > 0
+    assert bnn.network[1].num_batches_tracked == 2
 
 
 class Behind(torch.autograd.Function):

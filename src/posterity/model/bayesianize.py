@@ -100,6 +100,9 @@ class Bayesian(nn.Module):
     whole batch. To predict, take `posterity.posterior(module)`, which draws whole weights whatever the estimator. Draws come
     from torch's global random numbers (`torch.manual_seed`).
 
+    Activation checkpointing inside the network recomputes after the draw is gone, with the means: with `estimator="weight"`
+    its gradients are wrong, and with the others torch refuses it. `posterity.fit` computes them within the draw.
+
     A plain `state_dict` of the network loads as the means, and leaves every σ as it is. Latents of a hierarchical prior are
     `latents`, means of further random coordinates, whose ρ are the last of `rho`.
     """
