@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "Score a trained posterior on test data.",
     "predict": "Predict images, CSV or .npy files, with uncertainty.",
     "report": "Write a run's report.html anew.",
+    "bench": "Run every method on the same data, and print one table: uci, or images.",
     "data": "List the known data sets, or show (and fetch) one.",
 }
 

@@ -1,0 +1,113 @@
+"""From records to tables: for a page (Markdown), for a program (JSON), and for a terminal."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from posterity.bench.study import Column, Record, Study, read
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of a table: of ours the records, of others what they printed."""
+
+    title: str
+    cells: tuple[str, ...]
+    count: str  # of splits or seeds
+    ours: bool
+
+
+def collect(study: Study, folder: Path) -> dict[str, dict[str, list[Record]]]:
+    """Read every record of the study's own sets and methods: by set, then by method, in the order of the table."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for data in study.sets:
+        rows = {}
+        for method in study.methods:
+            paths = ((folder / data / f"{method}-{repeat}.json") for repeat in range(study.repeats))
+            rows[method] = [read(path) for path in paths if path.exists()]
+        found[data] = {method: records for method, records in rows.items() if records}
+    return {data: rows for data, rows in found.items() if rows}
+
+
+def lines(study: Study, data: str, rows: dict[str, list[Record]]) -> list[Line]:
+    """Make the rows of one set's table: ours, then the published ones."""
+    columns = study.columns[data]
+    made = []
+    for method, records in rows.items():
+        scored = [record["scores"] for record in records if "scores" in record]
+        cells = tuple(spread([s[c.score] for s in scored], c, study.error) for c in columns)
+        lost = len(records) - len(scored)
+        count = f"{len(scored)}" + (f" ({lost} diverged)" if lost else "")
+        made.append(Line(study.methods[method], cells, count, ours=True))
+    published = (
+        Line(row.title, tuple(row.cells.get(c.score, "") for c in columns), "", ours=False)
+        for row in study.published[data]
+    )
+    return [*made, *published]
+
+
+def spread(values: Sequence[float], column: Column, error: str) -> str:
+    """Write a mean with its standard error, or with the standard deviation of the values.
+
+    >>> spread([1.0, 3.0], Column("nll", "NLL"), "standard error")
+    '2.00 ± 1.00'
+    """
+    values = [column.scale * v for v in values]
+    if not values:
+        return ""
+    mean = statistics.fmean(values)
+    if len(values) == 1 or not math.isfinite(mean):
+        return _number(mean, column)
+    deviation = statistics.stdev(values)
+    if error == "standard error":
+        deviation /= len(values) ** 0.5
+    return f"{_number(mean, column)} ± {_number(deviation, column)}"
+
+
+def markdown(study: Study, found: dict[str, dict[str, list[Record]]]) -> str:
+    """Write the page: the protocol, where it was run, one table for each set."""
+    records = [record for rows in found.values() for own in rows.values() for record in own]
+    parts = [f"# {study.title}", f"`posterity bench {study.name}`. {study.about}\n{_origin(study, records)}"]
+    for data, rows in found.items():
+        heads = ["", f"{study.repeat}s", *(column.title for column in study.columns[data])]
+        table = [f"| {' | '.join(heads)} |", f"|---|{'---|' * (len(heads) - 1)}"]
+        for line in lines(study, data, rows):
+            title = f"**{line.title}**" if line.ours else line.title
+            table.append(f"| {' | '.join((title, line.count, *line.cells))} |")
+        parts += [f"## {data}", "\n".join(table)]
+    return "\n\n".join(parts) + "\n"
+
+
+def summary(study: Study, found: dict[str, dict[str, list[Record]]]) -> Record:
+    """Return the same for programs: of each score its mean, standard deviation and number."""
+    return {data: {method: _moments(records) for method, records in rows.items()} for data, rows in found.items()}
+
+
+def _moments(records: Sequence[Record]) -> Record:
+    scored = [record["scores"] for record in records if "scores" in record]
+    names = scored[0] if scored else ()
+    moments = {}
+    for name in names:
+        values = [s[name] for s in scored]
+        std = statistics.stdev(values) if len(values) > 1 else math.nan
+        moments[name] = {"mean": statistics.fmean(values), "std": std}
+    return {"count": len(scored), "diverged": len(records) - len(scored), "scores": moments}
+
+
+def _origin(study: Study, records: Sequence[Record]) -> str:
+    """Say where and when the numbers were made, and what stands after ±."""
+    told = {key: sorted({str(r[key]) for r in records if r.get(key)}) for key in ("machine", "commit", "date")}
+    where = "; ".join(
+        part for part in (*told["machine"], _listed("commit", told["commit"]), *told["date"][-1:]) if part
+    )
+    return f"{where}. Ours: mean ± {study.error} over {study.repeat}s; published rows: as their authors print them."
+
+
+def _listed(noun: str, names: Sequence[str]) -> str:
+    return f"{noun}{'s' if len(names) > 1 else ''} {', '.join(names)}" if names else ""
+
+
+def _number(value: float, column: Column) -> str:
+    return f"{value:.{column.digits}f}".replace("-", "−")
