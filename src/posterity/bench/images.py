@@ -127,9 +127,9 @@ def _outside(name: str, other: str) -> Tensor:
 
 
 def _columns(name: str) -> list[Column]:
-    columns = [Column("accuracy", "accuracy", 100), Column("nll", "NLL", 1, 4), Column("ece", "ECE", 100)]
+    columns = [Column("accuracy", "accuracy", 100.0), Column("nll", "NLL", 1.0, 4), Column("ece", "ECE", 100.0)]
     return columns + [
-        Column(f"auroc_{measure}_{other}", f"{SHORT[other]} by {short}", 100, 1)
+        Column(f"auroc_{measure}_{other}", f"{SHORT[other]} by {short}", 100.0, 1)
         for other in OTHERS[name]
         for measure, short in (("entropy", "entropy"), ("mutual_information", "mutual information"))
     ]
