@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from posterity.methods import Ensemble as Ensemble
     from posterity.methods import FullRank as FullRank
     from posterity.methods import LowRank as LowRank
+    from posterity.methods import MCDropout as MCDropout
     from posterity.methods import MeanField as MeanField
     from posterity.model.bayesianize import bayesianize as bayesianize
     from posterity.model.bayesianize import deterministic as deterministic
@@ -92,6 +93,7 @@ _HOMES = {
         "Ensemble",
         "FullRank",
         "LowRank",
+        "MCDropout",
         "MeanField",
     ),
     "posterity.model.bayesianize": (

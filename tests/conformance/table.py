@@ -20,6 +20,7 @@ from posterity import (
     FullRank,
     Gaussian,
     LowRank,
+    MCDropout,
     MeanField,
     Normal,
     Optimizer,
@@ -51,6 +52,7 @@ TABLE = {
 SHORT = {
     "map": MAP(epochs=2),
     "mle": MLE(epochs=2),
+    "mc_dropout": MCDropout(0.2, epochs=2),
     "mean_field-weight": MeanField("weight", epochs=2),
     "mean_field-local_reparam": MeanField("local_reparam", epochs=2),
     "mean_field-flipout": MeanField("flipout", epochs=2),
@@ -63,6 +65,7 @@ SHORT = {
     "ivon": IVON(epochs=2),
     "swag": SWAG(epochs=2),  # its width is that of SGD's iterates, not the posterior's: see tests/unit/test_swag.py
     "ensemble-mle": Ensemble(MLE(epochs=2), 3),
+    "ensemble-mc_dropout": Ensemble(MCDropout(0.2, epochs=2), 2),
     "ensemble-swag": Ensemble(SWAG(epochs=2), 2),
     "ensemble-low_rank": Ensemble(LowRank(2, epochs=2), 2),
     "ensemble-mean_field": Ensemble(MeanField(epochs=2), 2),

@@ -24,6 +24,7 @@ from posterity import (
     Interrupted,
     LoaderData,
     LowRank,
+    MCDropout,
     MeanField,
     Mismatch,
     Optimizer,
@@ -45,6 +46,7 @@ METHODS = {
     "cyclical": Cyclical(SGHMC(epochs=4, draws=6), cycles=3, exploration=0.5),
     "ivon": IVON(epochs=4, draws=2),
     "swag": SWAG(4, epochs=4, iterates=10),
+    "mc_dropout": MCDropout(0.2, epochs=4),
     "ensemble": Ensemble(MAP(epochs=4), 2),
     "ensemble-sgld": Ensemble(SGLD(epochs=4, draws=10), 2),
 }

@@ -9,7 +9,20 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from posterity.errors import InvalidInput
-from posterity.methods import HMC, MAP, MLE, NUTS, SWAG, AnyMethod, Cyclical, Ensemble, FullRank, LowRank, MeanField
+from posterity.methods import (
+    HMC,
+    MAP,
+    MLE,
+    NUTS,
+    SWAG,
+    AnyMethod,
+    Cyclical,
+    Ensemble,
+    FullRank,
+    LowRank,
+    MCDropout,
+    MeanField,
+)
 from posterity.methods.ensemble import Member
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior, Normal
@@ -81,7 +94,7 @@ class RunConfig(_Table):
     @property
     def temperature(self) -> float | None:
         """The weight of the KL, or what a sampler divides the potential by; None for a method that has neither."""
-        return None if isinstance(self.member, MAP | MLE | SWAG | HMC | NUTS) else self.member.temperature
+        return None if isinstance(self.member, MAP | MLE | MCDropout | SWAG | HMC | NUTS) else self.member.temperature
 
     @property
     def learning_rate(self) -> str:
@@ -91,7 +104,7 @@ class RunConfig(_Table):
             return f"adapted to an acceptance of {member.target_accept:g}"
         if isinstance(member, Cyclical):
             return f"{member.method.lr:g}, {member.cycles} cycles"
-        if isinstance(member, MAP | MLE | MeanField | LowRank | FullRank | SWAG):
+        if isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank | SWAG):
             return f"{member.optimizer.lr:g}, {member.optimizer.schedule}, {member.optimizer.name}"
         return f"{member.lr:g}, {member.schedule}"
 

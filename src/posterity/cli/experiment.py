@@ -1,6 +1,6 @@
 """One run, prepared and checked: data, network and problem; nothing is trained here, and nothing is written."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -8,13 +8,16 @@ from torch import nn
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.errors import InvalidInput
-from posterity.methods import HMC, IVON, MAP, MLE, NUTS, Ensemble, FullRank, LowRank, MeanField
+from posterity.methods import HMC, IVON, MAP, MLE, NUTS, Ensemble, FullRank, LowRank, MCDropout, MeanField
+from posterity.model.dropout import dropout_rates, own_rates
 from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
 from posterity.train.batches import TensorData
 from posterity.train.random import derived_seed
 from posterity.zoo import NetworkSpec, image_side
+
+DROPOUT_RATE = 0.1  # of networks without dropout of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,13 +66,14 @@ def prepare(config: RunConfig) -> Experiment:
     _check(config, data)
     problem = Problem(network, config.prior, likelihood, data.num_data, config.where)
     data.checked(problem.check, torch.device("cpu"))
+    config = _dropping(config, problem)
     return Experiment(config, dataset, spec, network, data, problem)
 
 
 def twin_of(config: RunConfig) -> MLE:
     """Return maximum likelihood with the same epochs, optimiser and patience; a sampler has neither of these two."""
     member = config.member
-    if isinstance(member, MAP | MLE | MeanField | LowRank | FullRank):
+    if isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank):
         return MLE(member.epochs, member.optimizer, member.patience)
     return MLE() if isinstance(member, HMC | NUTS) else MLE(member.epochs)
 
@@ -108,6 +112,18 @@ def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:
     return config.model_copy(update={"likelihood": likelihood, "model": model})
 
 
+def _dropping(config: RunConfig, problem: Problem) -> RunConfig:
+    """Give Monte Carlo dropout a rate where neither the network nor the configuration has one."""
+    member = config.member
+    if not isinstance(member, MCDropout):
+        return config
+    if member.rate is None and not any(own_rates(problem.network).values()):
+        member = replace(member, rate=DROPOUT_RATE)
+    dropout_rates(problem, member.rate)  # refuses a network in which nothing can be dropped
+    method = replace(config.method, method=member) if isinstance(config.method, Ensemble) else member
+    return config.model_copy(update={"method": method})
+
+
 def _num_outputs(likelihood: AnyLikelihood, dataset: Dataset) -> int:
     if isinstance(likelihood, Bernoulli):
         if dataset.num_classes != 2:
@@ -130,7 +146,10 @@ def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:
 def _check(config: RunConfig, data: TensorData) -> None:
     _check_prior(config)
     member = config.member
-    patient = isinstance(member, MAP | MLE | MeanField | LowRank | FullRank | IVON) and member.patience is not None
+    patient = (
+        isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON)
+        and member.patience is not None
+    )
     if patient and data.held_out is None:
         raise InvalidInput("--patience needs a validation set to watch; give --validation more than 0.")
     if config.twin and not isinstance(config.method, Ensemble) and config.member.kind == "mle":

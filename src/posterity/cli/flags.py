@@ -60,7 +60,8 @@ class Settings(ProblemSettings):
         Parameter(
             group=METHOD,
             metavar="NAME",
-            help="mean_field, map, mle, low_rank, full_rank, ivon, swag, sgld, sghmc, cyclical, hmc or nuts. [mean_field]",
+            help="mean_field, map, mle, mc_dropout, low_rank, full_rank, ivon, swag, sgld, sghmc, cyclical, hmc or nuts. "
+            "[mean_field]",
         ),
     ] = None
     estimator: Annotated[
@@ -76,13 +77,15 @@ class Settings(ProblemSettings):
     lr: Annotated[
         str | None,
         Key("method.optimizer.lr"),
-        Parameter(group=METHOD, metavar="RATE", help="Learning rate. [0.004; map, mle: 0.001]"),
+        Parameter(group=METHOD, metavar="RATE", help="Learning rate. [0.004; map, mle, mc_dropout: 0.001]"),
     ] = None
     schedule: Annotated[
         str | None,
         Key("method.optimizer.schedule"),
         Parameter(
-            group=METHOD, metavar="NAME", help="constant, cosine, linear or one_cycle. [one_cycle; map, mle: cosine]"
+            group=METHOD,
+            metavar="NAME",
+            help="constant, cosine, linear or one_cycle. [one_cycle; map, mle, mc_dropout: cosine]",
         ),
     ] = None
     temperature: Annotated[

@@ -38,6 +38,7 @@ TITLES = {
     "swag": "SWAG",
     "map": "MAP",
     "mle": "Maximum likelihood",
+    "mc_dropout": "Monte Carlo dropout",
     "sgld": "SGLD",
     "sghmc": "SGHMC",
 }
@@ -56,8 +57,9 @@ class Scored:
 
     @property
     def parameters(self) -> int:
-        """Trained numbers: two for each weight of a mean-field posterior, one for each of a point."""
-        return sum(t.numel() for name, t in self.posterior.tensors().items() if ".kind." not in name)
+        """Trained numbers: two for each weight of a mean-field posterior, one for each of a point; no rates of dropout."""
+        tensors = {f".{name}": t for name, t in self.posterior.tensors().items()}
+        return sum(t.numel() for name, t in tensors.items() if ".kind." not in name and ".rate." not in name)
 
 
 def title(method: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from posterity.methods.ivon import IVON as IVON
 from posterity.methods.low_rank import LowRank as LowRank
 from posterity.methods.map import MAP as MAP
 from posterity.methods.map import MLE as MLE
+from posterity.methods.mc_dropout import MCDropout as MCDropout
 from posterity.methods.mean_field import MeanField as MeanField
 from posterity.methods.nuts import NUTS as NUTS
 from posterity.methods.sghmc import SGHMC as SGHMC
@@ -19,6 +20,6 @@ from posterity.methods.sgld import SGLD as SGLD
 from posterity.methods.swag import SWAG as SWAG
 
 AnyMethod = Annotated[
-    MAP | MLE | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS | Ensemble,
+    MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS | Ensemble,
     Field(discriminator="kind"),
 ]

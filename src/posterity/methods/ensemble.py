@@ -19,6 +19,7 @@ from posterity.methods.hmc import HMC
 from posterity.methods.ivon import IVON
 from posterity.methods.low_rank import LowRank
 from posterity.methods.map import MAP, MLE
+from posterity.methods.mc_dropout import MCDropout
 from posterity.methods.mean_field import MeanField
 from posterity.methods.nuts import NUTS
 from posterity.methods.sghmc import SGHMC
@@ -29,7 +30,7 @@ from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
 Member = Annotated[
-    MAP | MLE | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS,
+    MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS,
     Field(discriminator="kind"),
 ]
 

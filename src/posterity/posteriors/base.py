@@ -98,7 +98,7 @@ class FunctionPosterior(ABC):
         check_inputs(inputs)
         inputs = inputs.to(next(iter(self.problem.params.values())).device)
         batches = split(self.problem, inputs, max_bytes)
-        rows = [self._evaluate(self.sample(generator), batches) for _ in range(n)]
+        rows = [self._function(batches, generator) for _ in range(n)]
         latents = {name: torch.stack([row[1][name] for row in rows]) for name in rows[0][1]}
         return Draws(torch.stack([row[0] for row in rows]), latents)
 
@@ -141,6 +141,10 @@ class FunctionPosterior(ABC):
             if name in views:
                 parameter.data.copy_(views[name])
         return network
+
+    def _function(self, batches: Sequence[Tensor], generator: Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Draw one function and evaluate it on all batches."""
+        return self._evaluate(self.sample(generator), batches)
 
     def _evaluate(self, theta: Tensor, batches: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         with self.problem.bound(theta):

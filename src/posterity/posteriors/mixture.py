@@ -11,6 +11,7 @@ from posterity.errors import InvalidInput
 from posterity.model.problem import Problem
 from posterity.posteriors.base import Draws, FunctionPosterior
 from posterity.posteriors.chains import Chains
+from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.low_rank import LowRankGaussian
@@ -19,7 +20,7 @@ from posterity.posteriors.samples import Samples
 from posterity.predict.predictive import Classification, Regression
 
 KINDS: dict[str, type[FunctionPosterior]] = {
-    c.kind: c for c in (Point, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples, Chains)
+    c.kind: c for c in (Point, Dropout, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples, Chains)
 }
 
 

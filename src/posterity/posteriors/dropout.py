@@ -1,0 +1,58 @@
+"""Functions of one θ that differ by what they drop: the posterior of Monte Carlo dropout."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import torch
+from torch import Generator, Tensor
+
+from posterity.model.dropout import HeldMasks, masked
+from posterity.model.problem import Problem
+from posterity.posteriors.base import FunctionPosterior
+
+RATE = "rate."
+
+
+@dataclass(frozen=True, eq=False)
+class Dropout(FunctionPosterior):
+    """f(x) = f(θ, z, x) with masks z ~ Bernoulli(1 − rate), independent between sites: θ (P,), and the rate of each site.
+
+    One draw is one set of masks, the same for all examples, so that it is one function. A mask has the shape of one example's
+    values at its site: draws agree between batches of examples of equal shape. Normalisation layers are in eval mode.
+
+    `sample` and `mean` are θ, at which nothing is dropped: the network of "weight scaling".
+
+    >>> from posterity import Gaussian, Normal
+    >>> problem = Problem(torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(1, 1)), Normal(0, 1), Gaussian(0.1), 3)
+    >>> posterior = Dropout(problem, torch.tensor([1.0, 0.0]), {"0": 0.5})
+    >>> sorted({value.item() for value in posterior.draw(torch.ones(1, 1), 20)})
+    [0.0, 2.0]
+    """
+
+    theta: Tensor
+    rates: Mapping[str, float]
+    kind: ClassVar[str] = "dropout"
+
+    def sample(self, generator: Generator | None = None) -> Tensor:
+        return self.theta
+
+    @property
+    def mean(self) -> Tensor:
+        return self.theta
+
+    def tensors(self) -> dict[str, Tensor]:
+        rates = {RATE + site: torch.tensor(rate, dtype=torch.float64) for site, rate in self.rates.items()}
+        return {"theta": self.theta, **rates}
+
+    @classmethod
+    def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
+        rates = {name.removeprefix(RATE): float(value) for name, value in tensors.items() if name.startswith(RATE)}
+        return cls(problem, tensors["theta"], rates)
+
+    def _function(self, batches: Sequence[Tensor], generator: Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
+        device, sites = self.theta.device, sorted(self.rates)  # a file does not keep their order
+        seeds = torch.randint(2**62, (len(sites),), generator=generator, device=device).tolist()
+        masks = HeldMasks(dict(zip(sites, seeds, strict=True)), device)
+        with masked(self.problem.network, self.rates, masks):
+            return self._evaluate(self.theta, batches)
