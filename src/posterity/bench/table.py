@@ -37,7 +37,7 @@ def lines(study: Study, data: str, rows: dict[str, list[Record]]) -> list[Line]:
     made = []
     for method, records in rows.items():
         scored = [record["scores"] for record in records if "scores" in record]
-        cells = tuple(spread([s[c.score] for s in scored], c, study.error) for c in columns)
+        cells = tuple(spread([s[c.score] for s in scored if c.score in s], c, study.error) for c in columns)
         lost = len(records) - len(scored)
         count = f"{len(scored)}" + (f" ({lost} diverged)" if lost else "")
         made.append(Line(study.methods[method], cells, count, ours=True))

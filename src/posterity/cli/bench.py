@@ -1,5 +1,6 @@
 """`posterity bench`: every method on the same data with the same means, in one table."""
 
+import os
 import shlex
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ class Choice:
     ] = ()
     splits: Annotated[str | None, Parameter(metavar="INT", help="Of uci: how many of the 20 splits. [20]")] = None
     seeds: Annotated[str | None, Parameter(metavar="INT", help="Of images: how many seeds. [3]")] = None
+    threads: Annotated[str | None, Parameter(metavar="INT", help="Processor threads. [torch's choice]")] = None
 
 
 ALL = Choice()
@@ -45,7 +47,6 @@ def bench(
         Path | None, Parameter(group=OUTPUT, metavar="DIR", help="Folder of the results. [runs/bench/STUDY]")
     ] = None,
     table: Annotated[bool, Parameter(negative="", group=OUTPUT, help="Run nothing: only make the table.")] = False,
-    threads: Annotated[int | None, Parameter(metavar="INT", help="Processor threads. [torch's choice]")] = None,
     output: Output = PLAIN,
 ) -> None:
     """Run every method on the same data and print one table; what is done already is not run again.
@@ -60,8 +61,8 @@ def bench(
     voice, chosen = Voice(output), STUDIES[study]
     jobs = _jobs(chosen, choice)
     folder = out or Path("runs") / "bench" / study
-    if threads is not None:
-        torch.set_num_threads(threads)
+    if choice.threads is not None:
+        torch.set_num_threads(_count("threads", choice.threads, os.cpu_count() or 1))
     if not table:
         _run(chosen, jobs, folder, voice)
     found = collect(chosen, folder)
@@ -95,15 +96,15 @@ def _jobs(study: Study, choice: Choice) -> list[Job]:
     for other, value in given.items():
         if value is not None:
             raise InvalidInput(f"--{other}s {value}: the study '{study.name}' has {study.repeat}s: --{study.repeat}s.")
-    repeats = study.usual if asked is None else _count(asked, study)
+    repeats = study.usual if asked is None else _count(f"{study.repeat}s", asked, study.repeats)
     sets = [name for name in study.sets if name in choice.sets or not choice.sets]
     methods = [name for name in study.methods if name in choice.methods or not choice.methods]
     return study.jobs(sets, methods, repeats)
 
 
-def _count(text: str, study: Study) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= study.repeats:
-        raise InvalidInput(f"--{study.repeat}s {text}: must be a whole number from 1 to {study.repeats}.")
+def _count(flag: str, text: str, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= most:
+        raise InvalidInput(f"--{flag} {text}: must be a whole number from 1 to {most}.")
     return int(text)
 
 
