@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from posterity.methods import LowRank as LowRank
     from posterity.methods import MCDropout as MCDropout
     from posterity.methods import MeanField as MeanField
+    from posterity.methods import Refine as Refine
     from posterity.model.bayesianize import bayesianize as bayesianize
     from posterity.model.bayesianize import deterministic as deterministic
     from posterity.model.bayesianize import kl as kl
@@ -95,6 +96,7 @@ _HOMES = {
         "LowRank",
         "MCDropout",
         "MeanField",
+        "Refine",
     ),
     "posterity.model.bayesianize": (
         "bayesianize",

@@ -24,6 +24,7 @@ from posterity import (
     MeanField,
     Normal,
     Optimizer,
+    Refine,
     TensorData,
 )
 
@@ -58,6 +59,7 @@ SHORT = {
     "mean_field-flipout": MeanField("flipout", epochs=2),
     "low_rank": LowRank(3, epochs=2),
     "full_rank": FullRank(epochs=2),
+    "refine": Refine(MeanField(epochs=1), after=MAP(epochs=2)),
     "sgld": SGLD(epochs=8, draws=7),
     "sgld-rmsprop": SGLD(epochs=8, draws=7, lr=0.01, preconditioner="rmsprop", schedule="polynomial"),
     "sghmc": SGHMC(epochs=8, draws=8),

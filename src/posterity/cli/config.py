@@ -22,8 +22,9 @@ from posterity.methods import (
     LowRank,
     MCDropout,
     MeanField,
+    Refine,
 )
-from posterity.methods.ensemble import Member
+from posterity.methods.refine import Stage
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior, Normal
 
@@ -82,14 +83,21 @@ class RunConfig(_Table):
     engine: EngineConfig = EngineConfig()
 
     @property
-    def member(self) -> Member:
-        """The method, or what each member of an ensemble does."""
-        return self.method.method if isinstance(self.method, Ensemble) else self.method
+    def member(self) -> Stage:
+        """The method, or what each member of an ensemble does; of a refinement, its last stage."""
+        method = self.method
+        while isinstance(method, Ensemble | Refine):
+            method = method.method
+        return method
 
     @property
     def method_name(self) -> str:
-        """`mean_field`, or `ensemble-mean_field`."""
-        return f"ensemble-{self.member.kind}" if isinstance(self.method, Ensemble) else self.method.kind
+        """`mean_field`, `ensemble-mean_field`, `refine-mean_field` or `ensemble-refine-mean_field`."""
+        names, method = [], self.method
+        while isinstance(method, Ensemble | Refine):
+            names.append(method.kind)
+            method = method.method
+        return "-".join([*names, method.kind])
 
     @property
     def temperature(self) -> float | None:

@@ -1,6 +1,7 @@
 """One run, prepared and checked: data, network and problem; nothing is trained here, and nothing is written."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,7 +9,7 @@ from torch import nn
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.errors import InvalidInput
-from posterity.methods import HMC, IVON, MAP, MLE, NUTS, Ensemble, FullRank, LowRank, MCDropout, MeanField
+from posterity.methods import HMC, IVON, MAP, MLE, NUTS, Ensemble, FullRank, LowRank, MCDropout, MeanField, Refine
 from posterity.model.dropout import dropout_rates, own_rates
 from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.priors import Flat, Normal
@@ -114,14 +115,20 @@ def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:
 
 def _dropping(config: RunConfig, problem: Problem) -> RunConfig:
     """Give Monte Carlo dropout a rate where neither the network nor the configuration has one."""
-    member = config.member
-    if not isinstance(member, MCDropout):
-        return config
-    if member.rate is None and not any(own_rates(problem.network).values()):
-        member = replace(member, rate=DROPOUT_RATE)
-    dropout_rates(problem, member.rate)  # refuses a network in which nothing can be dropped
-    method = replace(config.method, method=member) if isinstance(config.method, Ensemble) else member
-    return config.model_copy(update={"method": method})
+
+    def given(method: Any) -> Any:
+        if isinstance(method, Ensemble):
+            return replace(method, method=given(method.method))
+        if isinstance(method, Refine):
+            return replace(method, method=given(method.method), after=given(method.after))
+        if not isinstance(method, MCDropout):
+            return method
+        if method.rate is None and not any(own_rates(problem.network).values()):
+            method = replace(method, rate=DROPOUT_RATE)
+        dropout_rates(problem, method.rate)  # refuses a network in which nothing can be dropped
+        return method
+
+    return config.model_copy(update={"method": given(config.method)})
 
 
 def _num_outputs(likelihood: AnyLikelihood, dataset: Dataset) -> int:

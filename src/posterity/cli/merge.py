@@ -70,7 +70,7 @@ def merge(file: Mapping[str, Any], given: Given, where: str = "run.toml") -> Run
         raise InvalidInput("No data set was named: posterity train digits. `posterity data` lists the known ones.")
     if ensemble:
         values["method"].setdefault("method", {}).setdefault("kind", "mle")
-    _complete_optimizer(values["method"]["method"] if ensemble else values.get("method"))
+    _complete_optimizer(values.get("method"))
     refuse_unknown(values, RunConfig, "", origin, where)
     try:
         return RunConfig.model_validate(values)
@@ -165,6 +165,9 @@ def _kept(table: Mapping[str, Any], kind: str, union: Any) -> dict[str, Any]:
 def _complete_optimizer(method: Any) -> None:
     """Take what is left out of an optimiser from the method's own: --lr alone leaves the schedule as the method has it."""
     kinds = {str(get_args(_fields(c)["kind"])[0]): c for c in _classes(AnyMethod) if "optimizer" in _fields(c)}
+    for stage in ("method", "after"):  # of a composed method
+        if isinstance(method, dict):
+            _complete_optimizer(method.get(stage))
     if isinstance(method, dict) and method.get("kind") in kinds and isinstance(method.get("optimizer"), dict):
         method["optimizer"] = {**asdict(kinds[method["kind"]]().optimizer), **method["optimizer"]}
 

@@ -72,6 +72,8 @@ def title(method: dict[str, Any]) -> str:
     if kind == "ensemble":
         member = title(method["method"])
         return f"Ensemble of {method['n']} × {member if member.isupper() else member.lower()}"
+    if kind == "refine":
+        return f"{title(method['method'])} after {title(method['after'])}"
     if kind == "cyclical":
         return f"Cyclical {title(method['method'])}, {method['cycles']} cycles"
     return TITLES.get(kind, kind)

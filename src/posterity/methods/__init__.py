@@ -15,11 +15,26 @@ from posterity.methods.map import MLE as MLE
 from posterity.methods.mc_dropout import MCDropout as MCDropout
 from posterity.methods.mean_field import MeanField as MeanField
 from posterity.methods.nuts import NUTS as NUTS
+from posterity.methods.refine import Refine as Refine
 from posterity.methods.sghmc import SGHMC as SGHMC
 from posterity.methods.sgld import SGLD as SGLD
 from posterity.methods.swag import SWAG as SWAG
 
 AnyMethod = Annotated[
-    MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS | Ensemble,
+    MAP
+    | MLE
+    | MCDropout
+    | MeanField
+    | LowRank
+    | FullRank
+    | IVON
+    | SWAG
+    | SGLD
+    | SGHMC
+    | Cyclical
+    | HMC
+    | NUTS
+    | Refine
+    | Ensemble,
     Field(discriminator="kind"),
 ]

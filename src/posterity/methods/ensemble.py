@@ -22,6 +22,7 @@ from posterity.methods.map import MAP, MLE
 from posterity.methods.mc_dropout import MCDropout
 from posterity.methods.mean_field import MeanField
 from posterity.methods.nuts import NUTS
+from posterity.methods.refine import Refine
 from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
 from posterity.methods.swag import SWAG
@@ -30,7 +31,7 @@ from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
 Member = Annotated[
-    MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS,
+    MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS | Refine,
     Field(discriminator="kind"),
 ]
 

@@ -97,13 +97,19 @@ class MeanField:
             raise ValueError("compiled=True is for one weight draw per step: use estimator='weight' and draws=1")
         return self
 
-    def infer(self, problem: Problem, data: Data, engine: Engine) -> DiagonalGaussian:
-        """Maximise the ELBO; returns the best q by validation, or the last where there is no validation."""
+    def infer(
+        self, problem: Problem, data: Data, engine: Engine, initial: InitialStd | None = None
+    ) -> DiagonalGaussian:
+        """Maximise the ELBO; returns the best q by validation, or the last where there is no validation.
+
+        `initial`, where it is given, takes the place of the method's own.
+        """
         if isinstance(problem.prior, Flat):
             raise InvalidInput("A flat prior has no KL: mean field needs a proper prior, e.g. Normal(0, 0.1).")
         warmup = self.warmup_epochs if self.kl_schedule == "warmup" else 0
         budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor, warmup)
-        inference = MeanFieldInference(problem, self, budget, self.initial_stds(problem, data))
+        std = self.initial_stds(problem, data) if initial is None else initial
+        inference = MeanFieldInference(problem, self, budget, std)
         return inference.posterior(engine.run(inference, data, budget))
 
     def initial_stds(self, problem: Problem, data: Data) -> InitialStd:
