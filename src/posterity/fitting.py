@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import nn
 
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
@@ -16,7 +14,7 @@ from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
-from posterity.train.batches import LoaderData, TensorData
+from posterity.train.batches import as_data
 from posterity.train.engine import Engine
 from posterity.types import Likelihood, Prior
 
@@ -52,6 +50,7 @@ def fit(
         InvalidInput: before anything is trained, for data that do not fit the network or the likelihood.
         Diverged, Interrupted: see `Engine.run`.
 
+    >>> import torch
     >>> from posterity import Engine, Gaussian, MeanField, Normal, Optimizer
     >>> x = torch.linspace(-1, 1, 20)[:, None]
     >>> net = nn.Linear(1, 1)
@@ -74,21 +73,6 @@ def fit(
     posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
     return posterior
-
-
-def as_data(data: Any) -> TensorData | LoaderData:
-    """Accept a DataLoader, a pair of tensors (or arrays), or data that already are in the engine's form."""
-    if isinstance(data, TensorData | LoaderData):
-        return data
-    if isinstance(data, DataLoader):
-        return LoaderData(data)
-    if isinstance(data, tuple | list) and len(data) == 2:
-        inputs, targets = (part if isinstance(part, Tensor) else torch.as_tensor(part) for part in data)
-        return TensorData(inputs, targets)
-    raise InvalidInput(
-        f"Data of type {type(data).__name__} were given; expected a DataLoader, a pair (inputs, targets) of tensors, "
-        "or TensorData."
-    )
 
 
 def described(method: Any) -> dict[str, Any]:

@@ -144,6 +144,26 @@ class FunctionPosterior(ABC):
 
     def _function(self, batches: Sequence[Tensor], generator: Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
         """Draw one function and evaluate it on all batches."""
+    def diagnose(self, inputs: Tensor | None = None, data: Any = None, draws: int = 1000) -> Any:
+        """Ask whether the posterior can be trusted: a `Diagnosis`, whose `verdict` says so in words; `print` it.
+
+        - Chains (`NUTS`, `SGHMC`, an ensemble of samplers): R-hat, effective sample sizes and Monte-Carlo errors.
+        - Gaussians in θ (`MeanField`, `LowRank`, `FullRank`, …): the shape k̂ of the importance ratios p(θ, D)/q(θ); for mean
+          field the signal of its gradients, too.
+        - All that have a width: the contraction of each layer from prior to posterior.
+
+        Args:
+            inputs: probes (B, ...) at which the functions of chains are diagnosed, too: a few dozen that matter.
+            data: the training data, all of them, in any form that `fit` takes; Gaussians need them.
+            draws: of importance ratios; each takes a pass over the data.
+
+        Raises:
+            InvalidInput: for chains of fewer than 4 draws, fewer than 25 ratios, and inputs that do not fit the network.
+        """
+        from posterity.posteriors.diagnose import diagnose
+
+        return diagnose(self, inputs, data, draws)
+
         return self._evaluate(self.sample(generator), batches)
 
     def _evaluate(self, theta: Tensor, batches: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -151,3 +151,18 @@ class LoaderData:
         if check and self.check is not None:
             self.check((inputs, targets))
         return inputs.to(self.device), targets.to(self.device)
+
+
+def as_data(data: Any) -> TensorData | LoaderData:
+    """Accept a DataLoader, a pair of tensors (or arrays), or data that already are in the engine's form."""
+    if isinstance(data, TensorData | LoaderData):
+        return data
+    if isinstance(data, DataLoader):
+        return LoaderData(data)
+    if isinstance(data, tuple | list) and len(data) == 2:
+        inputs, targets = (part if isinstance(part, Tensor) else torch.as_tensor(part) for part in data)
+        return TensorData(inputs, targets)
+    raise InvalidInput(
+        f"Data of type {type(data).__name__} were given; expected a DataLoader, a pair (inputs, targets) of tensors, "
+        "or TensorData."
+    )
