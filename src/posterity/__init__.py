@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from posterity.methods import MCDropout as MCDropout
     from posterity.methods import MeanField as MeanField
     from posterity.methods import Refine as Refine
-    from posterity.model.bayesianize import bayesianize as bayesianize
     from posterity.metrics.agreement import compare_posteriors as compare_posteriors
+    from posterity.model.bayesianize import bayesianize as bayesianize
     from posterity.model.bayesianize import deterministic as deterministic
     from posterity.model.bayesianize import kl as kl
     from posterity.model.explain import explain as explain
@@ -99,9 +99,9 @@ _HOMES = {
         "MeanField",
         "Refine",
     ),
+    "posterity.metrics.agreement": ("compare_posteriors",),
     "posterity.model.bayesianize": (
         "bayesianize",
-    "posterity.metrics.agreement": ("compare_posteriors",),
         "deterministic",
         "kl",
     ),

@@ -133,17 +133,6 @@ class FunctionPosterior(ABC):
 
         save(self, path)
 
-    def network(self, theta: Tensor | None = None) -> nn.Module:
-        """Return a plain, deterministic copy of the network at θ, or at the posterior's mean."""
-        network = deepcopy(self.problem.network)
-        views = self.problem.layout.views(self.problem.coordinates.weights(self.mean if theta is None else theta))
-        for name, parameter in network.named_parameters():
-            if name in views:
-                parameter.data.copy_(views[name])
-        return network
-
-    def _function(self, batches: Sequence[Tensor], generator: Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Draw one function and evaluate it on all batches."""
     def diagnose(self, inputs: Tensor | None = None, data: Any = None, draws: int = 1000) -> Any:
         """Ask whether the posterior can be trusted: a `Diagnosis`, whose `verdict` says so in words; `print` it.
 
@@ -164,6 +153,17 @@ class FunctionPosterior(ABC):
 
         return diagnose(self, inputs, data, draws)
 
+    def network(self, theta: Tensor | None = None) -> nn.Module:
+        """Return a plain, deterministic copy of the network at θ, or at the posterior's mean."""
+        network = deepcopy(self.problem.network)
+        views = self.problem.layout.views(self.problem.coordinates.weights(self.mean if theta is None else theta))
+        for name, parameter in network.named_parameters():
+            if name in views:
+                parameter.data.copy_(views[name])
+        return network
+
+    def _function(self, batches: Sequence[Tensor], generator: Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Draw one function and evaluate it on all batches."""
         return self._evaluate(self.sample(generator), batches)
 
     def _evaluate(self, theta: Tensor, batches: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
