@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import posterity
+from posterity.bench import published
 from posterity.bench.machine import provenance
-from posterity.bench.study import Column, Job, Published, Record, Study
+from posterity.bench.study import Column, Job, Record, Study
 from posterity.core.optimizer import Optimizer
 from posterity.data import Dataset, load
 from posterity.methods import IVON, MAP, MLE, SGHMC, SGLD, SWAG, Cyclical, Ensemble, LowRank, MeanField
@@ -139,21 +140,6 @@ def _columns(name: str) -> list[Column]:
     ]
 
 
-_BASELINES = "uncertainty-baselines, LeNet-5"
-PUBLISHED = {
-    "mnist": [
-        Published(f"{_BASELINES}: deterministic", {"accuracy": "99.1", "nll": ".037"}),
-        Published(f"{_BASELINES}: variational inference", {"accuracy": "98.5", "nll": ".048", "ece": "1.0"}),
-        Published(f"{_BASELINES}: refined VI", {"accuracy": "99.0", "nll": ".034", "ece": "1.0"}),
-        Published(f"{_BASELINES}: ensemble of 10", {"accuracy": "99.4", "nll": ".016", "ece": "0.5"}),
-    ],
-    "fashion-mnist": [
-        Published(f"{_BASELINES}: deterministic", {"accuracy": "91.0", "nll": ".321"}),
-        Published(f"{_BASELINES}: variational inference", {"accuracy": "89.5", "nll": ".292", "ece": "1.1"}),
-        Published(f"{_BASELINES}: refined VI", {"accuracy": "90.6", "nll": ".259", "ece": "1.1"}),
-        Published(f"{_BASELINES}: ensemble of 10", {"accuracy": "93.2", "nll": ".200", "ece": "1.0"}),
-    ],
-}
 IMAGES = Study(
     name="images",
     title="MNIST and Fashion-MNIST",
@@ -172,6 +158,6 @@ IMAGES = Study(
     repeat="seed",
     error="standard deviation",
     columns={name: _columns(name) for name in SETS},
-    published=PUBLISHED,
+    published=published.IMAGES,
     run=run,
 )

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 import posterity
+from posterity.bench import published
 from posterity.bench.machine import provenance
-from posterity.bench.study import Column, Job, Published, Record, Study, read, write
+from posterity.bench.study import Column, Job, Record, Study, read, write
 from posterity.core.optimizer import Optimizer
 from posterity.data import Dataset, load
 from posterity.errors import Diverged
@@ -236,32 +237,6 @@ def _dataset(name: str, split: int) -> Dataset:
     return load(f"uci/{name}", split=split)
 
 
-_SOURCES = {  # RMSE, log-likelihood, as printed
-    "PBP (Hernández-Lobato & Adams 2015)": (
-        ("3.01 ± 0.18", "−2.57 ± 0.09"),
-        ("5.67 ± 0.09", "−3.16 ± 0.02"),
-        ("0.64 ± 0.01", "−0.97 ± 0.01"),
-        ("4.12 ± 0.03", "−2.84 ± 0.01"),
-    ),
-    "MC dropout (Gal & Ghahramani 2016; code of 2018)": (
-        ("2.90 ± 0.18", "−2.40 ± 0.04"),
-        ("4.82 ± 0.16", "−2.93 ± 0.02"),
-        ("0.62 ± 0.01", "−0.93 ± 0.01"),
-        ("4.01 ± 0.04", "−2.80 ± 0.01"),
-    ),
-    "deep ensemble of 5 (Lakshminarayanan et al. 2017)": (
-        ("3.28 ± 1.00", "−2.41 ± 0.25"),
-        ("6.03 ± 0.58", "−3.06 ± 0.18"),
-        ("0.64 ± 0.04", "−0.94 ± 0.12"),
-        ("4.11 ± 0.17", "−2.79 ± 0.04"),
-    ),
-    "mean-field VI (uncertainty-baselines)": (("", "−3.12"), ("", "−3.22"), ("", "−1.00"), ("", "−2.85")),
-    "VMG (Louizos & Welling 2016)": (("", "−2.46"), ("", "−3.01"), ("", "−0.95"), ("", "−2.82")),
-}
-PUBLISHED = {
-    name: [Published(title, {"rmse": rows[index][0], "nll": rows[index][1]}) for title, rows in _SOURCES.items()]
-    for index, name in enumerate(SETS)
-}
 _COLUMNS = [
     Column("rmse", "RMSE"),
     Column("nll", "log-likelihood", -1.0),
@@ -290,7 +265,7 @@ UCI = Study(
     repeat="split",
     error="standard error",
     columns=dict.fromkeys(SETS, _COLUMNS),
-    published=PUBLISHED,
+    published=published.UCI,
     run=run,
     left_out=frozenset({("power", "nuts")}),
 )
