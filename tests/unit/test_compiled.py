@@ -7,8 +7,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from posterity import Categorical, Gaussian, InvalidInput, MeanField, Normal, Problem, ScaleMixture
-from posterity.core.compiled import CompiledDraw, normals
+from posterity import Categorical, Gaussian, InvalidInput, MeanField, Normal, Optimizer, Problem, ScaleMixture
+from posterity.core.activation import ActivationDraw, Flipout, LocalReparam
+from posterity.core.compiled import CompiledNormals, _key, normals
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo
@@ -47,15 +48,23 @@ def test_normals_are_independent_of_their_neighbours_and_of_other_keys() -> None
 
 
 def test_a_step_changes_every_part_of_the_key() -> None:
-    draw = CompiledDraw(torch.zeros(4))
-    seen: list[torch.Tensor] = []
-    draw._kernels = (lambda *arguments: seen.append(arguments[3]), None)
     generator = torch.Generator().manual_seed(0)
-    for _ in range(50):
-        draw.draw(torch.zeros(4), torch.zeros(4), generator)
-    keys = torch.stack(seen)
+    keys = torch.stack([_key(torch.zeros(4), generator) for _ in range(50)])
     assert all(len(keys[:, part].unique()) == 50 for part in range(3))
     assert (keys < 0).any()  # all 32 bits are in use
+
+
+@needs_compiler
+@pytest.mark.parametrize("like", [torch.empty(3, 5, 4, 4).to(memory_format=torch.channels_last), torch.empty(700)])
+def test_compiled_normals_fill_any_dense_shape(like: torch.Tensor) -> None:
+    draw, generator = CompiledNormals(), torch.Generator().manual_seed(3)
+    first, second = draw(like, generator), draw(like[:2].clone(), generator)
+    assert first.shape == like.shape
+    assert first.stride() == like.stride()
+    assert second.shape == like[:2].shape
+    assert len(first.unique()) == like.numel()
+    assert abs(float(first.mean())) < 4 * like.numel() ** -0.5
+    assert torch.equal(draw(like, torch.Generator().manual_seed(3)), first)
 
 
 def network() -> nn.Module:
@@ -63,38 +72,70 @@ def network() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2)).double()
 
 
+def squares(net: dict[str, nn.Parameter]) -> torch.Tensor:
+    x = torch.linspace(-1, 1, 15, dtype=torch.float64).view(5, 3)
+    hidden = torch.tanh(nn.functional.linear(x, net["0.weight"], net["0.bias"]))
+    return nn.functional.linear(hidden, net["2.weight"], net["2.bias"]).square().sum()
+
+
 @needs_compiler
-@pytest.mark.parametrize("prior", [Normal(0.1, 0.4), Normal(0, {"*.bias": 2.0, "*": 0.5})])
-def test_gradients_are_those_of_the_eager_formulas(prior: Normal) -> None:
+@pytest.mark.parametrize(
+    ("estimator", "prior"),
+    [
+        (None, Normal(0.1, 0.4)),
+        (None, Normal(0, {"*.bias": 2.0, "*": 0.5})),
+        (LocalReparam, Normal(0, {"*.bias": 2.0, "*": 0.5})),
+        (Flipout, Normal(0.1, 0.4)),
+    ],
+)
+def test_steps_are_those_of_the_eager_formulas_and_of_torchs_adam(estimator: type | None, prior: Normal) -> None:
     where = Problem(network(), prior, Categorical(), 10).coordinates
-    net = where.params
-    x = torch.randn(5, 3, dtype=torch.float64)
-    mean, rho = where.theta(), inverse_softplus(torch.rand(where.layout.size, dtype=torch.float64) + 0.01)
-    elbo = CompiledElbo(where)
-    out = torch.empty_like(mean), torch.empty_like(rho)
+    draw = estimator(where.params) if estimator else None
+    elbo = CompiledElbo(where, draw)
+    q = {"mean": where.theta(), "rho": inverse_softplus(torch.rand(where.layout.size, dtype=torch.float64) + 0.01)}
+    optimizer = Optimizer(lr=0.01).bind(q, 100, {"rho": 0.5})
+    twin = {n: v.clone() for n, v in q.items()}
+    reference = Optimizer(lr=0.01).bind(twin, 100, {"rho": 0.5})
+    for step in range(3):
+        grads = recorded(draw) if draw else None
+        value = elbo.descend(lambda: squares(where.params), 0.3, optimizer, step, torch.Generator().manual_seed(step))
+        mean, std = twin["mean"], softplus(twin["rho"])
+        if grads is None:
+            theta = elbo._step.theta
+            noise = (theta - mean) / std
+            assert noise.std() > 0.3
+            with where.bound(theta):
+                expected = squares(where.params)
+                flat = torch.cat([g.reshape(-1) for g in torch.autograd.grad(expected, list(where.params.values()))])
+            torch.testing.assert_close(value, expected.detach())
+            grads = [flat.clone(), flat * noise]
+        Divergence.of(where).add_gradient(0.3, mean, std, (grads[0], grads[1]))
+        reference.grads["mean"].copy_(grads[0])
+        reference.grads["rho"].copy_(grads[1] * torch.sigmoid(twin["rho"]))
+        reference.step(step)
+        torch.testing.assert_close(q, twin)
+        torch.testing.assert_close(optimizer.state(), reference.state())
 
-    def loss() -> torch.Tensor:
-        hidden = torch.tanh(x @ net["0.weight"].T + net["0.bias"])
-        return (hidden @ net["2.weight"].T + net["2.bias"]).square().sum()
 
-    value = elbo.gradient(loss, (mean, rho), 0.3, out, torch.Generator().manual_seed(1))
-    theta, std = elbo._draw.theta, softplus(rho)
-    noise = (theta - mean) / std
-    assert noise.std() > 0.3
-    with where.bound(theta):
-        expected = loss()
-        gradients = torch.autograd.grad(expected, list(net.values()))
-    flat = torch.cat([g.reshape(-1) for g in gradients])
-    grads = flat.clone(), flat * noise
-    Divergence.of(where).add_gradient(0.3, mean, std, grads)
-    torch.testing.assert_close(value, expected.detach())
-    torch.testing.assert_close(out, (grads[0], grads[1] * torch.sigmoid(rho)))
+def recorded(draw: ActivationDraw) -> list[torch.Tensor]:
+    """Copies of the gradients of the next call of an estimator, once it is made."""
+    grads: list[torch.Tensor] = []
+    write = type(draw).write
+
+    def writing(loss: object, q: object, out: tuple[torch.Tensor, torch.Tensor], generator: object) -> torch.Tensor:
+        value = write(draw, loss, q, out, generator)
+        grads[:] = [g.clone() for g in out]
+        return value
+
+    draw.write = writing
+    return grads
 
 
 @needs_compiler
-def test_a_compiled_fit_recovers_the_exact_posterior_and_repeats() -> None:
+@pytest.mark.parametrize("estimator", ["weight", "local_reparam", "flipout"])
+def test_a_compiled_fit_recovers_the_exact_posterior_and_repeats(estimator: str) -> None:
     case = Conjugate.make()
-    method = MeanField(compiled=True, epochs=STEPS, optimizer=FAST)
+    method = MeanField(estimator, compiled=True, epochs=STEPS, optimizer=FAST)
     fits = [case.fit(method, seed) for seed in (0, 0, 1, 2, 3, 4)]
     assert torch.equal(fits[0].loc, fits[1].loc)
     means, stds = torch.stack([f.loc for f in fits[1:]]), torch.stack([f.std for f in fits[1:]])
@@ -117,5 +158,7 @@ def test_what_the_kernels_do_not_cover_is_refused(likelihood: object, prior: obj
 
 
 def test_options_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(ValueError, match="one weight draw"):
-        MeanField("flipout", compiled=True)
+    with pytest.raises(ValueError, match="one draw per step, by Adam"):
+        MeanField(compiled=True, draws=2)
+    with pytest.raises(ValueError, match="one draw per step, by Adam"):
+        MeanField(compiled=True, optimizer=Optimizer("SGD"))

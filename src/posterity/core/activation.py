@@ -6,8 +6,9 @@ operation on one gets an ordinary drawn weight, never a silent zero gradient.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
@@ -18,6 +19,10 @@ from posterity.core.gaussian import noise_like
 from posterity.core.layout import Layout, bound
 from posterity.core.linear_ops import Call, LinearOp
 from posterity.errors import InvalidInput
+
+Normals: TypeAlias = Callable[
+    [Tensor, Generator | None], Tensor
+]  # standard normals of a tensor's shape, dtype and device
 
 
 class ActivationDraw(Estimator, Drawing):
@@ -31,6 +36,7 @@ class ActivationDraw(Estimator, Drawing):
         super().__init__(params, start)
         self.network = network
         self.by_rule: set[str] | None = None  # names; None before the first pass
+        self.normals: Normals = noise_like  # where normals come from
 
     def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
         mean, std = q
@@ -110,14 +116,14 @@ class LocalReparam(ActivationDraw):
         self, call: Call, weight: RandomWeight, bias: RandomWeight | None, generator: Generator | None
     ) -> Tensor:
         biases = (None, None) if bias is None else (bias.mean, bias.spread)
-        arguments = (call.x, weight.mean, weight.spread, *biases, call.op, generator)
+        arguments = (call.x, weight.mean, weight.spread, *biases, call.op, partial(self.normals, generator=generator))
         y: Tensor = _LocalReparam.apply(*arguments)  # type: ignore[no-untyped-call]
         if bias is not None or call.bias is None:
             return y
         return y + _along(call.bias, y, call.op.features)  # a frozen bias
 
     def drawn(self, weight: RandomWeight, generator: Generator | None) -> Tensor:
-        return weight.mean + weight.spread.sqrt() * noise_like(weight.spread, generator)
+        return weight.mean + weight.spread.sqrt() * self.normals(weight.spread, generator)
 
 
 class Flipout(ActivationDraw):
@@ -128,7 +134,8 @@ class Flipout(ActivationDraw):
     """
 
     def _prepare(self, std: Tensor, generator: Generator | None) -> None:
-        torch.mul(std, self._noise.normal_(generator=generator), out=self._spread)
+        self._noise = self.normals(std, generator)
+        torch.mul(std, self._noise, out=self._spread)
 
     def spread(self, std: Tensor) -> Tensor:
         return std * torch.randn_like(std)
@@ -160,13 +167,13 @@ class _LocalReparam(torch.autograd.Function):
         bias_mean: Tensor | None,
         bias_variance: Tensor | None,
         op: LinearOp,
-        generator: Generator | None,
+        normals: Callable[[Tensor], Tensor],
     ) -> Tensor:
         squared = x.square() if x.is_floating_point() else x
         y = op.forward(x, mean, bias_mean)
         # A floor of 1e-20 on the variance keeps the slope of the root finite where all inputs are zero.
         std = op.forward(squared, variance, bias_variance).clamp_(min=1e-20).sqrt_()
-        noise = noise_like(y, generator)
+        noise = normals(y)
         y.addcmul_(std, noise)
         ctx.save_for_backward(x, mean, variance, noise.div_(std).mul_(0.5))
         ctx.op, ctx.biased = op, bias_mean is not None

@@ -1,6 +1,7 @@
 """torch's optimisers on a few flat vectors, with all that they remember in live tensors that can be saved and restored."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -9,6 +10,8 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.core.schedules import learning_rates
+
+SECOND, EPSILON = 0.999, 1e-8  # Adam's second beta, and what it adds to a root
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,23 @@ class Optimizer:
         return BoundOptimizer(self, vectors, steps, rates or {})
 
 
+@plain_dataclass(frozen=True)
+class AdamStep:
+    """One step of Adam, for a kernel that takes it: θ ← θ − rate · m / (correction · √v + ε).
+
+    Args:
+        rates: of each vector, the bias of m taken out.
+        correction: takes the bias out of √v.
+        momentum: the first beta.
+        moments: (m, v) of each vector, live, to be brought up to date by the kernel.
+    """
+
+    rates: tuple[float, ...]
+    correction: float
+    momentum: float
+    moments: tuple[tuple[Tensor, Tensor], ...]
+
+
 class BoundOptimizer:
     """An optimiser at work on named vectors; their gradients are written into `grads` before `step`."""
 
@@ -34,26 +54,39 @@ class BoundOptimizer:
         self, config: Optimizer, vectors: Mapping[str, Tensor], steps: int, rates: Mapping[str, float]
     ) -> None:
         self.grads = {n: torch.zeros_like(v) for n, v in vectors.items()}
-        self._vectors = dict(vectors)
+        self.vectors = dict(vectors)
         self._rates = learning_rates(config.schedule, config.lr, steps)
         self._factors = [rates.get(n, 1.0) for n in vectors]
         self._torch = _build(config, list(vectors.values()))
-        for name, vector in self._vectors.items():
+        for name, vector in self.vectors.items():
             vector.grad = self.grads[name]
         self._allocate()
 
     def step(self, index: int) -> None:
         """Take step `index` (from 0) along the gradients in `grads`."""
-        rate = self._rates[min(index, len(self._rates) - 1)]
-        for group, factor in zip(self._torch.param_groups, self._factors, strict=True):
-            group["lr"] = rate * factor
+        for group, rate in zip(self._torch.param_groups, self._rates_at(index), strict=True):
+            group["lr"] = rate
         self._torch.step()
+
+    def adam_step(self, index: int) -> AdamStep:
+        """Count step `index` (from 0), and leave it to the caller; for Adam alone."""
+        states = [self._torch.state[vector] for vector in self.vectors.values()]
+        for state in states:
+            state["step"] += 1
+        (momentum, second), count = self._torch.param_groups[0]["betas"], int(states[0]["step"])
+        rates = tuple(rate / (1 - momentum**count) for rate in self._rates_at(index))
+        moments = tuple((state["exp_avg"], state["exp_avg_sq"]) for state in states)
+        return AdamStep(rates, (1 - second**count) ** -0.5, momentum, moments)
+
+    def _rates_at(self, index: int) -> list[float]:
+        rate = self._rates[min(index, len(self._rates) - 1)]
+        return [rate * factor for factor in self._factors]
 
     def state(self) -> dict[str, Tensor]:
         """Return the optimiser's own tensors, live: copying saved ones into them restores it."""
         return {
             f"optimizer.{name}.{key}": value
-            for name, vector in self._vectors.items()
+            for name, vector in self.vectors.items()
             for key, value in self._torch.state[vector].items()
             if isinstance(value, Tensor)
         }
@@ -73,7 +106,7 @@ def _build(config: Optimizer, vectors: list[Tensor]) -> torch.optim.Optimizer:
     if config.name == "SGD":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
     if config.name == "Adam":
-        return torch.optim.Adam(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+        return torch.optim.Adam(groups, lr=config.lr, betas=(config.momentum, SECOND), fused=True)
     if config.name == "AdamW":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, 0.999), fused=True)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, SECOND), fused=True)
     return getattr(torch.optim, config.name)(groups, lr=config.lr)  # type: ignore[no-any-return]

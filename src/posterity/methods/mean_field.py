@@ -36,7 +36,7 @@ from posterity.model.problem import Problem
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
-KL_EVERY = 25  # steps between two evaluations of KL's value, which only people look at
+KL_EVERY = 100  # steps between two evaluations of KL's value, which only people look at
 CURVATURE_BATCHES = 50  # squared gradients of so many batches are averaged
 
 
@@ -51,8 +51,9 @@ class MeanField:
         epochs: passes over the training data.
         draws: Monte-Carlo draws per step; their gradients are averaged.
         antithetic: draw ±ε in pairs; needs `estimator='weight'` and an even number of draws.
-        compiled: draw and update in compiled kernels: faster for wide networks of a million weights, after some seconds of
-            compilation. Needs a compiler, `estimator='weight'`, one draw and a Normal prior on all of the network.
+        compiled: draws and updates in compiled kernels: faster for wide networks of a million weights, and for local
+            reparameterisation and Flipout of any, after some seconds of compilation. Needs a compiler, Adam, one draw, and
+            a Normal prior on all of the network.
         temperature: weight of the KL; 1 is the posterior, less is a "cold posterior" and is said in every report.
         kl_schedule: how the KL's weight moves between steps; `constant` unless you reproduce a paper. See `kl_weight`.
         warmup_epochs: length of the schedule `warmup`.
@@ -93,8 +94,8 @@ class MeanField:
             )
         if self.compiled and self.learn_prior:
             raise ValueError("compiled=True has its prior fixed: leave learn_prior=None, or compiled=False")
-        if self.compiled and (self.estimator != "weight" or self.draws > 1):
-            raise ValueError("compiled=True is for one weight draw per step: use estimator='weight' and draws=1")
+        if self.compiled and (self.draws > 1 or self.optimizer.name != "Adam"):
+            raise ValueError("compiled=True takes one draw per step, by Adam: use draws=1 and optimizer.name='Adam'")
         return self
 
     def infer(
@@ -157,11 +158,9 @@ class MeanFieldInference:
             seen.append(distribution)
             return value
 
-        grads = self._optimizer.grads["mean"], self._optimizer.grads["rho"]
-        nll = self._elbo.gradient(loss, (mean, rho), weight / n, grads, self._noise)
+        nll = self._elbo.descend(loss, weight / n, self._optimizer, step, self._noise)
         if step % KL_EVERY == 0 or (step + 1) % self.budget.steps_per_epoch == 0:
             state["kl"].copy_(self.divergence.value(mean, softplus(rho), self._noise))
-        self._optimizer.step(step)
         state["step"] += 1
         if self.learnt and (step + 1) % self.budget.steps_per_epoch == 0:
             self.learnt.fit(mean, softplus(rho))
@@ -179,15 +178,11 @@ class MeanFieldInference:
 
     def _make_elbo(self) -> NegativeElbo | CompiledElbo:
         where = self.problem.coordinates
+        activation = {"local_reparam": LocalReparam, "flipout": Flipout}.get(self.method.estimator)
+        draw = activation(where.params, where.start, self.problem.network) if activation else None
         if self.method.compiled:
-            return CompiledElbo(where)
-        estimator: Estimator
-        if self.method.estimator == "weight":
-            estimator = WeightDraw(where.params, where.start, self.method.antithetic)
-        else:
-            estimator = {"local_reparam": LocalReparam, "flipout": Flipout}[self.method.estimator](
-                where.params, where.start, self.problem.network
-            )
+            return CompiledElbo(where, draw)
+        estimator: Estimator = draw or WeightDraw(where.params, where.start, self.method.antithetic)
         return NegativeElbo(
             NonCentred(estimator, where) if where.noncentred else estimator, self.divergence, self.method.draws
         )

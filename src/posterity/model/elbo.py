@@ -1,12 +1,14 @@
-"""The gradient of the negative ELBO for a diagonal Gaussian, by any estimator; and by two compiled kernels."""
+"""Descent of the negative ELBO of a diagonal Gaussian, by any estimator; and by compiled kernels."""
 
 import torch
 from torch import Generator, Tensor
 
-from posterity.core.compiled import CompiledDraw
+from posterity.core.activation import ActivationDraw
+from posterity.core.compiled import CompiledNormals, CompiledStep
 from posterity.core.estimators import Estimator, Loss, Pair, differentiate
 from posterity.core.gaussian import softplus
 from posterity.core.layout import bound
+from posterity.core.optimizer import BoundOptimizer
 from posterity.errors import InvalidInput
 from posterity.model.coordinates import Coordinates
 from posterity.model.divergence import Divergence
@@ -18,6 +20,15 @@ class NegativeElbo:
     def __init__(self, estimator: Estimator, divergence: Divergence, draws: int = 1) -> None:
         self.estimator, self.divergence, self.draws = estimator, divergence, draws
         self._std = torch.empty(0)
+
+    def descend(
+        self, loss: Loss, weight: float, optimizer: BoundOptimizer, step: int, generator: Generator | None
+    ) -> Tensor:
+        """Take one step of the optimiser's vectors `mean` and `rho`; return the loss averaged over draws, ()."""
+        q, grads = ((v["mean"], v["rho"]) for v in (optimizer.vectors, optimizer.grads))
+        value = self.gradient(loss, q, weight, grads, generator)
+        optimizer.step(step)
+        return value
 
     def gradient(self, loss: Loss, q: Pair, weight: float, out: Pair, generator: Generator | None) -> Tensor:
         """Write the gradients for q = (μ, ρ) into `out`; return the loss averaged over draws, ()."""
@@ -40,9 +51,12 @@ class NegativeElbo:
 
 
 class CompiledElbo:
-    """The same with one weight draw, in two passes over the vector; for whole networks under independent normal priors."""
+    """The same nelbo with one draw, descended by compiled kernels; for whole networks under independent normal priors.
 
-    def __init__(self, coordinates: Coordinates) -> None:
+    `estimator` None takes weight draws, whose noise and gradients stay within the kernels.
+    """
+
+    def __init__(self, coordinates: Coordinates, estimator: ActivationDraw | None = None) -> None:
         divergence = Divergence.of(coordinates)
         if coordinates.start or coordinates.noncentred or not divergence.exact:
             raise InvalidInput(
@@ -50,16 +64,23 @@ class CompiledElbo:
                 "has point coordinates, another prior, or a learnt noise. Leave compiled=False."
             )
         theta = coordinates.theta()
-        self.params, self.layout = coordinates.params, coordinates.layout
-        self._draw = CompiledDraw(theta)
+        self.params, self.layout, self.estimator = coordinates.params, coordinates.layout, estimator
         mean, std = (torch.as_tensor(v).to(theta) for v in (divergence.prior_mean, divergence.prior_std))
-        self._prior = mean, std.square().reciprocal()
+        self._step = CompiledStep(theta, (mean, std.square().reciprocal()))
+        if estimator is not None:
+            estimator.normals = CompiledNormals()
 
-    def gradient(self, loss: Loss, q: Pair, weight: float, out: Pair, generator: Generator | None) -> Tensor:
-        """Write the gradients for q = (μ, ρ) into `out`; return the loss, ()."""
-        theta = self._draw.draw(*q, generator)
-        with bound(self.params, self.layout.views(theta)):
+    def descend(
+        self, loss: Loss, weight: float, optimizer: BoundOptimizer, step: int, generator: Generator | None
+    ) -> Tensor:
+        """Take one step of the optimiser's vectors `mean` and `rho`; return the loss, ()."""
+        q, grads = ((v["mean"], v["rho"]) for v in (optimizer.vectors, optimizer.grads))
+        if self.estimator is not None:
+            value = self.estimator.write(loss, (q[0], self._step.spread(q[1])), grads, generator)
+            self._step.update(q, grads, weight, optimizer.adam_step(step))
+            return value
+        with bound(self.params, self.layout.views(self._step.draw(q, generator))):
             value = loss()
-            differentiate(value, (self.params, out[0]))
-        self._draw.chain(*q, torch.tensor(weight).to(theta), self._prior, out)
+            differentiate(value, (self.params, grads[0]))
+        self._step.update_drawn(q, grads[0], weight, optimizer.adam_step(step))
         return value.detach()
