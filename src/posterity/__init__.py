@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from posterity.methods import Cyclical as Cyclical
     from posterity.methods import Ensemble as Ensemble
     from posterity.methods import FullRank as FullRank
+    from posterity.methods import Laplace as Laplace
     from posterity.methods import LowRank as LowRank
     from posterity.methods import MCDropout as MCDropout
     from posterity.methods import MeanField as MeanField
@@ -94,6 +95,7 @@ _HOMES = {
         "Cyclical",
         "Ensemble",
         "FullRank",
+        "Laplace",
         "LowRank",
         "MCDropout",
         "MeanField",

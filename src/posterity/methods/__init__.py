@@ -9,6 +9,7 @@ from posterity.methods.ensemble import Ensemble as Ensemble
 from posterity.methods.full_rank import FullRank as FullRank
 from posterity.methods.hmc import HMC as HMC
 from posterity.methods.ivon import IVON as IVON
+from posterity.methods.laplace import Laplace as Laplace
 from posterity.methods.low_rank import LowRank as LowRank
 from posterity.methods.map import MAP as MAP
 from posterity.methods.map import MLE as MLE
@@ -34,6 +35,7 @@ AnyMethod = Annotated[
     | Cyclical
     | HMC
     | NUTS
+    | Laplace
     | Refine
     | Ensemble,
     Field(discriminator="kind"),

@@ -17,6 +17,7 @@ from posterity.methods.cyclical import Cyclical
 from posterity.methods.full_rank import FullRank
 from posterity.methods.hmc import HMC
 from posterity.methods.ivon import IVON
+from posterity.methods.laplace import Laplace
 from posterity.methods.low_rank import LowRank
 from posterity.methods.map import MAP, MLE
 from posterity.methods.mc_dropout import MCDropout
@@ -31,7 +32,21 @@ from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
 Member = Annotated[
-    MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS | Refine,
+    MAP
+    | MLE
+    | MCDropout
+    | MeanField
+    | LowRank
+    | FullRank
+    | IVON
+    | SWAG
+    | SGLD
+    | SGHMC
+    | Cyclical
+    | HMC
+    | NUTS
+    | Laplace
+    | Refine,
     Field(discriminator="kind"),
 ]
 

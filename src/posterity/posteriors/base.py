@@ -127,6 +127,17 @@ class FunctionPosterior(ABC):
         shapes = {n: where.params[n] for n in where.latents}
         return {n: where.latents[n].natural(v) for n, v in Layout.of(shapes).views(tails).items()}
 
+    @property
+    def log_evidence(self) -> float:
+        """log p(D), in nats, as the method that made this posterior estimates it.
+
+        Raises:
+            InvalidInput: for a method that does not.
+        """
+        if "log_evidence" not in self.provenance:
+            raise InvalidInput("The method that made this posterior does not estimate the evidence; Laplace does.")
+        return float(self.provenance["log_evidence"])
+
     def save(self, path: Any) -> None:
         """Write the posterior to one safetensors file that describes itself; see `posterity.load`."""
         from posterity.posteriors.files import save

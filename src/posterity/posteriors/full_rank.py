@@ -45,6 +45,10 @@ class FullRankGaussian(FunctionPosterior):
     def mean(self) -> Tensor:
         return self.loc
 
+    def spread(self, rows: Tensor) -> Tensor:
+        """Return J L, with Σ = L Lᵀ, for rows J (..., R) over the random coordinates: the std of J θ is its norm."""
+        return rows @ self.cholesky
+
     @property
     def covariance(self) -> Tensor:
         """Covariance of the random coordinates, (R, R)."""

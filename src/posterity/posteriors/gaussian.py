@@ -47,6 +47,10 @@ class DiagonalGaussian(FunctionPosterior):
     def mean(self) -> Tensor:
         return self.loc
 
+    def spread(self, rows: Tensor) -> Tensor:
+        """Return J L, with Σ = L Lᵀ, for rows J (..., R) over the random coordinates: the std of J θ is its norm."""
+        return rows * self.std
+
     def signal_to_noise(self) -> Tensor:
         """|μ|/σ of each of the network's random weights: how far it is from being prunable (Blundell et al. 2015, §5)."""
         start, end = self.problem.coordinates.start, self.problem.coordinates.network

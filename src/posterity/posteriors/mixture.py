@@ -14,6 +14,8 @@ from posterity.posteriors.chains import Chains
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
+from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
@@ -22,6 +24,7 @@ from posterity.predict.predictive import Classification, Regression
 KINDS: dict[str, type[FunctionPosterior]] = {
     c.kind: c for c in (Point, Dropout, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples, Chains)
 }
+KINDS |= {c.kind: c for c in (KroneckerGaussian, LowRankPrecisionGaussian, Linearised)}
 
 
 @dataclass(frozen=True, eq=False)

@@ -158,6 +158,8 @@ class Regression:
     """Gaussians N(μ_s(x), σ_s²(x)) of n drawn functions: an equal mixture for every input.
 
     means: (n, B), or (n, B, D) for D targets that are independent given the function; variances: the same shape, > 0.
+    function_variances: the share of each variance that is the function's own, not noise, where functions were not drawn but
+    integrated over in closed form; the same shape, or None: all of it is noise.
 
     >>> draws = Regression(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0]]))  # 2 functions, 1 input
     >>> draws.mean, draws.aleatoric, draws.epistemic, draws.variance
@@ -167,6 +169,7 @@ class Regression:
 
     means: Tensor
     variances: Tensor
+    function_variances: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.means.dim() not in (2, 3) or not len(self.means) or self.means.shape != self.variances.shape:
@@ -175,6 +178,13 @@ class Regression:
         finite = torch.isfinite(self.means) & torch.isfinite(self.variances) & (self.variances > 0)
         if not bool(finite.all()):
             raise InvalidInput("Means must be finite and variances finite and > 0.")
+        if self.function_variances is not None and not bool((self.noise > 0).all()):
+            raise InvalidInput("The function's variance must be less than the whole; the rest is noise.")
+
+    @property
+    def noise(self) -> Tensor:
+        """σ_s² without the function's own share, (n, B[, D])."""
+        return self.variances if self.function_variances is None else self.variances - self.function_variances
 
     @cached_property
     def mean(self) -> Tensor:
@@ -183,7 +193,9 @@ class Regression:
 
     @cached_property
     def _parts(self) -> tuple[Tensor, Tensor]:
-        return decomposition.total_variance(self.means, self.variances)
+        aleatoric, epistemic = decomposition.total_variance(self.means, self.noise)
+        own = self.function_variances
+        return aleatoric, epistemic if own is None else epistemic + precise(own).mean(0).to(epistemic.dtype)
 
     @property
     def aleatoric(self) -> Tensor:
@@ -192,7 +204,7 @@ class Regression:
 
     @property
     def epistemic(self) -> Tensor:
-        """(1/n)Σ_s (μ_s − μ̄)²: the variance of the drawn functions."""
+        """(1/n)Σ_s (μ_s − μ̄)²: the variance of the drawn functions, and what was integrated over in closed form."""
         return self._parts[1]
 
     @property
@@ -232,18 +244,28 @@ class Regression:
         return {
             "rmse": (precise(self.mean) - precise(targets).to(self.mean.device)).square().mean().sqrt().item(),
             "nll": log(len(draws)) - draws.logsumexp(0).mean().item(),
-            "expected_nll": -draws.mean().item(),
+            "expected_nll": -self._expected_log_probs(targets).mean().item(),
         }
 
     def rescale(self, mean: Tensor | float, std: Tensor | float) -> "Regression":
         """Return the predictive of mean + std·y: the same draws in original units, for standardised targets."""
-        return Regression(self.means * std + mean, self.variances * (std * std))
+        own = None if self.function_variances is None else self.function_variances * (std * std)
+        return Regression(self.means * std + mean, self.variances * (std * std), own)
 
     def _draw_log_probs(self, targets: Tensor) -> Tensor:
-        """Return log p(y | x, θ_s), shape (n, B), in float64."""
+        """Return log p(y | x, θ_s), shape (n, B), in float64; of a function that is integrated over, its marginal."""
+        return self._densities(targets, precise(self.variances), 0.0)
+
+    def _expected_log_probs(self, targets: Tensor) -> Tensor:
+        """Return E[log p(y | x, θ)] over what component s stands for, shape (n, B), in float64: one function, unless
+        functions were integrated over, which adds their variance to the squared error."""
+        own = 0.0 if self.function_variances is None else precise(self.function_variances)
+        return self._densities(targets, precise(self.noise), own)
+
+    def _densities(self, targets: Tensor, variances: Tensor, spread: Tensor | float) -> Tensor:
         values = finite_values(targets, self.means.shape[1:]).to(self.means.device)
-        variances = precise(self.variances)
-        density = -0.5 * ((values - precise(self.means)).square() / variances + (2 * pi * variances).log())
+        squares = (values - precise(self.means)).square() + spread
+        density = -0.5 * (squares / variances + (2 * pi * variances).log())
         return density if self.means.dim() == 2 else density.sum(-1)
 
 

@@ -1,0 +1,122 @@
+"""A problem's network as a function of its random parameters, and the curvature of its likelihood in the outputs."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from posterity.core.curvature import CategoricalCurvature, IndependentCurvature, OutputCurvature, ScoreCurvature
+from posterity.core.gaussian import softplus
+from posterity.errors import InvalidInput
+from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from posterity.model.problem import Problem
+from posterity.types import Params
+
+Kind = Literal["ggn", "fisher"]
+
+
+def random_parameters(problem: Problem) -> dict[str, nn.Parameter]:
+    """Return the network's random parameters by name, in θ's order."""
+    return {n: problem.params[n] for n in problem.coordinates.random_names}
+
+
+def computed_by(problem: Problem) -> Callable[[Params, Tensor], Tensor]:
+    """Return the network as a function of (some of its parameters, inputs); the others are as they are bound. (B, D)."""
+
+    def compute(params: Params, inputs: Tensor) -> Tensor:
+        outputs: Tensor = torch.func.functional_call(problem.network, dict(params), (inputs,))
+        return outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
+
+    return compute
+
+
+def output_curvature(
+    problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params
+) -> OutputCurvature:
+    """Return the curvature of −log p(y | f) in the outputs f (B, D): its expectation over y, or that of the y seen.
+
+    The expectation, `ggn`, is the Fisher information of p(y | f):
+
+        Categorical                diag(p) − p pᵀ            Bernoulli      p (1 − p)
+        Gaussian                   1/std²                    with outputs (mean, raw), std = min_std + softplus(raw):
+        HeteroscedasticGaussian    1/std² of the mean, 2 (sigmoid(raw)/std)² of raw
+
+    `fisher` is ∂(−log p)/∂f times its transpose, the empirical Fisher information, for any likelihood.
+
+    Raises:
+        InvalidInput: for `ggn` of a likelihood that is not posterity's own, or outputs of more than one dimension.
+    """
+    if outputs.dim() != 2:
+        raise InvalidInput(
+            f"The network's outputs have shape {tuple(outputs.shape)}; a Laplace approximation needs (B, outputs)."
+        )
+    if kind == "fisher":
+        with torch.enable_grad():
+            leaf = outputs.detach().requires_grad_()
+            total = problem.likelihood(leaf, latents).log_prob(targets).sum()
+            (score,) = torch.autograd.grad(total, [leaf])
+        return ScoreCurvature(-score)
+    match problem.likelihood:
+        case Categorical():
+            return CategoricalCurvature(outputs.softmax(-1))
+        case Bernoulli():
+            probability = outputs.sigmoid()
+            return IndependentCurvature(probability * (1 - probability))
+        case Gaussian(std=fixed):
+            std = softplus(latents["std"]) if fixed is None else torch.as_tensor(fixed, dtype=outputs.dtype)
+            return IndependentCurvature(std.to(outputs).square().reciprocal().expand_as(outputs))
+        case HeteroscedasticGaussian(min_std=least):
+            raw = outputs.chunk(2, dim=-1)[1]
+            std = softplus(raw) + least
+            return IndependentCurvature(torch.cat([std.square().reciprocal(), 2 * (raw.sigmoid() / std).square()], -1))
+    raise InvalidInput(
+        f"The Gauss–Newton curvature of {type(problem.likelihood).__name__} is not known; use curvature='fisher', which "
+        "needs its log-density alone."
+    )
+
+
+def latent_curvature(problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params) -> Tensor:
+    """Return the batch's curvature in each of the likelihood's latents, (L,): 2 D B (std′/std)² of a Gaussian's noise level.
+
+    A Gaussian's expected curvature has no cross terms of noise and mean; the empirical one's are left out.
+
+    Raises:
+        InvalidInput: for a likelihood that is not posterity's own, with latents.
+    """
+    if not latents:
+        return outputs.new_zeros(0)
+    if not isinstance(problem.likelihood, Gaussian):
+        raise InvalidInput(
+            f"{type(problem.likelihood).__name__} has latents of its own, whose curvature is not known; fix them."
+        )
+    rho = latents["std"]
+    if kind == "ggn":
+        relative = rho.sigmoid() / softplus(rho)
+        return (2 * targets.numel() * relative.square()).reshape(1)
+    with torch.enable_grad():
+        leaf = rho.detach().expand(len(outputs)).clone().requires_grad_()  # one of its own for each example
+        total = problem.likelihood(outputs.detach()[:, None], {"std": leaf}).log_prob(targets[:, None]).sum()
+        (score,) = torch.autograd.grad(total, [leaf])
+    return score.square().sum().reshape(1)
+
+
+def refuse_mixing(network: nn.Module, random: frozenset[str]) -> None:
+    """Refuse modules whose outputs of one example depend on others, or whose gradients are not their derivatives."""
+    for prefix, module in network.named_modules():
+        name = f"{type(module).__name__} '{prefix}'"
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise InvalidInput(
+                f"{name} has no running statistics, so that one example's output depends on the others; use "
+                "track_running_stats=True."
+            )
+        own = any(f"{prefix}.{n}".lstrip(".") in random for n, _ in module.named_parameters(recurse=False))
+        if own and isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            reason = next((k for k in ("padding_idx", "max_norm") if getattr(module, k) is not None), None)
+            reason = reason or ("scale_grad_by_freq" if module.scale_grad_by_freq else None)
+            if reason:
+                raise InvalidInput(
+                    f"{name} has {reason}, with which its gradients are not its derivatives. Leave it out: "
+                    f"where='!{prefix}.weight'."
+                )
