@@ -48,9 +48,13 @@ VARIANTS = (
     "flipout",
     "flipout, compiled",
     "ivon",
+    "ivon, compiled",
     "low_rank(10)",
+    "sgld",
+    "sgld, compiled",
+    "sghmc",
+    "sghmc, compiled",
 )
-VARIANTS += ("sgld", "sghmc")
 LIMITS = {  # what was asked for, on each network
     "weight": (1.05, 1.8),
     "weight, compiled": (1.05, 1.35),
@@ -59,11 +63,14 @@ LIMITS = {  # what was asked for, on each network
     "flipout": (1.8, 3.5),
     "flipout, compiled": (1.8, 3.5),
     "ivon": (1.1, 1.1),
+    "ivon, compiled": (1.1, 1.1),
     "low_rank(10)": (2.0, 2.0),
     "sgld": (1.3, 1.3),
+    "sgld, compiled": (1.3, 1.3),
     "sghmc": (1.3, 1.3),
+    "sghmc, compiled": (1.3, 1.3),
 }
-CHAINS = {"sgld": SGLD(epochs=20, draws=20, burn_in=0), "sghmc": SGHMC(epochs=20, draws=20, burn_in=0)}
+CHAINS = {"sgld": SGLD, "sghmc": SGHMC}
 STEPS_PER_EPOCH = 430
 
 
@@ -81,19 +88,20 @@ def deterministic(network: nn.Module, batch: tuple, fused: bool) -> Callable[[],
 def bayesian(network: nn.Module, batch: tuple, variant: str) -> Callable[[], None]:
     optimizer = Optimizer(schedule="constant")
     problem = Problem(network, Flat() if variant == "MLE" else Normal(0, 0.1), Categorical(), 55_000)
+    kind, compiled = variant.removesuffix(", compiled"), variant.endswith("compiled")
     inference: PointInference | ChainInference | MeanFieldInference
     if variant == "MLE":
         inference = PointInference(problem, optimizer, 1)
-    elif variant in CHAINS:
+    elif kind in CHAINS:
         plan = SingleChain(20 * STEPS_PER_EPOCH, 0, "constant", STEPS_PER_EPOCH)
-        inference = ChainInference(problem, CHAINS[variant], plan)
+        inference = ChainInference(problem, CHAINS[kind](epochs=20, draws=20, burn_in=0, compiled=compiled), plan)
     else:
         budget = Budget(1, STEPS_PER_EPOCH)
-        if variant == "ivon":
-            return stepping(IVONInference(problem, IVON(), budget), batch)
+        if kind == "ivon":
+            return stepping(IVONInference(problem, IVON(compiled=compiled), budget), batch)
         if variant == "low_rank(10)":
             return stepping(low_rank_inference(problem, LowRank(10, optimizer=optimizer), budget), batch)
-        method = MeanField(variant.split(",")[0], compiled="compiled" in variant, optimizer=optimizer)
+        method = MeanField(kind, compiled=compiled, optimizer=optimizer)
         inference = MeanFieldInference(problem, method, budget)
     return stepping(inference, batch)
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from posterity import Categorical, Gaussian, InvalidInput, MeanField, Normal, Optimizer, Problem, ScaleMixture
 from posterity.core.activation import ActivationDraw, Flipout, LocalReparam
-from posterity.core.compiled import CompiledNormals, _key, normals
+from posterity.core.compiled import CompiledNormals, key, normals
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo
@@ -35,7 +35,7 @@ def test_normals_are_normal(key: tuple[int, int, int], dtype: torch.dtype) -> No
     assert 4.5 < float(z.abs().max()) < 6.5
 
 
-def test_normals_are_independent_of_their_neighbours_and_of_other_keys() -> None:
+def test_normals_are_independent_of_their_neighbours_and_of_otherkeys() -> None:
     key = (7, 11, 13)
     z = drawn(*key)
     others = {f"lag {k}": z.roll(k) for k in (1, 2, 64, 1024, N // 2)}
@@ -47,9 +47,9 @@ def test_normals_are_independent_of_their_neighbours_and_of_other_keys() -> None
             assert abs(float(torch.corrcoef(torch.stack([a, b]))[0, 1])) < 4.5 * N**-0.5, name
 
 
-def test_a_step_changes_every_part_of_the_key() -> None:
+def test_a_step_changes_every_part_of_thekey() -> None:
     generator = torch.Generator().manual_seed(0)
-    keys = torch.stack([_key(torch.zeros(4), generator) for _ in range(50)])
+    keys = torch.stack([key(torch.zeros(4), generator) for _ in range(50)])
     assert all(len(keys[:, part].unique()) == 50 for part in range(3))
     assert (keys < 0).any()  # all 32 bits are in use
 

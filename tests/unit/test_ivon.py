@@ -11,17 +11,21 @@ from posterity.methods.ivon import IVONInference
 from posterity.train.random import NamedStreams
 from posterity.types import Budget
 from tests.conformance.table import Conjugate, small_classification, small_network
+from tests.unit.test_compiled import needs_compiler
 
 QUIET = {"progress": False, "device": "cpu"}
 
 
-def test_three_steps_equal_their_numpy_twin() -> None:
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_compiler)])
+def test_three_steps_equal_their_numpy_twin(compiled: bool) -> None:
     """Algorithm 1 for logistic regression, with a prior mean of 0.1 and temperature 0.7."""
     torch.manual_seed(0)
     network = nn.Linear(3, 2, bias=False).double()
     x, y = torch.randn(8, 3, dtype=torch.float64), torch.tensor([0, 1, 1, 0, 1, 0, 0, 1])
     problem = Problem(network, Normal(0.1, 0.5), Categorical(), 80)
-    method = IVON(lr=0.3, schedule="constant", hessian_momentum=0.9, initial_hessian=0.2, temperature=0.7)
+    method = IVON(
+        lr=0.3, schedule="constant", hessian_momentum=0.9, initial_hessian=0.2, temperature=0.7, compiled=compiled
+    )
     inference = IVONInference(problem, method, Budget(1, 10))
     state = inference.init(NamedStreams(3, "twin"))
     m, h, g = state["mean"].numpy().copy(), np.full(6, 0.2), np.zeros(6)
@@ -31,9 +35,12 @@ def test_three_steps_equal_their_numpy_twin() -> None:
     generator = NamedStreams(3, "twin")("noise")
     for step in (1, 2, 3):
         inference.update(state, (x, y))
-        noise = torch.randn(6, generator=generator, dtype=torch.float64).numpy()
         variance = 1 / (scale * (h + decay))
-        theta = m + np.sqrt(variance) * noise
+        if compiled:
+            theta = inference._kernels.theta.numpy().copy()
+            assert 0.2 < np.square(theta - m).mean() / variance.mean() < 4
+        else:
+            theta = m + np.sqrt(variance) * torch.randn(6, generator=generator, dtype=torch.float64).numpy()
         logits = x.numpy() @ theta.reshape(2, 3).T
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
@@ -104,3 +111,10 @@ def test_the_hessian_never_makes_a_variance_negative() -> None:
     state = inference.init(NamedStreams(0, "t"))
     inference._move(state, torch.zeros(3), torch.tensor([-1.0, -100.0, 50.0]))
     assert inference._std(state).isfinite().all()
+
+
+def test_what_the_kernels_do_not_cover_is_refused() -> None:
+    with pytest.raises(ValueError, match="one draw per step"):
+        IVON(compiled=True, draws=2)
+    with pytest.raises(InvalidInput, match="Leave compiled=False"):
+        IVONInference(Problem(nn.Linear(2, 1), Normal(0, 1), Gaussian(), 10), IVON(compiled=True), Budget(1, 1))

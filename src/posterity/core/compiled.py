@@ -126,9 +126,9 @@ class CompiledNormals:
     def __call__(self, like: Tensor, generator: Generator | None) -> Tensor:
         out, count = torch.empty_like(like), like.numel()
         if len(self._index) < count or self._index.device != like.device:
-            self._index = _indices(like, count)
+            self._index = indices(like, count)
         flat = out.as_strided((count,), (1,))  # activations lie densely, in whatever order
-        _run(self._kernel, flat, self._index[:count], _key(like, generator))
+        run(self._kernel, flat, self._index[:count], key(like, generator))
         return out
 
 
@@ -145,45 +145,48 @@ class CompiledStep:
 
     def __init__(self, like: Tensor, prior: tuple[Tensor, Tensor]) -> None:
         self.std, self.theta, self.prior = torch.empty_like(like), torch.empty_like(like), prior
-        self._index = _indices(like, like.numel())
+        self._index = indices(like, like.numel())
         compiled = partial(torch.compile, fullgraph=True)
         self._kernels = tuple(compiled(f) for f in (_spread, _draw, _update, _update_drawn))
 
     def spread(self, rho: Tensor) -> Tensor:
         """Return σ, and keep it for `update`."""
-        _run(self._kernels[0], rho, self.std)
+        run(self._kernels[0], rho, self.std)
         return self.std
 
     def draw(self, q: tuple[Tensor, Tensor], generator: Generator | None) -> Tensor:
         """Draw θ (P,) from q = (μ, ρ); keep it, and σ, for `update_drawn`."""
-        _run(self._kernels[1], q, self._index, _key(q[0], generator), (self.std, self.theta))
+        run(self._kernels[1], q, self._index, key(q[0], generator), (self.std, self.theta))
         return self.theta
 
     def update(self, q: tuple[Tensor, Tensor], grads: tuple[Tensor, Tensor], scale: float, adam: AdamStep) -> None:
         """Take a step from (g_μ, g_σ)."""
-        _run(self._kernels[2], (*q, self.std), grads, self.prior, self._numbers(scale, adam), adam.moments)
+        run(self._kernels[2], (*q, self.std), grads, self.prior, self._numbers(scale, adam), adam.moments)
 
     def update_drawn(self, q: tuple[Tensor, Tensor], grad: Tensor, scale: float, adam: AdamStep) -> None:
         """Take a step from g = ∂loss/∂θ at what was drawn: g_μ = g, g_σ = g·ε."""
         numbers = self._numbers(scale, adam)
-        _run(self._kernels[3], (*q, self.std), self.theta, grad, self.prior, numbers, adam.moments)
+        run(self._kernels[3], (*q, self.std), self.theta, grad, self.prior, numbers, adam.moments)
 
     def _numbers(self, scale: float, adam: AdamStep) -> Tensor:
         numbers = [scale, *adam.rates, adam.correction, adam.momentum]
         return torch.tensor(numbers, dtype=self.std.dtype, device=self.std.device)
 
 
-def _indices(like: Tensor, count: int) -> Tensor:
+def indices(like: Tensor, count: int) -> Tensor:
+    """Return what `normals` counts by, 0, 1, …, on a tensor's device."""
     if count >= 2**31:
         raise InvalidInput(f"compiled=True numbers what it draws by 32 bits; here are {count} numbers.")
     return torch.arange(count, dtype=torch.int32, device=like.device)
 
 
-def _key(like: Tensor, generator: Generator | None) -> Tensor:
+def key(like: Tensor, generator: Generator | None) -> Tensor:
+    """Return a new key of `normals`, on a tensor's device."""
     return torch.empty(3, dtype=torch.int32, device=like.device).random_(-(2**31), 2**31, generator=generator)
 
 
-def _run(kernel: Any, *arguments: Any) -> None:
+def run(kernel: Any, *arguments: Any) -> None:
+    """Call a compiled kernel; the lack of a compiler is said plainly."""
     try:
         kernel(*arguments)
     except torch._dynamo.exc.BackendCompilerFailed as error:

@@ -26,8 +26,8 @@ class SGHMC(Chain):
     them as they stood at its moment.
 
     Args:
-        epochs, lr, schedule, burn_in, draws, temperature, max_bytes: see `Chain`. The lr is that of SGD with momentum: the
-            same drift as without takes lr · friction.
+        epochs, lr, schedule, burn_in, draws, temperature, compiled, max_bytes: see `Chain`. The lr is that of SGD with
+            momentum: the same drift as without takes lr · friction.
         friction: α; 1 − α is the momentum. 1 is SGLD.
         gradient_noise: β̂ = ε N V/2, for gradients of Ū whose variance over batches is V: what they heat already, and what
             is not injected again; at most friction · temperature. It is that at the rate lr, and falls with the schedule's

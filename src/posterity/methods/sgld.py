@@ -31,7 +31,7 @@ class SGLD(Chain):
     a large B (Welling & Teh 2011, §4).
 
     Args:
-        epochs, lr, schedule, burn_in, draws, temperature, max_bytes: see `Chain`.
+        epochs, lr, schedule, burn_in, draws, temperature, compiled, max_bytes: see `Chain`.
         preconditioner: `rmsprop` divides each weight's rate by the root mean square of its gradients; lr is then that of
             RMSprop, 1e-3 say. It is adapted during burn-in, then constant.
         smoothing: a of V ← a V + (1 − a) g².

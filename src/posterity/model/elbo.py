@@ -65,7 +65,8 @@ class CompiledElbo:
             )
         theta = coordinates.theta()
         self.params, self.layout, self.estimator = coordinates.params, coordinates.layout, estimator
-        mean, std = (torch.as_tensor(v).to(theta) for v in (divergence.prior_mean, divergence.prior_std))
+        moments = divergence.prior_mean, divergence.prior_std
+        mean, std = (torch.as_tensor(v, dtype=theta.dtype, device=theta.device) for v in moments)
         self._step = CompiledStep(theta, (mean, std.square().reciprocal()))
         if estimator is not None:
             estimator.normals = CompiledNormals()
