@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from posterity.methods import MCDropout as MCDropout
     from posterity.methods import MeanField as MeanField
     from posterity.methods import Refine as Refine
-    from posterity.metrics.agreement import compare_posteriors as compare_posteriors
     from posterity.model.bayesianize import bayesianize as bayesianize
     from posterity.model.bayesianize import deterministic as deterministic
     from posterity.model.bayesianize import kl as kl
@@ -60,6 +59,7 @@ if TYPE_CHECKING:
     from posterity.model.priors import StudentT as StudentT
     from posterity.model.problem import Problem as Problem
     from posterity.model.selection import Not as Not
+    from posterity.posteriors.compare import compare_posteriors as compare_posteriors
     from posterity.posteriors.files import load as load
     from posterity.posteriors.modules import posterior as posterior
     from posterity.posteriors.prior import prior_predictive as prior_predictive
@@ -101,7 +101,6 @@ _HOMES = {
         "MeanField",
         "Refine",
     ),
-    "posterity.metrics.agreement": ("compare_posteriors",),
     "posterity.model.bayesianize": (
         "bayesianize",
         "deterministic",
@@ -139,6 +138,7 @@ _HOMES = {
     ),
     "posterity.model.problem": ("Problem",),
     "posterity.model.selection": ("Not",),
+    "posterity.posteriors.compare": ("compare_posteriors",),
     "posterity.posteriors.files": ("load",),
     "posterity.posteriors.modules": ("posterior",),
     "posterity.posteriors.prior": ("prior_predictive",),

@@ -20,6 +20,8 @@ from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.gradients import GradientSignal, gradient_signal
 from posterity.posteriors.importance import log_ratios
+from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian, Part
+from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
@@ -75,6 +77,40 @@ def test_densities_are_those_of_their_covariance(name: str) -> None:
     torch.testing.assert_close(log_density(posterior, thetas), expected, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(log_density(posterior, thetas[2]), expected[2], rtol=1e-10, atol=1e-10)
     assert has_density(posterior)
+
+
+def laplaces() -> dict[str, object]:
+    """Gaussians that come of curvatures, over both weights and the bias."""
+    own, g = problem(), seeded(4)
+    loc = torch.randn(3, generator=g, dtype=torch.float64)
+    std = torch.rand(1, 3, generator=g, dtype=torch.float64) + 0.3
+    left, right = (torch.randn(k, k, generator=g, dtype=torch.float64) for k in (1, 3))
+    none = torch.empty(0, 0, dtype=torch.float64)
+    whole = Part(torch.tensor([[0, 2], [2, 3]]), std, left, right)
+    apart = (
+        Part(torch.tensor([[0, 2]]), std[:, :2], none, right[:2, :2]),
+        Part(torch.tensor([[2, 3]]), std[:, 2:], left, none),
+    )
+    basis = torch.linalg.qr(right[:, :2])[0]
+    return {
+        "one block": KroneckerGaussian(own, loc, (whole,)),
+        "two blocks": KroneckerGaussian(own, loc, apart),
+        "precision": LowRankPrecisionGaussian(own, loc, std[0], basis, torch.tensor([0.1, 0.7], dtype=torch.float64)),
+    }
+
+
+@pytest.mark.parametrize("name", ["one block", "two blocks", "precision"])
+def test_densities_of_curvatures_are_those_of_their_covariance(name: str) -> None:
+    posterior = laplaces()[name]
+    thetas = torch.randn(5, 3, generator=seeded(), dtype=torch.float64)
+    expected = torch.distributions.MultivariateNormal(posterior.loc, posterior.covariance).log_prob(thetas)
+    torch.testing.assert_close(log_density(posterior, thetas), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_a_linearised_posterior_is_judged_by_its_weights() -> None:
+    found = Linearised(problem(), mean_field()).diagnose(data=data(), draws=30)
+    assert found.khat == mean_field().diagnose(data=data(), draws=30).khat
+    assert not found.gradients
 
 
 def test_what_has_no_density_says_which_do() -> None:

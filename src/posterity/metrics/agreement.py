@@ -5,14 +5,12 @@ from dataclasses import dataclass, fields
 from math import inf, isnan, nan, sqrt
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.metrics.checks import precise
-from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification, Regression
 
-MANY = 200  # θ drawn of each posterior to compare its coordinates
 FLOOR = 1e-12  # of a probability: float32 cannot tell smaller ones from 0, and a divergence would be infinite
 
 
@@ -81,48 +79,13 @@ LABELS = {
 }
 
 
-@torch.no_grad()
-def compare_posteriors(
-    a: FunctionPosterior, b: FunctionPosterior, x: Tensor, *, n: int = 200, generator: Generator | None = None
-) -> ClassAgreement | ValueAgreement:
-    """Compare two posteriors of one task, on inputs x (B, ...), by n functions of each.
-
-    Both are estimated from draws: with few, two draws of one posterior differ, W2 by about std/√n and the others likewise;
-    the comparison of a posterior with itself, by two generators, is the floor.
-
-    Args:
-        a, b: of networks with equal outputs; they may differ in everything else.
-        x: inputs (B, ...).
-        n: functions of each.
-        generator: source of the draws.
-
-    Raises:
-        InvalidInput: where one predicts classes and the other values, or of other shapes.
-
-    >>> from posterity import Gaussian, Normal, Problem
-    >>> from posterity.posteriors.gaussian import DiagonalGaussian
-    >>> problem = Problem(torch.nn.Linear(1, 1, bias=False), Normal(0, 1), Gaussian(std=0.1), num_data=3)
-    >>> a = DiagonalGaussian(problem, torch.tensor([0.0]), torch.tensor([1.0]))
-    >>> b = DiagonalGaussian(problem, torch.tensor([2.0]), torch.tensor([1.0]))
-    >>> print(compare_posteriors(a, b, torch.ones(5, 1), n=4000, generator=torch.Generator().manual_seed(0)))
-    RMSE of means                                 2.01
-    Predictive std, ratio                            1
-    Epistemic std, ratio                             1
-    W2 of functions' marginals                    2.01
-    Symmetric KL of predictives, nats             1.99
-    W2 of weights' marginals                      1.89
-    """
-    p, q = a.predict(x, n, generator=generator), b.predict(x, n, generator=generator)
-    return compare_predictives(p, q, _weights(a, b, generator))
-
-
 def compare_predictives(
     a: Classification | Regression, b: Classification | Regression, weights_w2: float = nan
 ) -> ClassAgreement | ValueAgreement:
     """Compare two predictives of the same inputs; see `ClassAgreement` and `ValueAgreement`.
 
     Raises:
-        InvalidInput: as `compare_posteriors`.
+        InvalidInput: where one predicts classes and the other values, or of other shapes.
     """
     if type(a) is not type(b) or a.mean.shape != b.mean.shape:
         said = " and ".join(f"a {type(p).__name__} of shape {tuple(p.mean.shape)}" for p in (a, b))
@@ -161,7 +124,7 @@ def _classes(a: Classification, b: Classification, weights_w2: float) -> ClassAg
         top1=(p.argmax(-1) == q.argmax(-1)).double().mean().item(),
         total_variation=0.5 * (p - q).abs().sum(-1).mean().item(),
         symmetric_kl=0.5 * ((p - q) * logs).sum(-1).mean().item(),
-        epistemic_std_ratio=_ratio(a, b, lambda predictive: predictive.epistemic),
+        epistemic_std_ratio=_ratio(a, b, lambda own: own.epistemic),
     )
 
 
@@ -172,8 +135,8 @@ def _values(a: Regression, b: Regression, weights_w2: float) -> ValueAgreement:
     return ValueAgreement(
         weights_w2=weights_w2,
         rmse_of_means=away.mean().sqrt().item(),
-        std_ratio=_ratio(a, b, lambda predictive: predictive.variance),
-        epistemic_std_ratio=_ratio(a, b, lambda predictive: predictive.epistemic),
+        std_ratio=_ratio(a, b, lambda own: own.variance),
+        epistemic_std_ratio=_ratio(a, b, lambda own: own.epistemic),
         function_w2=wasserstein2(a.means, b.means).square().mean().sqrt().item(),
         symmetric_kl=kl.mean().item(),
     )
@@ -183,11 +146,3 @@ def _ratio(a: Classification | Regression, b: Classification | Regression, part:
     """Return the ratio of root mean square stds; NaN where both are 0, infinite where b's is."""
     own, other = (precise(part(p)).mean().item() for p in (a, b))
     return sqrt(own / other) if other else nan if not own else inf
-
-
-def _weights(a: FunctionPosterior, b: FunctionPosterior, generator: Generator | None) -> float:
-    layouts = {(p.problem.layout.names, p.problem.layout.shapes, p.problem.coordinates.noncentred) for p in (a, b)}
-    if len(layouts) > 1:
-        return nan
-    drawn = [torch.stack([p.sample(generator) for _ in range(MANY)]) for p in (a, b)]
-    return wasserstein2(*drawn).square().mean().sqrt().item()

@@ -2,13 +2,16 @@
 
 from functools import singledispatch
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, Normal
 
+from posterity.core.gaussian import LOG_2PI
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian, Part
 from posterity.posteriors.low_rank import LowRankGaussian
 
 
@@ -48,9 +51,37 @@ def _(posterior: FullRankGaussian, theta: Tensor) -> Tensor:
     return _density(MultivariateNormal(_random(posterior.loc, root), scale_tril=root), theta, root)
 
 
+@log_density.register
+def _(posterior: KroneckerGaussian, theta: Tensor) -> Tensor:
+    away = (theta - posterior.loc).double()[..., posterior.problem.coordinates.start :]
+    return torch.stack([_of_part(part, away) for part in posterior.parts]).sum(0)
+
+
+@log_density.register
+def _(posterior: LowRankPrecisionGaussian, theta: Tensor) -> Tensor:
+    std, shrunk, basis = posterior.std.double(), posterior.shrunk.double(), posterior.basis.double()
+    z = (_random(theta, std) - _random(posterior.loc, std)) / std
+    square = z.square().sum(-1) + ((z @ basis).square() * (shrunk.reciprocal().square() - 1)).sum(-1)
+    return -0.5 * (square + len(std) * LOG_2PI) - std.log().sum() - shrunk.log().sum()
+
+
 def has_density(posterior: FunctionPosterior) -> bool:
     """Tell whether `log_density` knows the family."""
     return log_density.dispatch(type(posterior)) is not log_density.dispatch(object)
+
+
+def _of_part(part: Part, away: Tensor) -> Tensor:
+    """Return log q of one block: E = left⁻¹ M right⁻ᵀ / std is standard normal, for its deviation M from the mean."""
+    own = part._matrix(torch.cat([away[..., a:b] for a, b in part.slices.tolist()], -1))
+    std, left, right = part.std.double(), part.left.double(), part.right.double()
+    log_det = std.log().sum()
+    if left.numel():
+        own = torch.linalg.solve(left, own)
+        log_det = log_det + std.shape[1] * torch.linalg.slogdet(left).logabsdet
+    if right.numel():
+        own = torch.linalg.solve(right, own.mT).mT
+        log_det = log_det + std.shape[0] * torch.linalg.slogdet(right).logabsdet
+    return -0.5 * ((own / std).square().sum((-1, -2)) + std.numel() * LOG_2PI) - log_det
 
 
 def _density(q: Distribution, theta: Tensor, like: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """How to diagnose each family of posteriors: chains by their agreement, Gaussians by importance ratios and gradients."""
 
+from dataclasses import replace
 from functools import singledispatch
 from typing import Any
 
@@ -23,6 +24,7 @@ from posterity.posteriors.diagnosis import (
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.gradients import GradientSignal, gradient_signal
 from posterity.posteriors.importance import log_ratios
+from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
@@ -63,6 +65,13 @@ def diagnose(posterior: FunctionPosterior, inputs: Tensor | None, data: Any, dra
 @diagnose.register
 def _(posterior: Point, inputs: Tensor | None, data: Any, draws: int) -> Diagnosis:
     return Diagnosis(family=posterior.kind)  # its variances are 0 by construction
+
+
+@diagnose.register
+def _(posterior: Linearised, inputs: Tensor | None, data: Any, draws: int) -> Diagnosis:
+    """Diagnose its Gaussian over θ, as one of the network itself; no gradient descent ended there."""
+    found = diagnose(posterior.weights, inputs, data, draws)
+    return replace(found, gradients=()) if isinstance(found, GaussianDiagnosis) else found
 
 
 @diagnose.register
