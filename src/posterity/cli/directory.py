@@ -19,7 +19,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """config.toml, log.jsonl, checkpoints/, posterior.safetensors, twin.safetensors, metrics.json, report.html."""
+    """config.toml, log.jsonl, checkpoints/, posterior.safetensors, twin.safetensors, metrics.json, diagnosis.json where asked,
+    report.html."""
 
     path: Path
 
@@ -38,6 +39,10 @@ class RunDirectory:
     @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
+
+    @property
+    def diagnosis(self) -> Path:
+        return self.path / "diagnosis.json"
 
     @property
     def report(self) -> Path:
@@ -66,7 +71,14 @@ class RunDirectory:
             probe = self.path / ".writable"
             probe.write_text("")
             probe.unlink()
-            for file in (self.config, self.log, self.metrics, self.report, self.posterior(), self.posterior(TWIN)):
+            for file in (
+                self.config,
+                self.log,
+                self.metrics,
+                self.diagnosis,
+                self.report,
+                *map(self.posterior, (MODEL, TWIN)),
+            ):
                 file.unlink(missing_ok=True)
             if self.checkpoints.exists():
                 shutil.rmtree(self.checkpoints)

@@ -1,5 +1,6 @@
 """`posterity report`, and the report that every run ends with."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from posterity.cli.scoring import Scored, score
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.diagnosis import Diagnosis, diagnosis_from
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.report.data import LearntLatent
@@ -41,13 +43,19 @@ def report(
     voice, saved = Voice(output), open_run(run, trust)
     if saved.directory is None:
         raise InvalidInput(f"{run} is a posterior file; a report needs the run's directory, for its log.")
+    path = rewrite(saved)
+    voice.say(str(path))
+    voice.result({"report": str(path)})
+
+
+def rewrite(saved: Saved) -> Path:
+    """Write the report of a run's directory anew, from its posteriors, its log and its diagnosis."""
+    assert saved.directory is not None
     dataset, config = scored_data(saved), saved.config
     posteriors = [p for p in (saved.posterior, saved.twin) if p is not None]
     scored = [score(p, dataset, config.predictive_draws, config.seed) for p in posteriors]
     rows = [saved.directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
-    path = write_report(saved.directory.report, config, dataset, scored, rows)
-    voice.say(str(path))
-    voice.result({"report": str(path)})
+    return write_report(saved.directory.report, config, dataset, scored, rows)
 
 
 def write_report(
@@ -74,6 +82,7 @@ def write_report(
             signal_to_noise=_signal_to_noise(scored[0].posterior),
             command=f"posterity train --config {path.parent / 'config.toml'}",
             latents=_latents(scored[0].posterior),
+            diagnosis=_diagnosis(RunDirectory(path.parent).diagnosis),
         ),
         path,
     )
@@ -132,6 +141,11 @@ def _field(name: str, value: Any, default: Any) -> str:
     if isinstance(value, bool):
         return name if value else f"not {name}" if default is True else ""
     return "" if value is None else f"{name} {words(value)}"
+
+
+def _diagnosis(path: Path) -> Diagnosis | None:
+    """Read what `posterity diagnose` said of the run, where it was asked."""
+    return diagnosis_from(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def _latents(posterior: FunctionPosterior) -> dict[str, LearntLatent]:

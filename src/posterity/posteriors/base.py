@@ -164,6 +164,18 @@ class FunctionPosterior(ABC):
 
         return diagnose(self, inputs, data, draws)
 
+    def to_arviz(self, n: int = 1000, generator: Generator | None = None) -> Any:
+        """Return draws by name for ArviZ: chains as they are, any other posterior as one chain of n draws.
+
+        An `InferenceData` of ArviZ before 1.0, a `DataTree` since then; see `posterity.posteriors.arviz_export`.
+
+        Raises:
+            InvalidInput: where ArviZ is not installed.
+        """
+        from posterity.posteriors.arviz_export import to_arviz
+
+        return to_arviz(self, n, generator)
+
     def network(self, theta: Tensor | None = None) -> nn.Module:
         """Return a plain, deterministic copy of the network at θ, or at the posterior's mean."""
         network = deepcopy(self.problem.network)

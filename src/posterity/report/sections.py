@@ -10,6 +10,7 @@ from torch import Tensor
 from posterity.metrics.calibration import coverage_curve
 from posterity.predict.predictive import Classification, Regression
 from posterity.report import figures_classification as classes
+from posterity.report import figures_diagnosis as pictures
 from posterity.report import figures_latents as unknowns
 from posterity.report import figures_regression as values
 from posterity.report import gallery, verdicts
@@ -39,7 +40,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
             middle = _classification(data)
         case Regression():
             middle = _regression(data)
-    return (*_training(data), *middle, *_latents(data), *_weights(data))
+    return (*_training(data), *middle, *_latents(data), *_weights(data), *_diagnosis(data))
 
 
 def _training(data: ReportData) -> tuple[Section, ...]:
@@ -69,6 +70,15 @@ def _weights(data: ReportData) -> tuple[Section, ...]:
             "What the weights know", reading, verdicts.signal_to_noise(data.signal_to_noise), (figure,), beside=True
         ),
     )
+
+
+def _diagnosis(data: ReportData) -> tuple[Section, ...]:
+    """Show what `posterity diagnose` found, where it was run."""
+    found = data.diagnosis
+    if found is None:
+        return ()
+    figures = tuple(svg(figure, alt) for alt, figure in pictures.figures(found).items())
+    return (Section("Can the posterior be trusted?", pictures.reading(found), found.verdict, figures),)
 
 
 def _latents(data: ReportData) -> tuple[Section, ...]:
