@@ -13,9 +13,9 @@ from torch import Tensor
 import posterity
 from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice
-from posterity.cli.directory import MODEL, TWIN, Row, seconds_of
+from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, seconds_of
 from posterity.cli.flags import PLAIN, Output
-from posterity.cli.saved import open_run, scored_data
+from posterity.cli.saved import Saved, open_run, scored_data
 from posterity.cli.scoring import Scored, score
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
