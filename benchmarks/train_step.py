@@ -151,8 +151,9 @@ def peak_memory(name: str, variant: str) -> float:
 
 def run(threads: list[int], repeats: int) -> dict:
     rows = {}
-    for name in NETWORKS:
-        memory = {variant: peak_memory(name, variant) for variant in VARIANTS}
+    peaks = {name: {variant: peak_memory(name, variant) for variant in VARIANTS} for name in NETWORKS}
+    print("memory is measured; times need a machine that does nothing else", file=sys.stderr, flush=True)
+    for name, memory in peaks.items():
         for count in threads:
             torch.set_num_threads(count)
             medians = interleaved(name, repeats)
