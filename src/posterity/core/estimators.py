@@ -86,6 +86,7 @@ class WeightDraw(Estimator):
     def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0, antithetic: bool = False) -> None:
         super().__init__(params, start)
         self._theta = self._zeros(self.layout.size)
+        self._views = self.layout.views(self._theta)
         self.antithetic = antithetic
         self._mirror = False
 
@@ -98,7 +99,7 @@ class WeightDraw(Estimator):
         draw, points = self._theta, self.start
         draw[:points] = q[0][:points]
         torch.addcmul(q[0][points:], q[1], self._noise, out=draw[points:])
-        with bound(self.params, self.layout.views(draw)):
+        with bound(self.params, self._views):
             value = loss()
             differentiate(value, (self.params, out[0]))
         torch.mul(out[0][self.start :], self._noise, out=out[1])
