@@ -15,7 +15,20 @@ from posterity.bench.machine import provenance
 from posterity.bench.study import Column, Job, Record, Study
 from posterity.core.optimizer import Optimizer
 from posterity.data import Dataset, load
-from posterity.methods import IVON, MAP, MLE, SGHMC, SGLD, SWAG, Cyclical, Ensemble, LowRank, MeanField
+from posterity.methods import (
+    IVON,
+    MAP,
+    MLE,
+    SGHMC,
+    SGLD,
+    SWAG,
+    Cyclical,
+    Ensemble,
+    Laplace,
+    LowRank,
+    MCDropout,
+    MeanField,
+)
 from posterity.metrics.ood import ood_auroc
 from posterity.metrics.scores import evaluate
 from posterity.model.priors import Normal
@@ -49,10 +62,13 @@ def _mean_field(estimator: Any) -> MeanField:
 
 
 _MLE = MLE(epochs=EPOCHS, optimizer=Optimizer(lr=2e-3))
+_MAP = MAP(epochs=EPOCHS, optimizer=Optimizer(lr=2e-3))
 _IVON = IVON(epochs=EPOCHS, lr=0.3)
 ROWS = {
     "mle": Row("maximum likelihood", _MLE),
-    "map": Row("MAP", MAP(epochs=EPOCHS, optimizer=Optimizer(lr=2e-3))),
+    "map": Row("MAP", _MAP),
+    "laplace": Row("Laplace, Kronecker, linearised", Laplace(_MAP, "kron")),
+    "mc_dropout": Row("MC dropout, rate 0.1", MCDropout(rate=0.1, epochs=EPOCHS, optimizer=Optimizer(lr=2e-3))),
     "mean_field_weight": Row("mean field, weight draws", _mean_field("weight")),
     "mean_field_local_reparam": Row("mean field, local reparameterisation", _mean_field("local_reparam")),
     "mean_field_flipout": Row("mean field, Flipout", _mean_field("flipout")),

@@ -33,7 +33,9 @@ from posterity.methods import (
     Cyclical,
     Ensemble,
     FullRank,
+    Laplace,
     LowRank,
+    MCDropout,
     MeanField,
 )
 from posterity.metrics.scores import evaluate
@@ -58,18 +60,20 @@ BATCHES = {False: {"": 64, "power": 512}, True: {"": 256, "power": 1024}}  # of 
 
 @dataclass(frozen=True)
 class Model:
-    """What validation chooses among: the prior's std before fan-in, the noise, how many steps, and of points how made."""
+    """What validation chooses among: the prior's std before fan-in, noise, steps; of points the optimiser and dropout."""
 
     prior_std: float
     heteroscedastic: bool
     steps: int
     optimizer: str = ""
+    rate: float = 0.0
 
     @property
     def name(self) -> str:
         noise = "noise by input" if self.heteroscedastic else "one noise"
         by = f", {self.optimizer}" if self.optimizer else ""
-        return f"std {self.prior_std:g}, {noise}, {self.steps} steps{by}"
+        dropped = f", dropout {self.rate:g}" if self.rate else ""
+        return f"std {self.prior_std:g}, {noise}, {self.steps} steps{by}{dropped}"
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ FAMILIES = {
         "map", (Model(0.5, False, 1500, "SGD"), Model(1.0, False, 1500, "SGD"), Model(1.0, False, 1500, "Adam"))
     ),
     "variational": Family("mean_field_local_reparam", (Model(1.0, True, 2000), Model(2.0, True, 2000))),
+    "dropout": Family("mc_dropout", tuple(Model(2.0, False, 3000, "Adam", rate) for rate in (0.01, 0.05))),
     "chains": Family("sghmc", (Model(1.0, True, 3000), Model(2.0, True, 3000))),
 }
 ROWS = {
@@ -121,6 +126,12 @@ ROWS = {
         "SWAG",
         lambda epochs, model: SWAG(epochs=epochs, optimizer=Optimizer("SGD", lr=0.02, schedule="constant")),
         "points",
+    ),
+    "laplace": Row("Laplace, full, linearised", lambda epochs, model: Laplace(_map(epochs, model), "full"), "points"),
+    "mc_dropout": Row(
+        "MC dropout",
+        lambda epochs, model: MCDropout(rate=model.rate, epochs=epochs, optimizer=OPTIMIZERS[model.optimizer]),
+        "dropout",
     ),
     "ensemble_map": Row("ensemble of 5, MAP", lambda epochs, model: Ensemble(_map(epochs, model), MEMBERS), "points"),
     "mean_field_local_reparam": Row(
@@ -249,14 +260,15 @@ UCI = Study(
     about=(
         f"A network of one hidden layer of {HIDDEN} units (ReLU), Normal(0, std/√fan-in) prior, inputs and targets "
         f"standardised by the training rows, {DRAWS} draws of whole weights, temperature 1, scores in the units of the raw "
-        "targets, log-likelihood in nats. The prior's std, and for points the optimiser and its number of steps, are chosen "
-        "by validation inside each training split, on 15 % of its rows, by the method that heads a family: MAP for SWAG and "
-        "ensembles of MAP; local reparameterisation for all variational methods; SGHMC for all samplers; then every method "
-        "is fitted to the whole training split. What is the same for all splits was set on validation rows of the first six: "
-        "learning rates, and the noise, which is one learnt number for points, and said by the network for each input for "
-        "all others. A fit has 300 to 7,500 steps, some seconds of one core. NUTS starts at the weights of an untrained "
-        "network and has two chains of 100 draws, after 100 of warm-up, with at most 127 gradients each: about a minute. It is "
-        "not run on power, whose batch is ten times larger."
+        "targets, log-likelihood in nats. The prior's std, for points the optimiser and its number of steps, and dropout's "
+        "rate, are chosen by validation inside each training split, on 15 % of its rows, by the method that heads a family: "
+        "MAP for Laplace, SWAG and ensembles of MAP; local reparameterisation for all variational methods; SGHMC for all "
+        "samplers; then every method is fitted to the whole training split. What is the same for all splits was set on "
+        "validation rows of the first six: learning rates, and the noise, which is one learnt number for points and what is "
+        "built on them (Laplace, SWAG, dropout), and said by the network for each input for all others. A fit has 300 to "
+        "7,500 steps, some seconds of one core. NUTS starts at the weights of an untrained network and has two chains of 100 "
+        "draws, after 100 of warm-up, with at most 127 gradients each: about a minute. It is not run on power, whose batch "
+        "is ten times larger."
     ),
     sets=SETS,
     methods={name: row.title for name, row in ROWS.items()},
