@@ -1,0 +1,116 @@
+"""What a long run of NUTS said of a task: functions on fixed inputs, kept in a small file with the run's diagnostics."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from posterity.errors import CorruptFile, InvalidInput
+from posterity.posteriors.chains import Chains
+from posterity.posteriors.diagnose import functions
+from posterity.predict.predictive import Classification, Regression, predictive
+from posterity.references.tasks import Task, task
+from posterity.types import LIKELIHOOD
+
+FORMAT = "posterity-reference-1"
+KEPT = 64  # functions of each chain, evenly spread over it
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Functions drawn from p(θ | D) of one task, by chain, in the units that the network is trained in.
+
+    Args:
+        name: of the task, see `task`.
+        inputs: the probes, (B, ...).
+        outputs: the network's at each of them, (C, S, B, *out), of C chains with S evenly spread draws each; kept as
+            float16, whose rounding (5e-4 of a value) is far below the error of that many draws.
+        latents: the likelihood's own coordinates of the same draws, unconstrained, each (C, S, ...).
+        facts: how the run was made and what its diagnostics said of all its draws: `method`, `diagnosis`, `seconds`, …
+    """
+
+    name: str
+    inputs: Tensor
+    outputs: Tensor
+    latents: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        return task(self.name)
+
+    @property
+    def predictive(self) -> Classification | Regression:
+        """The predictive at the probes, an equal mixture of the C·S functions.
+
+        >>> reference("moons").predictive.mean.shape
+        torch.Size([225, 2])
+        """
+        outputs = self.outputs.flatten(0, 1).float()
+        latents = {n: v.flatten(0, 1) for n, v in self.latents.items()}
+        return predictive(self.task.likelihood(outputs, latents), outputs)
+
+    @classmethod
+    def of(cls, name: str, posterior: Chains, facts: Mapping[str, Any]) -> "Reference":
+        """Evaluate a run's draws at the task's probes, and keep what a file needs."""
+        _, _, probes = task(name).data()
+        chains, count = posterior.energies.shape
+        chosen = torch.linspace(0, count - 1, min(KEPT, count)).round().long()
+        outputs = functions(posterior, probes).unflatten(0, (chains, count))[:, chosen]
+        tails = posterior.by_chain[:, chosen]
+        views = posterior.problem.layout.views(tails)
+        latents = {n.removeprefix(LIKELIHOOD): v for n, v in views.items() if n.startswith(LIKELIHOOD)}
+        return cls(name, probes, outputs.half(), latents, {"chains": chains, "draws": count, **facts})
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file, whose header holds the facts."""
+        tensors = {
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            **{f"latent.{n}": v for n, v in self.latents.items()},
+        }
+        contiguous = {n: v.contiguous() for n, v in tensors.items()}
+        save_file(contiguous, path, {"posterity": json.dumps({"format": FORMAT, "name": self.name, **self.facts})})
+        Path(path).chmod(0o644)  # safetensors writes for the owner's eyes alone
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Reference":
+        """Read what `save` wrote.
+
+        Raises:
+            InvalidInput: where there is no such file.
+            CorruptFile: where it is no reference.
+        """
+        if not Path(path).is_file():
+            raise InvalidInput(f"There is no reference file {path}. Make it: python benchmarks/references.py make NAME")
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("posterity", "{}"))
+                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # not a mapping
+        except SafetensorError as error:
+            raise CorruptFile(f"{path} is truncated, or no safetensors file ({error}).") from error
+        if facts.pop("format", None) != FORMAT:
+            raise CorruptFile(f"{path} is no reference: its header does not say '{FORMAT}'.")
+        latents = {n.removeprefix("latent."): v for n, v in tensors.items() if n.startswith("latent.")}
+        return cls(facts.pop("name"), tensors["inputs"], tensors["outputs"], latents, facts)
+
+
+def reference(name: str) -> Reference:
+    """Load a reference that comes with the library: `cubic`, `moons`, `boston` or `digits`.
+
+    Raises:
+        InvalidInput: for another name.
+
+    >>> found = reference("moons")
+    >>> found.outputs.shape, found.facts["diagnosis"]["functions"]["rhat"] < 1.05
+    (torch.Size([4, 64, 225, 2]), True)
+    """
+    task(name)
+    return Reference.load(Path(str(files("posterity.references").joinpath(f"{name}.safetensors"))))
