@@ -1,5 +1,7 @@
 """SWAG: moments of recorded iterates by NumPy, its mean at the mode, batch normalisation's statistics."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -66,6 +68,25 @@ def test_running_statistics_are_those_of_the_data_at_the_mean() -> None:
     assert not norm.training
     assert norm.momentum == 0.1
     assert posterior.std.min() > 0
+
+
+def test_each_draw_has_running_statistics_of_its_own(tmp_path: Path) -> None:
+    x, y = small_classification()
+    method = SWAG(epochs=4, statistics="draw", draws=5, optimizer=Optimizer("SGD", lr=0.2, schedule="constant"))
+    posterior = posterity.fit(small_network(), TensorData(x, y, 40), method=method, engine=Engine(**QUIET))
+    assert len(posterior.components) == 5
+    for component in posterior.components:
+        plain = component.network()
+        outputs = plain[0](x).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(plain[1].running_mean, outputs.mean(1), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(plain[1].running_var, outputs.var(1), rtol=1e-4, atol=1e-6)
+    means = torch.stack([c.problem.network[1].running_mean for c in posterior.components])
+    assert means.std(0).min() > 0
+    posterior.save(tmp_path / "p.safetensors")
+    loaded = posterity.load(tmp_path / "p.safetensors", small_network())
+    assert torch.equal(loaded.draw(x, 5), posterior.draw(x, 5))
+    linear = Conjugate.make().fit(SWAG(epochs=4, statistics="draw"))
+    assert linear.kind == "low_rank_gaussian"  # nothing to re-estimate
 
 
 def test_what_cannot_be_collected_is_refused() -> None:

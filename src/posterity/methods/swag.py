@@ -5,8 +5,8 @@
 θ_t are iterates of SGD on the negative log joint of `MAP`, at a constant rate, after a burn-in; θ̄_t is their mean up to t
 (Algorithm 1). It is an approximation whose width the learning rate and the batch size set: no law of the posterior holds for
 it but that its mean is near the mode. Departures: iterates are spread evenly over what follows the burn-in, where the paper
-has one per epoch; deviations are summed by Welford's recursion, which loses no digits; batch normalisation's running
-statistics are re-estimated once, at θ̄, by a pass over the training data, where the paper does so at every draw.
+has one per epoch; deviations are summed by Welford's recursion, which loses no digits. Batch normalisation's running
+statistics are re-estimated by a pass over the training data: for each of `draws` functions, as in the paper, or once, at θ̄.
 """
 
 from typing import Annotated, Literal
@@ -23,6 +23,8 @@ from posterity.methods.map import PointInference
 from posterity.methods.options import Epochs
 from posterity.model.problem import Problem
 from posterity.posteriors.low_rank import LowRankGaussian
+from posterity.posteriors.mixture import Mixture
+from posterity.posteriors.point import Point
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 
@@ -35,6 +37,9 @@ class SWAG:
         epochs: passes over the training data, burn-in included.
         burn_in: share of the steps before the first iterate is collected.
         iterates: how many are collected, at most one per step.
+        statistics: where a network with batch normalisation has its running statistics from. `draw`: each function's own; a
+            mixture of `draws` functions is returned, each drawn once. `mean`: those at θ̄, for all; q itself is returned.
+        draws: how many functions `statistics="draw"` makes, at one pass over the training data each.
         optimizer: one of torch's, at a constant rate; high enough that SGD keeps moving.
     """
 
@@ -42,6 +47,8 @@ class SWAG:
     epochs: Epochs = 20
     burn_in: Annotated[float, Field(ge=0, lt=1)] = 0.5
     iterates: Annotated[int, Field(ge=2)] = 40
+    statistics: Literal["mean", "draw"] = "mean"
+    draws: Annotated[int, Field(ge=1)] = 30
     optimizer: Optimizer = Field(default_factory=lambda: Optimizer("SGD", lr=0.02, schedule="constant"))
     kind: Literal["swag"] = "swag"
 
@@ -54,7 +61,7 @@ class SWAG:
             )
         return self
 
-    def infer(self, problem: Problem, data: Data, engine: Engine) -> LowRankGaussian:
+    def infer(self, problem: Problem, data: Data, engine: Engine) -> LowRankGaussian | Mixture:
         """Collect the iterates' moments; the last state is taken, which has the most of them.
 
         Raises:
@@ -64,6 +71,11 @@ class SWAG:
         budget = Budget(self.epochs, data.steps_per_epoch, warmup_epochs=self.epochs)
         inference = SWAGInference(problem, self, budget.steps)
         posterior = inference.posterior(engine.run(inference, data, budget))
+        if self.statistics == "draw" and normalisations(problem):
+            generator = engine.streams()("draws")
+            return Mixture.of(
+                tuple(estimated(posterior.problem, posterior.sample(generator), data) for _ in range(self.draws))
+            )
         estimate_statistics(posterior.problem, posterior.mean, data)
         return posterior
 
@@ -120,9 +132,21 @@ class SWAGInference:
         state["count"] += 1
 
 
+def normalisations(problem: Problem) -> list[_BatchNorm]:
+    """Return the layers whose running statistics belong to one θ."""
+    return [m for m in problem.network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
+def estimated(problem: Problem, theta: Tensor, data: Data) -> Point:
+    """Return θ as a function with running statistics of its own."""
+    own = problem.snapshot()
+    estimate_statistics(own, theta, data)
+    return Point(own, theta)
+
+
 def estimate_statistics(problem: Problem, theta: Tensor, data: Data) -> None:
     """Set the running statistics of batch normalisation to those of the training data under θ, in place."""
-    layers = [m for m in problem.network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = normalisations(problem)
     if not layers:
         return
     kept = [layer.momentum for layer in layers]
