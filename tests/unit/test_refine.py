@@ -20,6 +20,7 @@ from posterity import (
     Gaussian,
     Hierarchical,
     Interrupted,
+    Laplace,
     MeanField,
     Normal,
     Optimizer,
@@ -109,6 +110,21 @@ def test_latents_of_likelihood_and_prior_are_carried_over() -> None:
                 assert torch.equal(value, fresh.layout.views(fresh.theta())[name])
             else:
                 torch.testing.assert_close(value, blind.problem.layout.views(blind.mean)[name])
+
+
+@pytest.mark.parametrize("structure", ["full", "kron", "diag", "low_rank"])
+def test_stds_of_a_laplace_approximation_are_those_of_its_covariance(structure: str) -> None:
+    x, y = small_classification()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 3), nn.Tanh(), nn.Linear(3, 2)).double()
+    problem = Problem(network, Normal(0, 0.5), Categorical(), 40)
+    start = Laplace(MAP(epochs=5), structure, rank=4)
+    posterior = start.infer(problem, TensorData(x.double(), y, 20), Engine(**QUIET))
+    found = torch.cat([s.reshape(-1) for s in stds_of(posterior).values()])
+    weights = posterior.weights
+    covariance = torch.diag(weights.std.square()) if structure == "diag" else weights.covariance
+    torch.testing.assert_close(found, covariance.diagonal().sqrt(), rtol=1e-8, atol=0)
+    assert found.max() / found.min() > 1.05
 
 
 def test_the_first_problem_is_left_alone() -> None:

@@ -16,6 +16,7 @@ from posterity.methods.cyclical import Cyclical
 from posterity.methods.full_rank import FullRank
 from posterity.methods.hmc import HMC
 from posterity.methods.ivon import IVON
+from posterity.methods.laplace import Laplace
 from posterity.methods.low_rank import LowRank
 from posterity.methods.map import MAP, MLE
 from posterity.methods.mc_dropout import MCDropout
@@ -29,11 +30,26 @@ from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
+from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.types import Data, Engine
 
 Stage = Annotated[
-    MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON | SWAG | SGLD | SGHMC | Cyclical | HMC | NUTS,
+    MAP
+    | MLE
+    | MCDropout
+    | MeanField
+    | LowRank
+    | FullRank
+    | IVON
+    | SWAG
+    | Laplace
+    | SGLD
+    | SGHMC
+    | Cyclical
+    | HMC
+    | NUTS,
     Field(discriminator="kind"),
 ]
 
@@ -44,8 +60,8 @@ class Refine:
 
     The network's weights, its running statistics and the latents of prior and likelihood start at the mean of what `after`
     found; after `MLE` the prior's own latents start as they would without it. `MeanField` starts at the marginal stds of a
-    Gaussian, too (`MeanField`, `IVON`, `LowRank`, `FullRank`, `SWAG`), in place of its `initial`; a std is at least 1e-5.
-    Other methods, and other starts, take the mean alone.
+    Gaussian, too (`MeanField`, `IVON`, `LowRank`, `FullRank`, `SWAG`, `Laplace`), in place of its `initial`; a std is at
+    least 1e-5. Other methods, and other starts, take the mean alone.
 
     Args:
         method: whose posterior is returned.
@@ -86,9 +102,11 @@ def started(problem: Problem, posterior: FunctionPosterior) -> Problem:
 
 def stds_of(posterior: FunctionPosterior) -> dict[str, Tensor] | None:
     """Return the marginal std of each random parameter of the network, by name; None where it is no Gaussian of weights."""
+    if isinstance(posterior, Linearised):
+        return stds_of(posterior.weights)
     if isinstance(posterior, DiagonalGaussian):
         std = posterior.std
-    elif isinstance(posterior, LowRankGaussian | FullRankGaussian):
+    elif isinstance(posterior, LowRankGaussian | FullRankGaussian | KroneckerGaussian | LowRankPrecisionGaussian):
         std = posterior.marginal_std
     else:
         return None

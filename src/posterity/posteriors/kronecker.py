@@ -40,6 +40,13 @@ class Part:
         spread: Tensor = (own * self.std).flatten(-2)
         return spread
 
+    @property
+    def variance(self) -> Tensor:
+        """Marginal variances, (elements,)."""
+        own = self.std.square()
+        own = self.left.square() @ own if self.left.numel() else own
+        return self._flat(own @ self.right.square().T if self.right.numel() else own)
+
     def _flat(self, own: Tensor) -> Tensor:
         if len(self.slices) == 1:
             return own.flatten(-2)
@@ -80,6 +87,14 @@ class KroneckerGaussian(FunctionPosterior):
     @property
     def mean(self) -> Tensor:
         return self.loc
+
+    @property
+    def marginal_std(self) -> Tensor:
+        """Marginal std of each random coordinate, (R,)."""
+        variance = torch.zeros_like(self.loc[self.problem.coordinates.start :])
+        for part in self.parts:
+            _put(variance, part.slices, part.variance)
+        return variance.sqrt()
 
     @property
     def covariance(self) -> Tensor:
@@ -132,6 +147,11 @@ class LowRankPrecisionGaussian(FunctionPosterior):
     @property
     def mean(self) -> Tensor:
         return self.loc
+
+    @property
+    def marginal_std(self) -> Tensor:
+        """Marginal std of each random coordinate, (R,)."""
+        return self.std * (1 - self.basis.square() @ (1 - self.shrunk.square())).clamp_min(0).sqrt()
 
     @property
     def covariance(self) -> Tensor:
