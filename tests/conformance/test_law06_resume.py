@@ -38,6 +38,8 @@ METHODS = {
     "mean_field-weight": MeanField("weight", epochs=4, draws=2, antithetic=True, kl_schedule="blundell"),
     "mean_field-local_reparam": MeanField("local_reparam", epochs=4),
     "mean_field-flipout": MeanField("flipout", epochs=4),
+    "mean_field-path": MeanField(gradient="path", draws=2, antithetic=True, epochs=4),
+    "mean_field-importance": MeanField(objective="importance_weighted", draws=3, epochs=4),
     "low_rank": LowRank(3, epochs=4, draws=2, antithetic=True),
     "full_rank": FullRank(epochs=4, kl_schedule="warmup"),
     "sgld": SGLD(epochs=4, draws=10, burn_in=0.1, lr=0.03, schedule="polynomial"),

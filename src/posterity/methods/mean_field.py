@@ -28,6 +28,7 @@ from posterity.methods.options import Epochs, Patience
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo, NegativeElbo
 from posterity.model.empirical import LearntPrior
+from posterity.model.importance import PathElbo
 from posterity.model.initial import InitialStd, Relative, curvature_std, initial_std
 from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
@@ -51,6 +52,11 @@ class MeanField:
         epochs: passes over the training data.
         draws: Monte-Carlo draws per step; their gradients are averaged.
         antithetic: draw ±ε in pairs; needs `estimator='weight'` and an even number of draws.
+        gradient: `total`, of the nll at a draw and the KL, in closed form where it has one; or `path`, of both at the draw,
+            whose noise vanishes as q nears the posterior (Roeder et al. 2017), and which needs `estimator='weight'`.
+        objective: `elbo`; or `importance_weighted`, the tighter bound of Burda et al. (2016) with `draws` importance draws,
+            along the path gradients of Tucker et al. (2019). It is a bound on the evidence for batches of the whole data
+            alone: see `posterity.model.importance`. The log shows it as `importance_nelbo`, beside the ELBO of the same q.
         compiled: draws and updates in compiled kernels: faster for wide networks of a million weights, and for local
             reparameterisation and Flipout of any, after some seconds of compilation. Needs a compiler, Adam, one draw, and
             a Normal prior on all of the network.
@@ -73,6 +79,8 @@ class MeanField:
     epochs: Epochs = 20
     draws: Annotated[int, Field(ge=1)] = 1
     antithetic: bool = False
+    gradient: Literal["total", "path"] = "total"
+    objective: Literal["elbo", "importance_weighted"] = "elbo"
     compiled: bool = False
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     kl_schedule: Literal["constant", "warmup", "blundell"] = "constant"
@@ -85,6 +93,28 @@ class MeanField:
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     kind: Literal["mean_field"] = "mean_field"
+
+    @property
+    def along_paths(self) -> bool:
+        return self.gradient == "path" or self.objective == "importance_weighted"
+
+    @model_validator(mode="after")
+    def _draws_of_weights(self) -> "MeanField":
+        if self.along_paths and (self.estimator != "weight" or self.compiled or self.learn_prior):
+            raise ValueError(
+                "gradient='path' and objective='importance_weighted' take log p and log q at a draw of the weights: use "
+                "estimator='weight', compiled=False and learn_prior=None"
+            )
+        if self.objective == "importance_weighted" and (self.draws < 2 or self.antithetic):
+            raise ValueError(
+                "objective='importance_weighted' needs 2 draws or more, which are independent: use draws=8"
+            )
+        if self.objective == "importance_weighted" and (self.kl_schedule != "constant" or not self.temperature):
+            raise ValueError(
+                "objective='importance_weighted' has one weight of prior and likelihood: use kl_schedule='constant' and a "
+                "temperature above 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> "MeanField":
@@ -167,6 +197,8 @@ class MeanFieldInference:
         name, score = training_score(seen[-1], batch[1])
         kl = state["kl"] / n
         info = {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
+        if self.method.objective == "importance_weighted" and isinstance(self._elbo, PathElbo):
+            info["importance_nelbo"] = self._elbo.value
         return state, {**info, **(self.learnt.info() if self.learnt else {})}
 
     def posterior(self, state: State) -> DiagonalGaussian:
@@ -176,8 +208,11 @@ class MeanFieldInference:
             problem = replace(problem, prior=self.learnt.prior(state))
         return DiagonalGaussian(problem, state["mean"].clone(), softplus(state["rho"]))
 
-    def _make_elbo(self) -> NegativeElbo | CompiledElbo:
-        where = self.problem.coordinates
+    def _make_elbo(self) -> NegativeElbo | CompiledElbo | PathElbo:
+        where, method = self.problem.coordinates, self.method
+        if method.along_paths:
+            importance = method.objective == "importance_weighted"
+            return PathElbo(where, method.draws, antithetic=method.antithetic, importance=importance)
         activation = {"local_reparam": LocalReparam, "flipout": Flipout}.get(self.method.estimator)
         draw = activation(where.params, where.start, self.problem.network) if activation else None
         if self.method.compiled:
