@@ -19,6 +19,7 @@ from posterity import (
     Ensemble,
     FullRank,
     Gaussian,
+    Laplace,
     LowRank,
     MCDropout,
     MeanField,
@@ -37,7 +38,7 @@ class Row:
     """A method, and what its posterior is on a conjugate problem."""
 
     method: object
-    family: str  # "point", "mean_field"
+    family: str  # "point", "mean_field", "correlated", "laplace"
 
 
 TABLE = {
@@ -49,6 +50,11 @@ TABLE = {
     "low_rank": Row(LowRank(2, epochs=STEPS // 2, optimizer=FAST, draws=4, antithetic=True), "correlated"),
     "full_rank": Row(FullRank(epochs=STEPS // 2, optimizer=FAST, draws=4, antithetic=True), "correlated"),
     "ivon": Row(IVON(epochs=1000, hessian_momentum=0.99, initial_hessian=1.0, draws=4), "mean_field"),
+    **{
+        f"laplace-{structure}": Row(Laplace(MAP(epochs=STEPS, optimizer=FAST), structure), "laplace")
+        for structure in ("full", "kron", "low_rank")
+    },
+    "laplace-diag": Row(Laplace(MAP(epochs=STEPS, optimizer=FAST), "diag", prediction="sampled"), "mean_field"),
     "ensemble-map": Row(Ensemble(MAP(epochs=STEPS, optimizer=FAST), 2), "point"),
 }
 SHORT = {
@@ -68,6 +74,13 @@ SHORT = {
     "cyclical": Cyclical(SGHMC(epochs=8, draws=6), cycles=2, exploration=0.5),
     "ivon": IVON(epochs=2),
     "swag": SWAG(epochs=2),  # its width is that of SGD's iterates, not the posterior's: see tests/unit/test_swag.py
+    "laplace-full": Laplace(MAP(epochs=2), "full"),
+    "laplace-kron": Laplace(MAP(epochs=2), "kron"),
+    "laplace-kron-sampled": Laplace(MAP(epochs=2), "kron", prediction="sampled"),
+    "laplace-diag": Laplace(MAP(epochs=2), "diag", "fisher"),
+    "laplace-low_rank": Laplace(MAP(epochs=2), "low_rank", rank=4),
+    "laplace-tuned": Laplace(MAP(epochs=2), "kron", tune="layer", rounds=1),
+    "ensemble-laplace": Ensemble(Laplace(MAP(epochs=2), "kron"), 2),
     "ensemble-mle": Ensemble(MLE(epochs=2), 3),
     "ensemble-mc_dropout": Ensemble(MCDropout(0.2, epochs=2), 2),
     "ensemble-swag": Ensemble(SWAG(epochs=2), 2),

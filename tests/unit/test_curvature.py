@@ -28,7 +28,8 @@ from posterity.core.curvature import (
 )
 from posterity.core.kronecker import KroneckerBlock, KroneckerCurvature
 from posterity.methods.laplace import Laplace
-from posterity.methods.passes import LowRankTotal, measured
+from posterity.methods.passes import measured
+from posterity.methods.totals import LowRankTotal
 from posterity.model.outputs import output_curvature
 
 

@@ -19,6 +19,7 @@ from posterity.methods import (
     Cyclical,
     Ensemble,
     FullRank,
+    Laplace,
     LowRank,
     MCDropout,
     MeanField,
@@ -102,7 +103,11 @@ class RunConfig(_Table):
     @property
     def temperature(self) -> float | None:
         """The weight of the KL, or what a sampler divides the potential by; None for a method that has neither."""
-        return None if isinstance(self.member, MAP | MLE | MCDropout | SWAG | HMC | NUTS) else self.member.temperature
+        return (
+            None
+            if isinstance(self.member, MAP | MLE | MCDropout | SWAG | Laplace | HMC | NUTS)
+            else self.member.temperature
+        )
 
     @property
     def learning_rate(self) -> str:
@@ -110,6 +115,8 @@ class RunConfig(_Table):
         member = self.member
         if isinstance(member, HMC | NUTS):
             return f"adapted to an acceptance of {member.target_accept:g}"
+        if isinstance(member, Laplace):
+            member = member.method or MAP()
         if isinstance(member, Cyclical):
             return f"{member.method.lr:g}, {member.cycles} cycles"
         if isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank | SWAG):

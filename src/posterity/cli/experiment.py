@@ -9,10 +9,24 @@ from torch import nn
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.errors import InvalidInput
-from posterity.methods import HMC, IVON, MAP, MLE, NUTS, Ensemble, FullRank, LowRank, MCDropout, MeanField, Refine
+from posterity.methods import (
+    HMC,
+    IVON,
+    MAP,
+    MLE,
+    NUTS,
+    Ensemble,
+    FullRank,
+    Laplace,
+    LowRank,
+    MCDropout,
+    MeanField,
+    Refine,
+)
 from posterity.model.dropout import dropout_rates, own_rates
+from posterity.model.informative import Informative
 from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
-from posterity.model.priors import Flat, Normal
+from posterity.model.priors import Flat, Normal, Product
 from posterity.model.problem import Problem
 from posterity.train.batches import TensorData
 from posterity.train.random import derived_seed
@@ -74,6 +88,8 @@ def prepare(config: RunConfig) -> Experiment:
 def twin_of(config: RunConfig) -> MLE:
     """Return maximum likelihood with the same epochs, optimiser and patience; a sampler has neither of these two."""
     member = config.member
+    if isinstance(member, Laplace):
+        member = member.method or MAP()
     if isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank):
         return MLE(member.epochs, member.optimizer, member.patience)
     return MLE() if isinstance(member, HMC | NUTS) else MLE(member.epochs)
@@ -153,6 +169,10 @@ def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:
 def _check(config: RunConfig, data: TensorData) -> None:
     _check_prior(config)
     member = config.member
+    if isinstance(member, Laplace):
+        if member.method is None:
+            raise InvalidInput("--method laplace trains the network that it is around; leave out --method.method none.")
+        member = member.method
     patient = (
         isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON)
         and member.patience is not None
@@ -166,6 +186,11 @@ def _check(config: RunConfig, data: TensorData) -> None:
 def _check_prior(config: RunConfig) -> None:
     """Refuse what a method would refuse of a prior, before a run directory is made."""
     member = config.member
+    if isinstance(member, Laplace) and not isinstance(config.prior, Normal | Product | Informative):
+        raise InvalidInput(
+            f"--prior {config.prior.kind} is not normal, which laplace needs. Use --prior normal, with --method.tune layer "
+            "to fit its scales."
+        )
     if isinstance(config.prior, Flat) and isinstance(member, MeanField | LowRank | FullRank | IVON):
         raise InvalidInput(f"--prior flat has no KL, which {member.kind} needs. Use --method mle, or --prior normal.")
     if isinstance(member, MeanField) and member.learn_prior and not isinstance(config.prior, Normal):

@@ -60,8 +60,8 @@ class Settings(ProblemSettings):
         Parameter(
             group=METHOD,
             metavar="NAME",
-            help="mean_field, map, mle, mc_dropout, low_rank, full_rank, ivon, swag, sgld, sghmc, cyclical, hmc, nuts or "
-            "refine. [mean_field]",
+            help="mean_field, map, mle, mc_dropout, low_rank, full_rank, ivon, swag, sgld, sghmc, cyclical, hmc, nuts, "
+            "laplace or refine. [mean_field]",
         ),
     ] = None
     estimator: Annotated[

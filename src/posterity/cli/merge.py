@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from posterity.cli.config import RunConfig
 from posterity.errors import InvalidInput, suggest, unknown
-from posterity.methods import AnyMethod
+from posterity.methods import AnyMethod, Laplace
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior
 
@@ -62,7 +62,7 @@ def merge(file: Mapping[str, Any], given: Given, where: str = "run.toml") -> Run
     ensemble = "method" in values and isinstance(values["method"], dict) and values["method"].get("kind") == "ensemble"
     origin: dict[str, str] = {}
     for path, (flag, value) in flags.items():
-        real = _member_path(path) if ensemble else path
+        real = _trained_path(values, _member_path(path) if ensemble else path)
         keys = [quoted or bare for quoted, bare in KEYS.findall(real)]
         _place(values, keys, value, flag)
         origin[".".join(keys)] = flag
@@ -175,6 +175,20 @@ def _complete_optimizer(method: Any) -> None:
 def _member_path(path: str) -> str:
     noun, _, rest = path.partition(".")
     return path if noun != "method" or rest in WRAPPER or rest.startswith("method.") else f"method.method.{rest}"
+
+
+def _trained_path(values: Mapping[str, Any], path: str) -> str:
+    """Give Laplace's training what Laplace itself has no key for: --epochs, --lr, --patience.
+
+    >>> _trained_path({"method": {"kind": "laplace"}}, "method.epochs")
+    'method.method.epochs'
+    """
+    table, stem, rest = values, "", path
+    while rest.startswith("method.") and isinstance(table.get("method"), Mapping):
+        table, stem, rest = table["method"], f"{stem}method.", rest.removeprefix("method.")
+    if table.get("kind") != "laplace" or not stem or rest.partition(".")[0] in _fields(Laplace):
+        return path
+    return f"{stem}method.{rest}"
 
 
 def _place(values: dict[str, Any], path: list[str], value: object, flag: str) -> None:

@@ -38,10 +38,12 @@ TITLES = {
     "swag": "SWAG",
     "map": "MAP",
     "mle": "Maximum likelihood",
+    "laplace": "Laplace",
     "mc_dropout": "Monte Carlo dropout",
     "sgld": "SGLD",
     "sghmc": "SGHMC",
 }
+STRUCTURES = {"full": "full", "kron": "Kronecker", "diag": "diagonal", "low_rank": "low rank"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,8 @@ def title(method: dict[str, Any]) -> str:
     if kind == "ensemble":
         member = title(method["method"])
         return f"Ensemble of {method['n']} × {member if member.isupper() else member.lower()}"
+    if kind == "laplace":
+        return f"Laplace, {STRUCTURES[method['structure']]}"
     if kind == "refine":
         return f"{title(method['method'])} after {title(method['after'])}"
     if kind == "cyclical":

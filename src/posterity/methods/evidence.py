@@ -66,6 +66,25 @@ def tuned(found: Expansion, per: Literal["network", "layer"] | None, noise: bool
     return Problem(network, prior, likelihood, problem.num_data, frozenset(problem.coordinates.random_names))
 
 
+def refuse_untunable(problem: Problem, per: str | None, noise: bool, curvature: str) -> None:
+    """Refuse what has no std to tune.
+
+    Raises:
+        InvalidInput: for a prior that is no `Normal`, a likelihood that is no `Gaussian`, and noise beside `fisher`, which
+            does not scale with it.
+    """
+    if per and not isinstance(problem.prior, Normal):
+        raise InvalidInput(
+            f"tune='{per}' fits the std of a Normal prior; this problem has {problem.prior!r}. Use Normal(0, 0.1)."
+        )
+    if noise and not isinstance(problem.likelihood, Gaussian):
+        raise InvalidInput(
+            f"tune_noise fits the std of a Gaussian likelihood, not of {type(problem.likelihood).__name__}."
+        )
+    if noise and curvature == "fisher":
+        raise InvalidInput("tune_noise needs curvature='ggn', which scales with the noise; 'fisher' does not.")
+
+
 def _maximum(objective: Callable[[Tensor], Tensor], size: int, like: Tensor) -> Tensor:
     """Climb from 0 by L-BFGS."""
     logs = torch.zeros(size, dtype=like.dtype, device=like.device, requires_grad=True)
@@ -86,10 +105,6 @@ def _maximum(objective: Callable[[Tensor], Tensor], size: int, like: Tensor) -> 
 
 def _groups(problem: Problem, per: str) -> dict[str, dict[str, tuple[int, int]]]:
     """Say where the random weights of each group lie among the network's random coordinates, by group and name."""
-    if not isinstance(problem.prior, Normal):
-        raise InvalidInput(
-            f"tune='{per}' fits the std of a Normal prior; this problem has {problem.prior!r}. Use Normal(0, 0.1)."
-        )
     start = problem.coordinates.start
     groups: dict[str, dict[str, tuple[int, int]]] = {}
     layout = problem.layout
@@ -114,8 +129,7 @@ def _prior(problem: Problem, named: dict[str, float]) -> Normal:
 def _noise(problem: Problem, found: Expansion) -> Tensor:
     """Return the noise's std at present."""
     likelihood = problem.likelihood
-    if not isinstance(likelihood, Gaussian):
-        raise InvalidInput(f"tune_noise fits the std of a Gaussian likelihood, not of {type(likelihood).__name__}.")
+    assert isinstance(likelihood, Gaussian)  # `refuse_untunable` saw to it
     if likelihood.std is not None:
         return torch.tensor(likelihood.std, dtype=torch.float64)
     own = problem.latents(problem.layout.views(found.point.theta))

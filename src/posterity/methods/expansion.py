@@ -9,7 +9,8 @@ from torch import Tensor
 from posterity.core.curvature import DiagonalCurvature, FullCurvature, LowRankCurvature
 from posterity.core.kronecker import Block, KroneckerBlock, KroneckerCurvature, taken
 from posterity.errors import InvalidInput
-from posterity.methods.passes import Options, measured
+from posterity.methods.passes import measured
+from posterity.methods.totals import Curvature, Options
 from posterity.model.problem import Problem
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -17,8 +18,6 @@ from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGa
 from posterity.posteriors.linearised import WeightGaussian
 from posterity.posteriors.point import Point
 from posterity.types import Data
-
-Curvature = FullCurvature | DiagonalCurvature | LowRankCurvature | KroneckerCurvature
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,12 +106,27 @@ def expanded(point: Point, data: Data, options: Options) -> Expansion:
     problem = point.problem
     precision = prior_precision(problem)
     found = measured(problem, point.theta, data, options)
-    if isinstance(found.curvature, KroneckerCurvature):
-        _refuse_uneven(problem, found.curvature, precision)
     latents = found.latents.double() + _latent_precision(problem, point.theta)
     if not bool((latents > 0).all()):
         raise InvalidInput("The log joint has no maximum in the noise level here; train longer, or fix the noise.")
     return Expansion(point, found.curvature, precision, latents, found.log_likelihood, found.num_targets)
+
+
+def refuse_uneven(problem: Problem) -> None:
+    """Refuse a prior with another std for each element of a tensor, which Kronecker factors cannot be combined with."""
+    where, precision = problem.coordinates, prior_precision(problem)
+    named = zip(where.layout.names, where.layout.offsets, where.layout.numels, strict=True)
+    for name, offset, count in named:
+        own = (
+            precision[offset - where.start : offset - where.start + count]
+            if name in where.random_names
+            else precision[:0]
+        )
+        if not bool((own == own[:1]).all()):
+            raise InvalidInput(
+                f"The prior of '{name}' has a std of its own for each element, with which Kronecker factors cannot be "
+                "combined. Use structure='diag', 'full' or 'low_rank'."
+            )
 
 
 def prior_precision(problem: Problem) -> Tensor:
@@ -184,15 +198,3 @@ def _latent_precision(problem: Problem, theta: Tensor) -> Tensor:
 
     hessian: Tensor = torch.func.hessian(log_prob)(tail)
     return -hessian.diagonal()
-
-
-def _refuse_uneven(problem: Problem, curvature: KroneckerCurvature, precision: Tensor) -> None:
-    for block in curvature.blocks:
-        for start, end in block.slices if isinstance(block, KroneckerBlock) else ():
-            if not bool((precision[start:end] == precision[start]).all()):
-                offset = problem.coordinates.start + start
-                name = dict(zip(problem.layout.offsets, problem.layout.names, strict=True))[offset]
-                raise InvalidInput(
-                    f"The prior of '{name}' has a std of its own for each element, with which Kronecker factors cannot be "
-                    "combined. Use structure='diag', 'full' or 'low_rank'."
-                )

@@ -12,10 +12,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from posterity.methods.evidence import tuned
-from posterity.methods.expansion import Expansion, expanded
+from posterity.methods.evidence import refuse_untunable, tuned
+from posterity.methods.expansion import Expansion, expanded, prior_precision, refuse_uneven
 from posterity.methods.map import MAP
-from posterity.model.outputs import refuse_mixing
+from posterity.methods.passes import refuse_large
+from posterity.model.outputs import refuse_mixing, refuse_unknown
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.linearised import Linearised
@@ -80,13 +81,23 @@ class Laplace:
             InvalidInput: for a prior that is not independent normals, for modules whose curvature would be wrong, for a
                 likelihood whose Gauss–Newton curvature is not known, and for a matrix that takes more than `max_bytes`.
         """
-        refuse_mixing(problem.network, frozenset(problem.coordinates.random_names))
+        self._refuse(problem)
         if self.tune is None and not self.tune_noise:
             return self._posterior(self._expanded(problem, data, engine))
         for k in range(self.rounds):
             found = self._expanded(problem, data, engine.fork(f"round-{k + 1}"))
             problem = tuned(found, self.tune, self.tune_noise)
         return self._posterior(self._expanded(problem, data, engine.fork("last")))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Say before the training what would be wrong after it."""
+        refuse_mixing(problem.network, frozenset(problem.coordinates.random_names))
+        refuse_unknown(problem.likelihood, self.curvature)
+        refuse_large(problem, self)
+        prior_precision(problem)
+        if self.structure == "kron":
+            refuse_uneven(problem)
+        refuse_untunable(problem, self.tune, self.tune_noise, self.curvature)
 
     def _expanded(self, problem: Problem, data: Data, engine: Engine) -> Expansion:
         snapshot = problem.snapshot()

@@ -12,7 +12,7 @@ from posterity.core.gaussian import softplus
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.problem import Problem
-from posterity.types import Params
+from posterity.types import Likelihood, Params
 
 Kind = Literal["ggn", "fisher"]
 
@@ -71,9 +71,22 @@ def output_curvature(
             raw = outputs.chunk(2, dim=-1)[1]
             std = softplus(raw) + least
             return IndependentCurvature(torch.cat([std.square().reciprocal(), 2 * (raw.sigmoid() / std).square()], -1))
-    raise InvalidInput(
-        f"The Gauss–Newton curvature of {type(problem.likelihood).__name__} is not known; use curvature='fisher', which "
-        "needs its log-density alone."
+    raise unknown_curvature(problem.likelihood)
+
+
+def refuse_unknown(likelihood: Likelihood, kind: Kind) -> None:
+    """Refuse a likelihood whose curvature is not known, and one of one's own with latents."""
+    known = isinstance(likelihood, Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian)
+    if not known and kind == "ggn":
+        raise unknown_curvature(likelihood)
+    if not known and likelihood.latents():
+        raise InvalidInput(f"{type(likelihood).__name__} has latents, whose curvature is not known; fix them.")
+
+
+def unknown_curvature(likelihood: Likelihood) -> InvalidInput:
+    return InvalidInput(
+        f"The Gauss–Newton curvature of {type(likelihood).__name__} is not known; use curvature='fisher', which needs its "
+        "log-density alone."
     )
 
 
@@ -81,16 +94,9 @@ def latent_curvature(problem: Problem, outputs: Tensor, targets: Tensor, kind: K
     """Return the batch's curvature in each of the likelihood's latents, (L,): 2 D B (std′/std)² of a Gaussian's noise level.
 
     A Gaussian's expected curvature has no cross terms of noise and mean; the empirical one's are left out.
-
-    Raises:
-        InvalidInput: for a likelihood that is not posterity's own, with latents.
     """
     if not latents:
         return outputs.new_zeros(0)
-    if not isinstance(problem.likelihood, Gaussian):
-        raise InvalidInput(
-            f"{type(problem.likelihood).__name__} has latents of its own, whose curvature is not known; fix them."
-        )
     rho = latents["std"]
     if kind == "ggn":
         relative = rho.sigmoid() / softplus(rho)
