@@ -27,13 +27,12 @@ from posterity.core.newton import CompiledNewton
 from posterity.core.schedules import learning_rates
 from posterity.errors import InvalidInput
 from posterity.methods.options import Epochs, Patience
+from posterity.methods.variational import KL_EVERY
 from posterity.model.divergence import Divergence
 from posterity.model.likelihoods import training_score
 from posterity.model.problem import Problem
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
-
-KL_EVERY = 100  # steps between two evaluations of KL's value, which only people look at
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from posterity.core.estimators import Estimator, WeightDraw
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.core.optimizer import Optimizer
 from posterity.core.schedules import kl_weight
-from posterity.errors import InvalidInput
 from posterity.methods.options import Epochs, Patience
+from posterity.methods.variational import KL_EVERY, budget_of, refuse_flat, refuse_odd
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo, NegativeElbo
 from posterity.model.empirical import LearntPrior
@@ -32,12 +32,10 @@ from posterity.model.importance import PathElbo
 from posterity.model.initial import InitialStd, Relative, curvature_std, initial_std
 from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
-from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
-KL_EVERY = 100  # steps between two evaluations of KL's value, which only people look at
 CURVATURE_BATCHES = 50  # squared gradients of so many batches are averaged
 
 
@@ -118,10 +116,9 @@ class MeanField:
 
     @model_validator(mode="after")
     def _consistent(self) -> "MeanField":
-        if self.antithetic and (self.estimator != "weight" or self.draws % 2):
-            raise ValueError(
-                "antithetic draws come in pairs of weight draws: use estimator='weight' and an even number of draws"
-            )
+        refuse_odd(self.antithetic, self.draws)
+        if self.antithetic and self.estimator != "weight":
+            raise ValueError("antithetic draws are draws of the weights: use estimator='weight', or antithetic=False")
         if self.compiled and self.learn_prior:
             raise ValueError("compiled=True has its prior fixed: leave learn_prior=None, or compiled=False")
         if self.compiled and (self.draws > 1 or self.optimizer.name != "Adam"):
@@ -135,10 +132,8 @@ class MeanField:
 
         `initial`, where it is given, takes the place of the method's own.
         """
-        if isinstance(problem.prior, Flat):
-            raise InvalidInput("A flat prior has no KL: mean field needs a proper prior, e.g. Normal(0, 0.1).")
-        warmup = self.warmup_epochs if self.kl_schedule == "warmup" else 0
-        budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor, warmup)
+        refuse_flat(problem, "mean field")
+        budget = budget_of(self, data)
         std = self.initial_stds(problem, data) if initial is None else initial
         inference = MeanFieldInference(problem, self, budget, std)
         return inference.posterior(engine.run(inference, data, budget))

@@ -1,4 +1,4 @@
-"""What variational methods with correlated weights share: stochastic gradients of the ELBO for q = N(μ, Σ).
+"""What variational methods share; and of those with correlated weights, stochastic gradients of the ELBO for q = N(μ, Σ).
 
 nelbo(μ, Σ) = E_q[mean nll] + temperature · KL(q‖p) / N,      in nats per datum
 
@@ -24,7 +24,7 @@ from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.types import Batch, Budget, Data, Info, State, Streams
 
-KL_EVERY = 25  # steps between two evaluations of KL's value, which only people look at
+KL_EVERY = 100  # steps between two evaluations of KL's value, which only people look at
 
 
 @runtime_checkable
