@@ -42,7 +42,7 @@ def test_one_command_makes_one_table_and_adds_to_it(call, fits, tmp_path):
         ("wine", "nuts", 0),
     ]
     assert "0 of 8 fits are in" in said.err
-    assert "boston, split 0, MAP: RMSE 0.25, log-likelihood -0.25, 1 s; 1 of 8, 0 s left" in said.err
+    assert "boston, split 0, MAP: RMSE 0.25, log likelihood -0.25, 1 s; 1 of 8, 0 s left" in said.err
     assert "MC dropout" in said.out
     assert "0.75 ± 0.50" in said.out
     assert "| **MAP** | 2 | 0.75 ± 0.50 | −0.75 ± 0.50 |" in (tmp_path / "uci.md").read_text()
@@ -60,7 +60,9 @@ def test_a_table_alone_runs_nothing(call, fits, tmp_path):
     out = tmp_path / "uci"
     check_one_line(call("bench", "uci", "--table", "--out", out), "no results of 'uci'", str(out), "--table")
     call("bench", "uci", "--sets", "boston", "--methods", "map", "--splits", "1", "--out", out, "--quiet")
+    (out / "remarks.md").write_text("MAP wins.\n")
     said = call("bench", "uci", "--table", "--out", out)
+    assert "MAP wins.\n\n## boston\n" in (tmp_path / "uci.md").read_text()
     assert (said.code, len(fits)) == (0, 1)
     assert "MAP" in said.out
 
@@ -83,6 +85,14 @@ def test_mistakes_are_answered_in_one_line(call, fits, tmp_path, flags, words):
     check_one_line(call("bench", *flags, "--out", tmp_path / "out"), *words)
     assert not fits
     assert not (tmp_path / "out").exists()
+
+
+def test_its_help_names_the_flags(call):
+    said = call("bench", "--help")
+    assert said.code == 0
+    assert all(
+        flag in said.out for flag in ("--sets", "--methods", "--splits", "--seeds", "--out", "--table", "--json")
+    )
 
 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(call, monkeypatch, tmp_path):

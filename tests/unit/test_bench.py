@@ -20,10 +20,16 @@ from posterity.errors import CorruptFile, Diverged, InvalidInput
 from posterity.methods import MLE, Ensemble, MeanField
 from posterity.metrics.ood import ood_auroc
 from posterity.metrics.scores import evaluate
+from posterity.model.likelihoods import Categorical
+from posterity.model.priors import Normal
+from posterity.model.problem import Problem
+from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.mixture import Mixture
+from posterity.posteriors.point import Point
 
 
 def study(run, **changes) -> Study:
-    columns = [Column("nll", "log-likelihood", -1.0), Column("accuracy", "accuracy", 100.0, 1)]
+    columns = [Column("nll", "log likelihood", -1.0), Column("accuracy", "accuracy", 100.0, 1)]
     made = Study(
         name="tiny",
         title="Tiny",
@@ -36,6 +42,7 @@ def study(run, **changes) -> Study:
         error="standard error",
         columns={"a": columns, "b": columns},
         published={"a": [Published("others (1999)", {"nll": "−9.99 ± 0.01"})], "b": []},
+        sources="Others 1999",
         run=run,
         left_out=frozenset({("b", "second")}),
     )
@@ -112,6 +119,7 @@ def test_a_table_says_means_with_their_errors(tmp_path):
     assert second.cells[0] == f"−3.00 ± {error:.2f}"
     assert (other.title, other.ours, other.cells) == ("others (1999)", False, ("−9.99 ± 0.01", ""))
     page = markdown(tiny, found)
+    assert "mean ± standard error over splits. Published rows, as printed: Others 1999." in page
     assert "| **the first** | 3 | −2.00 ± 0.58 | 50.0 ± 0.0 |" in page
     assert "| others (1999) |  | −9.99 ± 0.01 |  |" in page
     assert [line for line in page.splitlines() if line.startswith("#")] == ["# Tiny", "## a", "## b"]
@@ -244,6 +252,15 @@ def test_images_are_scored_against_the_other_sets(monkeypatch, tmp_path):
     line = lines(images.IMAGES, "mnist", collect(images.IMAGES, tmp_path)["mnist"])[0]
     assert [cell == "" for cell in line.cells] == ["mutual" in c.title for c in images.IMAGES.columns["mnist"]]
     json.dumps(record, allow_nan=False)
+
+
+def test_an_ensemble_has_sixteen_draws_of_each_member_and_a_point_one_function():
+    problem = Problem(torch.nn.Linear(3, 2), Normal(0, 1), Categorical(), 10)
+    point, gaussian = Point(problem, torch.zeros(8)), DiagonalGaussian(problem, torch.zeros(8), torch.ones(8))
+    made = [point, gaussian, Mixture.of((point, point, point)), Mixture.of((gaussian, gaussian))]
+    assert [images.functions(posterior) for posterior in made] == [1, 16, 3, 32]
+    predictive = images._predict(made[3], torch.randn(4, 3), 0)
+    assert len(predictive.probs) == 32
 
 
 def test_every_study_can_print_what_it_measures():

@@ -62,7 +62,7 @@ class Study:
         repeat: what one of them is called: `split` or `seed`.
         error: what stands after ±: `standard error` or `standard deviation`.
         columns: of the table, for each set.
-        published: rows of others, for each set.
+        published: rows of others, for each set; sources: where they are from.
         run: fits one job, and returns its record; the folder holds what jobs share.
         left_out: (set, method) that are not run.
     """
@@ -78,6 +78,7 @@ class Study:
     error: str
     columns: Mapping[str, Sequence[Column]]
     published: Mapping[str, Sequence[Published]]
+    sources: str
     run: Callable[[Job, Path], Record]
     left_out: frozenset[tuple[str, str]] = field(default_factory=frozenset)
 

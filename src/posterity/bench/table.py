@@ -66,10 +66,11 @@ def spread(values: Sequence[float], column: Column, error: str) -> str:
     return f"{_number(mean, column)} ± {_number(deviation, column)}"
 
 
-def markdown(study: Study, found: dict[str, dict[str, list[Record]]]) -> str:
-    """Write the page: the protocol, where it was run, one table for each set."""
+def markdown(study: Study, found: dict[str, dict[str, list[Record]]], remarks: str = "") -> str:
+    """Write the page: the protocol, where it was run, remarks of people who have read it, one table for each set."""
     records = [record for rows in found.values() for own in rows.values() for record in own]
     parts = [f"# {study.title}", f"`posterity bench {study.name}`. {study.about}\n{_origin(study, records)}"]
+    parts += [remarks.strip()] if remarks.strip() else []
     for data, rows in found.items():
         heads = ["", f"{study.repeat}s", *(column.title for column in study.columns[data])]
         table = [f"| {' | '.join(heads)} |", f"|---|{'---|' * (len(heads) - 1)}"]
@@ -102,7 +103,8 @@ def _origin(study: Study, records: Sequence[Record]) -> str:
     where = "; ".join(
         part for part in (*told["machine"], _listed("commit", told["commit"]), *told["date"][-1:]) if part
     )
-    return f"{where}. Ours: mean ± {study.error} over {study.repeat}s; published rows: as their authors print them."
+    sources = f" Published rows, as printed: {study.sources}." if study.sources else ""
+    return f"{where}. Ours (bold): mean ± {study.error} over {study.repeat}s.{sources}"
 
 
 def _listed(noun: str, names: Sequence[str]) -> str:

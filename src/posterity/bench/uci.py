@@ -250,7 +250,7 @@ def _dataset(name: str, split: int) -> Dataset:
 
 _COLUMNS = [
     Column("rmse", "RMSE"),
-    Column("nll", "log-likelihood", -1.0),
+    Column("nll", "log likelihood", -1.0),
     Column("crps", "CRPS", digits=3),
     Column("coverage_90", "90 % coverage", 100.0, 1),
 ]
@@ -260,7 +260,7 @@ UCI = Study(
     about=(
         f"A network of one hidden layer of {HIDDEN} units (ReLU), Normal(0, std/√fan-in) prior, inputs and targets "
         f"standardised by the training rows, {DRAWS} draws of whole weights, temperature 1, scores in the units of the raw "
-        "targets, log-likelihood in nats. The prior's std, for points the optimiser and its number of steps, and dropout's "
+        "targets, log likelihood in nats. The prior's std, for points the optimiser and its number of steps, and dropout's "
         "rate, are chosen by validation inside each training split, on 15 % of its rows, by the method that heads a family: "
         "MAP for Laplace, SWAG and ensembles of MAP; local reparameterisation for all variational methods; SGHMC for all "
         "samplers; then every method is fitted to the whole training split. What is the same for all splits was set on "
@@ -278,6 +278,7 @@ UCI = Study(
     error="standard error",
     columns=dict.fromkeys(SETS, _COLUMNS),
     published=published.UCI,
+    sources=published.UCI_SOURCES,
     run=run,
     left_out=frozenset({("power", "nuts")}),
 )

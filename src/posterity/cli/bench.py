@@ -51,6 +51,8 @@ def bench(
 ) -> None:
     """Run every method on the same data and print one table; what is done already is not run again.
 
+    The page, DIR.md, has what you write into DIR/remarks.md above its tables.
+
     Parameters
     ----------
     study
@@ -71,7 +73,9 @@ def bench(
             f"There are no results of '{study}' in {folder}; run the study without --table, or name its --out."
         )
     page, numbers = folder.with_suffix(".md"), folder.with_suffix(".json")
-    page.write_text(markdown(chosen, found), encoding="utf-8")
+    remarks = folder / "remarks.md"
+    told = remarks.read_text(encoding="utf-8") if remarks.exists() else ""
+    page.write_text(markdown(chosen, found, told), encoding="utf-8")
     write(numbers, finite(summary(chosen, found)))
     for data, rows in found.items():
         heads = ["", f"{chosen.repeat}s", *(column.title for column in chosen.columns[data])]
