@@ -31,7 +31,9 @@ def test_python_m_posterity_is_the_command_line() -> None:
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize("command", ["train", "prior", "explain", "evaluate", "predict", "report", "demo", "data"])
+@pytest.mark.parametrize(
+    "command", ["train", "prior", "explain", "evaluate", "diagnose", "predict", "report", "demo", "data"]
+)
 def test_each_command_has_help_and_the_common_flags(call, command: str) -> None:
     said = call(command, "--help")
     assert said.code == 0
