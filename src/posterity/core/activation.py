@@ -6,7 +6,6 @@ operation on one gets an ordinary drawn weight, never a silent zero gradient.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
 from math import prod
 from typing import Any, TypeAlias
 
@@ -116,7 +115,12 @@ class LocalReparam(ActivationDraw):
         self, call: Call, weight: RandomWeight, bias: RandomWeight | None, generator: Generator | None
     ) -> Tensor:
         biases = (None, None) if bias is None else (bias.mean, bias.spread)
-        arguments = (call.x, weight.mean, weight.spread, *biases, call.op, partial(self.normals, generator=generator))
+        normals = self.normals
+
+        def noise(like: Tensor) -> Tensor:
+            return normals(like, generator)
+
+        arguments = (call.x, weight.mean, weight.spread, *biases, call.op, noise)
         y: Tensor = _LocalReparam.apply(*arguments)  # type: ignore[no-untyped-call]
         if bias is not None or call.bias is None:
             return y
