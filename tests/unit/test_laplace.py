@@ -103,10 +103,11 @@ def test_the_evidence_is_exact_on_conjugate_regression(structure: str) -> None:
 @pytest.mark.parametrize("structure", STRUCTURES)
 def test_a_curvature_that_is_twice_too_large_fails_the_law(structure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from posterity.core.curvature import IndependentCurvature
-    from posterity.methods import passes
+    from posterity.methods import passes, totals
 
     right = passes.output_curvature
-    monkeypatch.setattr(passes, "output_curvature", lambda *given: IndependentCurvature(2 * right(*given).values))
+    for module in (passes, totals):
+        monkeypatch.setattr(module, "output_curvature", lambda *given: IndependentCurvature(2 * right(*given).values))
     with pytest.raises(AssertionError):
         test_the_evidence_is_exact_on_conjugate_regression(structure)
 
