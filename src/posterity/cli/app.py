@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "Predict images, CSV or .npy files, with uncertainty.",
     "report": "Write a run's report.html anew.",
     "bench": "Run every method on the same data, and print one table: uci, or images.",
+    "conformance": "Hold methods, ours or another library's, to the same laws, and print one table.",
     "data": "List the known data sets, or show (and fetch) one.",
 }
 
@@ -52,11 +53,11 @@ def make() -> App:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return the exit code: 0, 1 (a bug), 2 (the user's mistake), 130 (interrupted)."""
+    """Run one command and return the exit code: 0, 1 (a bug, or a broken law), 2 (the user's mistake), 130 (interrupted)."""
     debug = "--debug" in arguments or bool(os.environ.get("POSTERITY_DEBUG"))
     try:
-        make()(undotted(arguments), exit_on_error=False, print_error=False, result_action="return_value")
-        return 0
+        code = make()(undotted(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        return code if isinstance(code, int) else 0
     except (PosterityError, CycloptsError) as error:
         return _failed(str(error).strip(), USER_ERROR, debug)
     except Interrupted as error:

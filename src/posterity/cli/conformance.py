@@ -1,0 +1,76 @@
+"""`posterity conformance`: every method, ours or another library's, held to the same laws, in one table."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from posterity.cli.console import Voice
+from posterity.cli.directory import replace_json, replace_text
+from posterity.cli.flags import OUTPUT, PLAIN, Output
+from posterity.conformance.adapters import chosen, loaded
+from posterity.conformance.laws import LAWS, judge
+from posterity.conformance.ours import SUBJECTS
+from posterity.conformance.subject import Subject
+from posterity.conformance.table import markdown, notes_of, rich_table, told, values
+from posterity.conformance.verdict import Verdict
+from posterity.errors import InvalidInput
+
+BROKEN = 1  # the exit code where a law is broken
+
+
+def conformance(
+    *methods: str,
+    laws: Annotated[
+        tuple[str, ...], Parameter(negative="", consume_multiple=True, metavar="INT", help="Laws, 1 to 13. [all]")
+    ] = (),
+    adapter: Annotated[
+        tuple[Path, ...],
+        Parameter(negative="", metavar="FILE", help="Judge what this file adapts instead; may be repeated. It is run."),
+    ] = (),
+    out: Annotated[
+        Path | None, Parameter(group=OUTPUT, metavar="FILE", help="Write the table to FILE.md and FILE.json, too.")
+    ] = None,
+    output: Output = PLAIN,
+) -> int:
+    """Hold methods to the laws and print one table: green where kept, red where broken.
+
+    Exits with 1 where a law is broken.
+
+    Parameters
+    ----------
+    methods
+        nuts, mean_field-flipout, or a kind, as mean_field. [all]
+    """
+    voice, numbers = Voice(output), _numbers(laws)
+    subjects = chosen(_known(adapter), methods)
+    rows: dict[str, list[Verdict]] = {}
+    for subject in subjects:
+        rows[subject.name] = []
+        for number in numbers:
+            verdict = judge(subject, number)
+            rows[subject.name].append(verdict)
+            if verdict.status in ("kept", "broken"):
+                voice.note(told(subject.name, verdict))
+    if out is not None:
+        replace_text(out.with_suffix(".md"), markdown(rows))
+        replace_json(out.with_suffix(".json"), values(rows))
+    voice.table(rich_table(rows))
+    broken = [told(name, v) for name, verdicts in rows.items() for v in verdicts if v.failed]
+    for line in [*broken, *notes_of(rows)]:
+        voice.say(line)
+    voice.result({"laws": {str(n): LAWS[n].says for n in numbers}, "verdicts": values(rows), "broken": len(broken)})
+    return BROKEN if broken else 0
+
+
+def _numbers(texts: tuple[str, ...]) -> list[int]:
+    for text in texts:
+        if not text.isascii() or not text.isdigit() or int(text) not in LAWS:
+            raise InvalidInput(f"--laws {text}: must be whole numbers from 1 to {max(LAWS)}.")
+    return sorted({int(text) for text in texts}) or list(LAWS)
+
+
+def _known(adapters: tuple[Path, ...]) -> dict[str, Subject]:
+    if not adapters:
+        return SUBJECTS
+    return {name: subject for path in adapters for name, subject in loaded(path).items()}

@@ -1,0 +1,68 @@
+"""The conjugate problem whose answers are known exactly: Bayesian linear regression."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from posterity.conformance.subject import Task
+
+
+@dataclass(frozen=True)
+class Conjugate:
+    """y ~ N(w·x + b, noise²), θ = (w, b) ~ N(0, prior_std²), in float64; x (N, 2) has correlated columns.
+
+    The posterior is N(mean, precision⁻¹) with precision = DᵀD/noise² + 1/prior_std², D = [x, 1] (Bishop 2006, eq. 3.50).
+
+    >>> Conjugate.make().mean.round(decimals=2)
+    tensor([ 0.6600, -0.2700,  0.3500], dtype=torch.float64)
+    """
+
+    x: Tensor
+    y: Tensor
+    noise: float = 0.5
+    prior_std: float = 0.7
+
+    @classmethod
+    def make(cls, orthogonal: bool = False) -> Self:
+        """Make the 24 data; `orthogonal` columns, to each other and the bias, make the posterior diagonal."""
+        generator = torch.Generator().manual_seed(7)
+        x = torch.randn(24, 2, generator=generator, dtype=torch.float64)
+        if orthogonal:
+            x = torch.linalg.qr(torch.cat([torch.ones(24, 1, dtype=torch.float64), x], 1))[0][:, 1:] * 24**0.5
+        else:
+            x[:, 1] = 0.8 * x[:, 0] + 0.6 * x[:, 1]
+        y = x @ torch.tensor([1.0, -0.5], dtype=torch.float64) + 0.3
+        return cls(x, y + 0.5 * torch.randn(24, generator=generator, dtype=torch.float64))
+
+    @property
+    def design(self) -> Tensor:
+        """The columns in the order of θ: weights, then bias."""
+        return torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1)
+
+    @property
+    def precision(self) -> Tensor:
+        d = self.design
+        return d.T @ d / self.noise**2 + torch.eye(d.shape[1], dtype=d.dtype) / self.prior_std**2
+
+    @property
+    def mean(self) -> Tensor:
+        found: Tensor = torch.linalg.solve(self.precision, self.design.T @ self.y / self.noise**2)
+        return found
+
+    @property
+    def log_evidence(self) -> float:
+        """log p(y | x), in nats."""
+        d = self.design
+        covariance = self.noise**2 * torch.eye(len(d), dtype=d.dtype) + self.prior_std**2 * d @ d.T
+        return float(torch.distributions.MultivariateNormal(torch.zeros_like(self.y), covariance).log_prob(self.y))
+
+    def repeated(self, copies: int) -> Self:
+        """Return the problem whose data are these, several times over."""
+        return type(self)(self.x.repeat(copies, 1), self.y.repeat(copies), self.noise, self.prior_std)
+
+    def task(self, seed: int = 0) -> Task:
+        """Return it as a task for a linear layer."""
+        torch.manual_seed(seed)
+        return Task(nn.Linear(2, 1).double(), self.x, self.y, self.noise, self.prior_std, seed)
