@@ -158,33 +158,29 @@ class Regression:
     """Gaussians N(μ_s(x), σ_s²(x)) of n drawn functions: an equal mixture for every input.
 
     means: (n, B), or (n, B, D) for D targets that are independent given the function; variances: the same shape, > 0.
-    function_variances: the share of each variance that is the function's own, not noise, where functions were not drawn but
-    integrated over in closed form; the same shape, or None: all of it is noise.
+    function_variances: the share of variances that functions have that were integrated over, not drawn.
 
     >>> draws = Regression(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0]]))  # 2 functions, 1 input
     >>> draws.mean, draws.aleatoric, draws.epistemic, draws.variance
     (tensor([1.]), tensor([1.]), tensor([1.]), tensor([2.]))
-    >>> lower, upper = draws.interval(0.9)
     """
 
     means: Tensor
     variances: Tensor
-    function_variances: Tensor | None = None
+    function_variances: Tensor | float = 0.0
 
     def __post_init__(self) -> None:
         if self.means.dim() not in (2, 3) or not len(self.means) or self.means.shape != self.variances.shape:
             shapes = f"{tuple(self.means.shape)} and {tuple(self.variances.shape)}"
             raise InvalidInput(f"Expected means and variances of one shape (draws, batch[, targets]), got {shapes}.")
-        finite = torch.isfinite(self.means) & torch.isfinite(self.variances) & (self.variances > 0)
+        finite = torch.isfinite(self.means) & torch.isfinite(self.variances) & (self.noise > 0)
         if not bool(finite.all()):
-            raise InvalidInput("Means must be finite and variances finite and > 0.")
-        if self.function_variances is not None and not bool((self.noise > 0).all()):
-            raise InvalidInput("The function's variance must be less than the whole; the rest is noise.")
+            raise InvalidInput("Means must be finite and variances finite and > 0, also without those of functions.")
 
     @property
     def noise(self) -> Tensor:
         """σ_s² without the function's own share, (n, B[, D])."""
-        return self.variances if self.function_variances is None else self.variances - self.function_variances
+        return self.variances - self.function_variances
 
     @cached_property
     def mean(self) -> Tensor:
@@ -194,8 +190,8 @@ class Regression:
     @cached_property
     def _parts(self) -> tuple[Tensor, Tensor]:
         aleatoric, epistemic = decomposition.total_variance(self.means, self.noise)
-        own = self.function_variances
-        return aleatoric, epistemic if own is None else epistemic + precise(own).mean(0).to(epistemic.dtype)
+        own = (precise(self.variances) - precise(self.noise)).mean(0)
+        return aleatoric, epistemic + own.to(epistemic.dtype)
 
     @property
     def aleatoric(self) -> Tensor:
@@ -204,7 +200,7 @@ class Regression:
 
     @property
     def epistemic(self) -> Tensor:
-        """(1/n)Σ_s (μ_s − μ̄)²: the variance of the drawn functions, and what was integrated over in closed form."""
+        """(1/n)Σ_s (μ_s − μ̄)²: the variance of the drawn functions, and of what was integrated over."""
         return self._parts[1]
 
     @property
@@ -249,20 +245,18 @@ class Regression:
 
     def rescale(self, mean: Tensor | float, std: Tensor | float) -> "Regression":
         """Return the predictive of mean + std·y: the same draws in original units, for standardised targets."""
-        own = None if self.function_variances is None else self.function_variances * (std * std)
-        return Regression(self.means * std + mean, self.variances * (std * std), own)
+        return Regression(self.means * std + mean, self.variances * (std * std), self.function_variances * (std * std))
 
     def _draw_log_probs(self, targets: Tensor) -> Tensor:
-        """Return log p(y | x, θ_s), shape (n, B), in float64; of a function that is integrated over, its marginal."""
+        """Return log p(y | x, θ_s), shape (n, B), in float64; of functions that are integrated over, their marginal."""
         return self._densities(targets, precise(self.variances), 0.0)
 
     def _expected_log_probs(self, targets: Tensor) -> Tensor:
-        """Return E[log p(y | x, θ)] over what component s stands for, shape (n, B), in float64: one function, unless
-        functions were integrated over, which adds their variance to the squared error."""
-        own = 0.0 if self.function_variances is None else precise(self.function_variances)
-        return self._densities(targets, precise(self.noise), own)
+        """Return E[log p(y | x, θ)] over the functions of each component, one unless integrated over: (n, B), float64."""
+        return self._densities(targets, precise(self.noise), self.function_variances)
 
     def _densities(self, targets: Tensor, variances: Tensor, spread: Tensor | float) -> Tensor:
+        """Average log N(y; f, variances) over functions f of mean μ_s and variance `spread`, in closed form."""
         values = finite_values(targets, self.means.shape[1:]).to(self.means.device)
         squares = (values - precise(self.means)).square() + spread
         density = -0.5 * (squares / variances + (2 * pi * variances).log())

@@ -230,5 +230,5 @@ def _fit(inputs: Tensor, bands: values.Bands, targets: Tensor) -> tuple[Section,
 def _one_target(predictive: Regression) -> Regression:
     """Return every target of every input as an example of its own."""
     own = predictive.function_variances
-    flat = None if own is None else own.flatten(1)
+    flat = own.flatten(1) if isinstance(own, Tensor) else own
     return Regression(predictive.means.flatten(1), predictive.variances.flatten(1), flat)
