@@ -107,6 +107,11 @@ def table(names: list[str], out: Path) -> None:
     write(results, out)
 
 
+def made() -> list[str]:
+    """Name the references that there are."""
+    return [name for name in TASKS if (FILES / f"{name}.safetensors").is_file()]
+
+
 def compared(known: Reference, method: object, seed: int) -> dict:
     """Fit one method with one seed and compare it with the reference at its probes."""
     own, started = known.task, time.process_time()
@@ -200,8 +205,14 @@ def cell(seeds: list[dict], column: str) -> str:
     values = [s[column] for s in seeds if s.get(column) is not None]
     if not values:
         return ""
-    spread = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 and column != "cpu_seconds" else ""
-    return f"{statistics.mean(values):.3g}{spread}"
+    mean, spread = _rounded(statistics.mean(values), 3), ""
+    if len(values) > 1 and column != "cpu_seconds":
+        spread = f" ± {_rounded(statistics.stdev(values), 2)}"
+    return mean + spread
+
+
+def _rounded(value: float, digits: int) -> str:
+    return "0" if abs(value) < 1e-6 else f"{value:.{digits}g}"  # float32 knows no better
 
 
 def main() -> None:
@@ -209,15 +220,15 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for command, text in (("make", "run NUTS and write the reference files"), ("table", "compare every method")):
         own = commands.add_parser(command, help=text)
-        own.add_argument("names", nargs="*", default=list(TASKS), help=", ".join(TASKS))
+        own.add_argument("names", nargs="*", help=f"{', '.join(TASKS)} [all]")
         own.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.command == "make":
-        for name in options.names:
+        for name in options.names or TASKS:
             make(name)
     else:
-        table(options.names, options.out)
+        table(options.names or made(), options.out)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Posteriors known by long runs of NUTS, to hold approximations against: `reference("cubic")`."""
+"""Posteriors known by long runs of NUTS, to hold approximations against: `reference("moons")`."""
 
 from posterity.references.reference import Reference as Reference
 from posterity.references.reference import reference as reference

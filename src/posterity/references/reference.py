@@ -103,10 +103,10 @@ class Reference:
 
 
 def reference(name: str) -> Reference:
-    """Load a reference that comes with the library: `cubic`, `moons`, `boston` or `digits`.
+    """Load the reference of a task: `moons` and `boston` come with the library; those of other tasks have to be made.
 
     Raises:
-        InvalidInput: for another name.
+        InvalidInput: for a name that is no task, and a reference that has not been made.
 
     >>> found = reference("moons")
     >>> found.outputs.shape, found.facts["diagnosis"]["functions"]["rhat"] < 1.05
