@@ -103,8 +103,7 @@ class System:
     def at(self, position: Position, momentum: Tensor) -> Point:
         """Give a position a momentum."""
         velocity = self.metric.velocity(momentum)
-        energy = 0.5 * float(momentum @ velocity) - position.log_density
-        return Point(position, momentum, velocity, energy if isfinite(energy) else inf)
+        return Point(position, momentum, velocity, energy(position.log_density, float(momentum @ velocity)))
 
     def kicked(self, position: Position, generator: Generator | None) -> Point:
         """Give a position a fresh momentum, p ~ N(0, M)."""
@@ -135,6 +134,16 @@ def differentiated(log_density: LogDensity, theta: Tensor) -> Position:
     if not (isfinite(here) and isfinite(float(gradient.sum()))):
         return Position(leaf.detach(), -inf, torch.zeros_like(gradient))
     return Position(leaf.detach(), here, gradient)
+
+
+def energy(log_density: float, square: float) -> float:
+    """Return H = ½ pᵀ M⁻¹ p − log π(θ) from log π(θ) and pᵀ M⁻¹ p; ∞ where it is no finite number.
+
+    >>> energy(-1.0, 3.0), energy(-inf, 3.0)
+    (2.5, inf)
+    """
+    total = 0.5 * square - log_density
+    return total if isfinite(total) else inf
 
 
 def acceptance(before: float, after: float) -> float:

@@ -122,9 +122,12 @@ class _Growth:
 
 def _turns(left: _Tree, right: _Tree) -> bool:
     """Tell whether two neighbouring trees turn: as a whole, or one of them with the other's nearest point."""
+    if _turned(left.first, right.last, left.momentum + right.momentum):
+        return True
+    if left.first is left.last and right.first is right.last:
+        return False  # of two points all three checks are one
     return (
-        _turned(left.first, right.last, left.momentum + right.momentum)
-        or _turned(left.first, right.first, left.momentum + right.first.momentum)
+        _turned(left.first, right.first, left.momentum + right.first.momentum)
         or _turned(left.last, right.last, left.last.momentum + right.momentum)
     )
 

@@ -21,7 +21,7 @@ class HMC(HamiltonianMethod):
 
     Args:
         steps: leapfrog steps of a trajectory at most, each one gradient; half as many on average.
-        chains, warmup, draws, target_accept, mass, jitter, precision, max_bytes: see `HamiltonianMethod`.
+        chains, warmup, draws, target_accept, mass, jitter, precision, compiled, max_bytes: see `HamiltonianMethod`.
 
     >>> HMC(steps=16).mass
     'diag'

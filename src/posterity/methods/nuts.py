@@ -22,7 +22,7 @@ class NUTS(HamiltonianMethod):
 
     Args:
         max_depth: doublings of a trajectory at most: up to 2^max_depth − 1 gradients per draw.
-        chains, warmup, draws, target_accept, mass, jitter, precision, max_bytes: see `HamiltonianMethod`.
+        chains, warmup, draws, target_accept, mass, jitter, precision, compiled, max_bytes: see `HamiltonianMethod`.
 
     >>> import torch
     >>> from posterity import Engine, Gaussian, Normal, fit

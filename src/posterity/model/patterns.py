@@ -69,8 +69,8 @@ def expand(numbers: Mapping[str, float], shapes: Mapping[str, Size], like: Tenso
     """Repeat one number per name over that name's coordinates: a vector (P,)."""
     options: dict[str, Any] = {} if like is None else {"dtype": like.dtype, "device": like.device}
     values = torch.tensor([numbers[n] for n in shapes], **options)
-    counts = torch.tensor([prod(s) for s in shapes.values()], device=values.device)
-    return values.repeat_interleave(counts)
+    counts = [prod(s) for s in shapes.values()]  # their sum is given, since a compiler cannot know it from a tensor
+    return values.repeat_interleave(torch.tensor(counts, device=values.device), output_size=sum(counts))
 
 
 def spread(numbers: Mapping[str, float], shapes: Mapping[str, Size], like: Tensor) -> Tensor:
