@@ -103,7 +103,7 @@ class Reference:
 
 
 def reference(name: str) -> Reference:
-    """Load the reference of a task: `moons` and `boston` come with the library; those of other tasks have to be made.
+    """Load the reference of a task: `cubic`, `moons`, `boston` or `digits`.
 
     Raises:
         InvalidInput: for a name that is no task, and a reference that has not been made.
