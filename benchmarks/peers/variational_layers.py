@@ -68,9 +68,9 @@ def _nll(outputs: Tensor, task: Task) -> Tensor:
 
 
 def outputs_of(make: Make, names: tuple[str, str], q: tuple[Tensor, Tensor], x: Tensor, n: int, seed: int) -> Tensor:
-    """Return n outputs of one layer whose mean and std are given."""
-    module = of_vector(make, names, *q, prior_std=1.0)
-    return Layers(module).draw(x, n, seed)
+    """Return n outputs of one layer whose mean and std are given, in float32: without a bias blitz takes no other."""
+    module = of_vector(make, names, q[0].float(), q[1].float(), prior_std=1.0)
+    return Layers(module).draw(x.float(), n, seed)
 
 
 def of_vector(make: Make, names: tuple[str, str], mean: Tensor, std: Tensor, prior_std: float) -> Any:
@@ -103,7 +103,7 @@ def of_bayesian_torch() -> list[Subject]:
                 f"bayesian_torch-{name}",
                 partial(infer, make=own, kl=get_kl_loss),
                 covariance=independent,
-                kl=lambda mean, std, prior, own=own: float(of_vector(own, names, mean, std, prior).kl_loss()),
+                kl=lambda mean, std, prior, own=own: of_vector(own, names, mean, std, prior).kl_loss().item(),
                 layer=partial(outputs_of, own, names),
                 module=lambda network, own=own: converted(network, own, 1.0),
                 not_applicable={13: "not a sampler"},

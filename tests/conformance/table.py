@@ -28,6 +28,7 @@ from posterity import (
     Refine,
     TensorData,
 )
+from posterity.conformance import conjugate
 
 STEPS = 700
 FAST = Optimizer(lr=0.05, schedule="cosine")
@@ -93,44 +94,8 @@ every_short_method = pytest.mark.parametrize("name", SHORT)
 
 
 @dataclass(frozen=True)
-class Conjugate:
-    """Bayesian linear regression y ~ N(w·x + b, noise²), (w, b) ~ N(0, prior_std²), in float64."""
-
-    x: Tensor
-    y: Tensor
-    noise: float = 0.5
-    prior_std: float = 0.7
-
-    @classmethod
-    def make(cls, orthogonal: bool = False) -> "Conjugate":
-        generator = torch.Generator().manual_seed(7)
-        x = torch.randn(24, 2, generator=generator, dtype=torch.float64)
-        if orthogonal:  # columns orthogonal to each other and to the bias: the posterior is then diagonal
-            x = torch.linalg.qr(torch.cat([torch.ones(24, 1, dtype=torch.float64), x], 1))[0][:, 1:] * 24**0.5
-        else:
-            x[:, 1] = 0.8 * x[:, 0] + 0.6 * x[:, 1]
-        y = x @ torch.tensor([1.0, -0.5], dtype=torch.float64) + 0.3
-        return cls(x, y + 0.5 * torch.randn(24, generator=generator, dtype=torch.float64))
-
-    @property
-    def design(self) -> Tensor:
-        """The columns in the order of θ: weights, then bias."""
-        return torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1)
-
-    @property
-    def precision(self) -> Tensor:
-        d = self.design
-        return d.T @ d / self.noise**2 + torch.eye(d.shape[1], dtype=d.dtype) / self.prior_std**2
-
-    @property
-    def mean(self) -> Tensor:
-        return torch.linalg.solve(self.precision, self.design.T @ self.y / self.noise**2)
-
-    @property
-    def log_evidence(self) -> float:
-        d = self.design
-        covariance = self.noise**2 * torch.eye(len(d), dtype=d.dtype) + self.prior_std**2 * d @ d.T
-        return float(torch.distributions.MultivariateNormal(torch.zeros_like(self.y), covariance).log_prob(self.y))
+class Conjugate(conjugate.Conjugate):
+    """The conformance suite's problem, to be fitted by a method."""
 
     def fit(self, method: object, seed: int = 0, batch_size: int = 24, copies: int = 1, where: object = None):
         torch.manual_seed(seed)

@@ -266,19 +266,19 @@ SUBJECTS = {
         _chain(
             "sgld",
             SGLD(lr=0.03, epochs=1600, draws=300, burn_in=0.25),
-            SGLD(epochs=16, draws=7),
+            SGLD(epochs=32, draws=12),
             SGLD(lr=0.008 * 50, epochs=25, draws=50, burn_in=0.2),
         ),
         _chain(
             "sghmc",
             SGHMC(lr=0.02, epochs=1200, draws=240, burn_in=0.2, friction=0.2),
-            SGHMC(epochs=16, draws=8),
+            SGHMC(epochs=32, draws=12),
             SGHMC(lr=0.002 * 50, epochs=20, draws=50, burn_in=0.2, friction=0.1),
         ),
         subject(
             "cyclical",
             CYCLES,
-            Cyclical(SGHMC(epochs=16, draws=4), cycles=2, exploration=0.5),
+            Cyclical(SGHMC(epochs=32, draws=12), cycles=2, exploration=0.5),
             covariance=partial(cycled, CYCLES),
             sample=partial(
                 sample, Cyclical(SGHMC(lr=0.3 * 50, epochs=40, draws=40, friction=0.3), cycles=20, exploration=0.25)

@@ -88,7 +88,7 @@ def compared(
     >>> compared("mean", torch.tensor([0.1, 0.9]), 0.0, error=0.1).excess
     2.25
     """
-    tensors = (torch.as_tensor(v).double() for v in (measured, expected, error, atol))
+    tensors = (torch.as_tensor(v, dtype=torch.float64) for v in (measured, expected, error, atol))
     found, right, spread, slack = (t.flatten() for t in torch.broadcast_tensors(*tensors))
     tolerance = LIMIT * spread + slack
     distance = ((found - right).abs() / tolerance.clamp(min=1e-300)).nan_to_num(nan=torch.inf)
