@@ -126,9 +126,8 @@ def _turns(left: _Tree, right: _Tree) -> bool:
         return True
     if left.first is left.last and right.first is right.last:
         return False  # of two points all three checks are one
-    return (
-        _turned(left.first, right.first, left.momentum + right.first.momentum)
-        or _turned(left.last, right.last, left.last.momentum + right.momentum)
+    return _turned(left.first, right.first, left.momentum + right.first.momentum) or _turned(
+        left.last, right.last, left.last.momentum + right.momentum
     )
 
 
