@@ -134,7 +134,7 @@ def test_the_table_says_what_was_not_asked(tmp_path: Path) -> None:
     ]
     page, found = markdown({"map": verdicts}), values({"map": verdicts})
     assert f"| map | {SIGNS['broken']} | n/a | — |" in page
-    assert "| map | 1 | mean | 1 | 2 | 0.4 | 0.1 |" in page
+    assert "| map | 1 | mean | 1 | 2 | 0.4 |" in page
     assert "- law 2, no KL: map" in page
     assert found["map"]["1"]["expected"] == 2.0
     assert found["map"]["7"] == {"status": "not asked", "seconds": 0.0}

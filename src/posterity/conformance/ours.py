@@ -227,8 +227,8 @@ def _chain(name: str, method: Any, quick: Any, on_densities: Any) -> Subject:
     )
 
 
-def _hamiltonian(name: str, method: Any, on_densities: Any) -> Subject:
-    quick = replace(method, warmup=30, draws=30)
+def _hamiltonian(name: str, method: Any, on_densities: Any, **short: int) -> Subject:
+    quick = replace(method, warmup=30, draws=30, **short)
     return subject(
         name, method, quick, covariance=full, sample=partial(sample, on_densities), draws=method.draws, replicates=4
     )
@@ -291,7 +291,9 @@ SUBJECTS = {
             HMC(chains=1, warmup=80, draws=200, steps=8),
             HMC(chains=2, warmup=100, draws=300, steps=8, jitter=0.5),
         ),
-        _hamiltonian("nuts", NUTS(chains=1, warmup=80, draws=150), NUTS(chains=2, warmup=100, draws=200, jitter=0.5)),
+        _hamiltonian(
+            "nuts", NUTS(chains=1, warmup=80, draws=150), NUTS(chains=2, warmup=100, draws=200, jitter=0.5), max_depth=4
+        ),
         subject(
             "ensemble",
             Ensemble(MAP(epochs=DESCENTS, optimizer=DESCENT), 2),

@@ -29,7 +29,7 @@ def rich_table(rows: Rows) -> Table:
 
 
 def markdown(rows: Rows) -> str:
-    """Return the table as Markdown, with what each law says, every number measured, and why a law is n/a.
+    """Return the table as Markdown, with what each law says, the number furthest off, and why a law is n/a.
 
     >>> print(markdown({"map": [Verdict(2, "not applicable", note="no KL")]}).splitlines()[4])
     | map | n/a |
@@ -42,8 +42,8 @@ def markdown(rows: Rows) -> str:
     ]
     laws = [f"{n}. {LAWS[n].says}" for n in numbers]
     measured = [
-        "| method | law | furthest off | measured | expected | tolerance | standard error |",
-        "|---|:-:|---|--:|--:|--:|--:|",
+        "| method | law | furthest off | measured | expected | tolerance |",
+        "|---|:-:|---|--:|--:|--:|",
         *(_measured(name, v.law, v.check) for name, verdicts in rows.items() for v in verdicts if v.check is not None),
     ]
     parts = [
@@ -62,7 +62,7 @@ def markdown(rows: Rows) -> str:
         *measured,
     ]
     notes = [f"- {note}" for note in notes_of(rows)]
-    return "\n".join([*parts, "", "## Why a law is not asked of a method", "", *notes]) + "\n"
+    return "\n".join([*parts, "", "## Remarks", "", *notes]) + "\n"
 
 
 def values(rows: Rows) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _numbers(rows: Rows) -> list[int]:
 
 
 def _measured(name: str, law: int, check: Check) -> str:
-    numbers = (check.measured, check.expected, check.tolerance, check.standard_error)
+    numbers = (check.measured, check.expected, check.tolerance)
     return f"| {name} | {law} | {check.quantity} | {' | '.join(f'{v:.5g}' for v in numbers)} |"
 
 
