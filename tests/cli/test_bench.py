@@ -125,7 +125,7 @@ def test_a_real_study_stopped_by_a_signal_goes_on_where_it_was(tmp_path):
         "boston",
         "--methods",
         "mle",
-        "map",
+        "ensemble_map",
         "--splits",
         "1",
         "--threads",
@@ -149,8 +149,8 @@ def test_a_real_study_stopped_by_a_signal_goes_on_where_it_was(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     assert first.stat().st_mtime_ns == written
-    jobs = bench.UCI.jobs(("boston",), ("mle", "map"), 1)
+    jobs = bench.UCI.jobs(("boston",), ("mle", "ensemble_map"), 1)
     assert not remaining(jobs, out)
-    record = json.loads((out / "boston" / "map-0.json").read_text())
+    record = json.loads((out / "boston" / "ensemble_map-0.json").read_text())
     assert 1.5 < record["scores"]["rmse"] < 4.5  # published rows: 2.9 to 3.3 over all splits
     assert record["threads"] == 1

@@ -145,7 +145,7 @@ def _told(study: Study, job: Job, record: Record) -> str:
 def _duration(seconds: float) -> str:
     """Write a duration as people say it.
 
-    >>> _duration(5000), _duration(200), _duration(12)
+    >>> _duration(5000.0), _duration(200.0), _duration(12.0)
     ('1 h 23 min', '3 min', '12 s')
     """
     if seconds < 90:

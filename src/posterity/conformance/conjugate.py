@@ -16,7 +16,7 @@ class Conjugate:
     The posterior is N(mean, precision⁻¹) with precision = DᵀD/noise² + 1/prior_std², D = [x, 1] (Bishop 2006, eq. 3.50).
 
     >>> Conjugate.make().mean.round(decimals=2)
-    tensor([ 0.6600, -0.2700,  0.3500], dtype=torch.float64)
+    tensor([ 0.8300, -0.4200,  0.3300], dtype=torch.float64)
     """
 
     x: Tensor

@@ -85,7 +85,7 @@ def compared(
     Args:
         error: Monte-Carlo standard errors. atol: what is allowed beside LIMIT of them.
 
-    >>> compared("mean", torch.tensor([0.1, 0.9]), 0.0, error=0.1).excess
+    >>> compared("mean", torch.tensor([0.1, 0.9], dtype=torch.float64), 0.0, error=0.1).excess
     2.25
     """
     tensors = (torch.as_tensor(v, dtype=torch.float64) for v in (measured, expected, error, atol))

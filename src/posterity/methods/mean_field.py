@@ -183,9 +183,9 @@ class MeanFieldInference:
             seen.append(distribution)
             return value
 
-        nll = self._elbo.descend(loss, weight / n, self._optimizer, step, self._noise)
         if step % KL_EVERY == 0 or (step + 1) % self.budget.steps_per_epoch == 0:
             state["kl"].copy_(self.divergence.value(mean, softplus(rho), self._noise))
+        nll = self._elbo.descend(loss, weight / n, self._optimizer, step, self._noise)
         state["step"] += 1
         if self.learnt and (step + 1) % self.budget.steps_per_epoch == 0:
             self.learnt.fit(mean, softplus(rho))
