@@ -140,8 +140,7 @@ def table(result: dict[str, Any]) -> str:
         "# NUTS, beside NumPyro's\n",
         (__doc__ or "").split("    python")[0].strip() + "\n",
         f"{len(result['rounds']['compiled'])} interleaved rounds after {result['warmup']} transitions of warm-up; gradients "
-        "per second of the median round. The machine did other work, so ratios, and seconds of processor time, say more than "
-        "rates. "
+        "per second of the median round. Where a machine does other work, seconds of processor time say more than rates. "
         f"{result['machine']}; NumPyro {result['numpyro']}; commit {result['commit']}; {result['date']}.\n",
         "| | gradients/s | to NumPyro's | per processor second | to NumPyro's | ESS/s, least · median | to NumPyro's | "
         "ESS per 1,000 gradients | draws | gradients per draw | R-hat |\n|---|---|---|---|---|---|---|---|---|---|---|",
