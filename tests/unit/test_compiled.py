@@ -1,6 +1,7 @@
 """The compiled kernels: normals that are normal, and the gradients of the eager path."""
 
 import shutil
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ from torch import nn
 
 from posterity import Categorical, Gaussian, InvalidInput, MeanField, Normal, Optimizer, Problem, ScaleMixture
 from posterity.core.activation import ActivationDraw, Flipout, LocalReparam
-from posterity.core.compiled import CompiledNormals, key, normals
+from posterity.core.compiled import CompiledNormals, CompiledStep, key, normals
 from posterity.core.gaussian import inverse_softplus, softplus
+from posterity.core.newton import CompiledNewton
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo
 from tests.conformance.table import FAST, STEPS, Conjugate
@@ -65,6 +67,27 @@ def test_compiled_normals_fill_any_dense_shape(like: torch.Tensor) -> None:
     assert len(first.unique()) == like.numel()
     assert abs(float(first.mean())) < 4 * like.numel() ** -0.5
     assert torch.equal(draw(like, torch.Generator().manual_seed(3)), first)
+
+
+def mean_field_draw(mean: torch.Tensor, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    step = CompiledStep(mean, (torch.zeros(()), torch.ones(())))
+    return step.draw((mean, inverse_softplus(std)), generator)
+
+
+def newton_draw(mean: torch.Tensor, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    decay = torch.full_like(mean, 0.1)
+    kernels = CompiledNewton((decay, torch.zeros_like(mean)), 7.0)
+    return kernels.draw(mean, 1 / (7 * std.square()) - decay, generator)
+
+
+@needs_compiler
+@pytest.mark.parametrize("draw", [mean_field_draw, newton_draw])
+def test_compiled_draws_have_the_mean_and_the_std_asked_for(draw: Callable[..., torch.Tensor]) -> None:
+    mean, std = torch.linspace(-2, 2, 100_000), torch.linspace(0.01, 0.5, 100_000)
+    noise = (draw(mean, std, torch.Generator().manual_seed(0)) - mean) / std
+    assert stats.kstest(noise.double().numpy(), "norm").pvalue > 1e-3
+    with_twice_the_noise = stats.kstest(2 * noise.double().numpy(), "norm").pvalue
+    assert with_twice_the_noise < 1e-9
 
 
 def network() -> nn.Module:
