@@ -17,13 +17,13 @@ SUBJECTS = (Subject("zero", lambda task: Zero()),)
 
 
 def test_kept_laws_end_with_0(call, tmp_path):
-    said = call("conformance", "map", "--laws", "2", "3", "11", "--out", tmp_path / "table")
+    said = call("conformance", "map", "--laws", "2", "3", "11", "--out", tmp_path / "new" / "table")
     assert said.code == 0, said.err
     assert "map, law 3 (one draw is one function): kept" in said.err
     assert said.out.count("✓") >= 2
     assert "law 2, no KL in its objective: map" in said.out
-    assert "| map | n/a | ✓ | ✓ |" in (tmp_path / "table.md").read_text()
-    assert json.loads((tmp_path / "table.json").read_text())["map"]["11"]["status"] == "kept"
+    assert "| map | n/a | ✓ | ✓ |" in (tmp_path / "new" / "table.md").read_text()
+    assert json.loads((tmp_path / "new" / "table.json").read_text())["map"]["11"]["status"] == "kept"
 
 
 def test_an_adapter_is_judged_and_a_broken_law_ends_with_1(call, tmp_path):

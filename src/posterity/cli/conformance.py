@@ -45,6 +45,8 @@ def conformance(
     voice, numbers = Voice(output), _numbers(laws)
     subjects = chosen(_known(adapter), methods)
     rows: dict[str, list[Verdict]] = {}
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
     for subject in subjects:
         rows[subject.name] = []
         for number in numbers:
@@ -52,9 +54,9 @@ def conformance(
             rows[subject.name].append(verdict)
             if verdict.status in ("kept", "broken"):
                 voice.note(told(subject.name, verdict))
-    if out is not None:
-        replace_text(out.with_suffix(".md"), markdown(rows))
-        replace_json(out.with_suffix(".json"), values(rows))
+        if out is not None:  # after each method: the whole takes minutes, and may be interrupted
+            replace_text(out.with_suffix(".md"), markdown(rows))
+            replace_json(out.with_suffix(".json"), values(rows))
     voice.table(rich_table(rows))
     broken = [told(name, v) for name, verdicts in rows.items() for v in verdicts if v.failed]
     for line in [*broken, *notes_of(rows)]:
