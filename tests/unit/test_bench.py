@@ -199,7 +199,7 @@ def test_scores_are_in_the_units_of_the_raw_targets(regression, tmp_path):
 
 def test_chains_get_more_steps_in_the_end_than_models_are_chosen_by(regression, tmp_path):
     method = uci.run(Job("boston", "sghmc", 0), tmp_path)["fit"]["method"]
-    assert method["epochs"] == round(uci.LONGER * 200 / -(-354 // 256))
+    assert method["epochs"] == round(uci.LONGER[""] * 200 / -(-354 // 256))
 
 
 def test_a_family_without_any_good_model_takes_the_first(regression, monkeypatch, tmp_path):
