@@ -39,7 +39,7 @@ def test_it_is_kept_and_gets_a_section_of_the_report(call, digits_run: Path, tmp
     said = call("diagnose", digits_run, "--draws", "30")
     assert said.code == 0, said.err
     assert "Pareto k̂" in said.out
-    kept = diagnosis_from(json.loads((digits_run / "diagnosis.json").read_text()))
+    kept = diagnosis_from(json.loads((digits_run / "findings" / "diagnosis.json").read_text()))
     assert kept.verdict in said.out
     text = page.read_text()
     assert "Can the posterior be trusted?" in text
@@ -89,6 +89,6 @@ def test_a_new_run_forgets_an_old_diagnosis(call, tmp_path: Path, table: Path) -
     flags = ("train", table, "--model", "mlp:3", "--epochs", "1", "--quiet", "--out", tmp_path / "run")
     assert call(*flags).code == 0
     assert call("diagnose", tmp_path / "run", "--draws", "25", "--quiet").code == 0
-    assert (tmp_path / "run" / "diagnosis.json").is_file()
+    assert (tmp_path / "run" / "findings" / "diagnosis.json").is_file()
     assert call(*flags, "--force").code == 0
-    assert not (tmp_path / "run" / "diagnosis.json").exists()
+    assert not (tmp_path / "run" / "findings" / "diagnosis.json").exists()

@@ -264,11 +264,11 @@ UCI = Study(
         "rate, are chosen by validation inside each training split, on 15 % of its rows, by the method that heads a family: "
         "MAP for Laplace, SWAG and ensembles of MAP; local reparameterisation for all variational methods; SGHMC for all "
         "samplers; then every method is fitted to the whole training split. What is the same for all splits was set on "
-        "validation rows of the first six: learning rates, chains' steps, and the noise, which is one learnt number for points and what is "
-        "built on them (Laplace, SWAG, dropout), and said by the network for each input for all others. A fit has 300 to "
-        "7,500 steps, chains on concrete 20,000: some seconds of one core. NUTS starts at the weights of an untrained network and has two chains of 100 "
-        "draws, after 100 of warm-up, with at most 127 gradients each: about a minute. It is not run on power, whose batch "
-        "is ten times larger."
+        "validation rows of the first six: learning rates, the steps of chains, and the noise, which is one learnt number for "
+        "points and what is built on them (Laplace, SWAG, dropout), and said by the network for each input for all others. A "
+        "fit has 300 to 7,500 steps, of chains on concrete 20,000: some seconds of one core. NUTS starts at the weights of an "
+        "untrained network and has two chains of 100 draws, after 100 of warm-up, with at most 127 gradients each: about a "
+        "minute. It is not run on power, whose batch is ten times larger."
     ),
     sets=SETS,
     methods={name: row.title for name, row in ROWS.items()},

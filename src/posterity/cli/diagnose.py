@@ -8,10 +8,9 @@ import torch
 from cyclopts import Parameter
 
 from posterity.cli.console import Voice
-from posterity.cli.directory import replace_json
 from posterity.cli.experiment import load_dataset
 from posterity.cli.flags import PLAIN, Output
-from posterity.cli.report import rewrite
+from posterity.cli.report import keep
 from posterity.cli.saved import Saved, open_run
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
@@ -43,7 +42,7 @@ USUAL = Effort()
 def diagnose(run: Path, /, *, effort: Effort = USUAL, output: Output = PLAIN) -> None:
     """Ask whether a trained posterior can be trusted: convergence, closeness to the posterior, and what to do.
 
-    It is kept in the run's directory as diagnosis.json, and the run's report.html gets a section on it.
+    It is kept in the run's directory as findings/diagnosis.json, and the run's report.html gets a section on it.
 
     Parameters
     ----------
@@ -54,11 +53,7 @@ def diagnose(run: Path, /, *, effort: Effort = USUAL, output: Output = PLAIN) ->
     found = diagnosed(saved, effort.draws, voice)
     voice.say(str(found))
     values = {"run": str(run), "method": saved.posterior.provenance["method"]["kind"], **found.to_dict()}
-    if saved.directory is not None:
-        replace_json(saved.directory.diagnosis, found.to_dict())
-        voice.note("Writing its section of the report …")
-        rewrite(saved)
-        voice.say(f"Report  {saved.directory.report}")
+    keep(saved, "diagnosis", found.to_dict(), voice)
     voice.result(values)
 
 

@@ -19,8 +19,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """config.toml, log.jsonl, checkpoints/, posterior.safetensors, twin.safetensors, metrics.json, diagnosis.json where asked,
-    report.html."""
+    """config.toml, log.jsonl, checkpoints/, posterior.safetensors, twin.safetensors, metrics.json, report.html, findings/."""
 
     path: Path
 
@@ -41,15 +40,19 @@ class RunDirectory:
         return self.path / "metrics.json"
 
     @property
-    def diagnosis(self) -> Path:
-        return self.path / "diagnosis.json"
-
-    @property
     def report(self) -> Path:
         return self.path / "report.html"
 
     def posterior(self, which: str = MODEL) -> Path:
         return self.path / ("twin.safetensors" if which == TWIN else "posterior.safetensors")
+
+    def finding(self, name: str) -> Path:
+        """Return the file of what a later command found, such as `diagnosis`."""
+        return self.path / "findings" / f"{name}.json"
+
+    def findings(self) -> dict[str, dict[str, Any]]:
+        """Read what later commands found about the run, by name."""
+        return {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in self.path.glob("findings/*.json")}
 
     def refuse_occupied(self, force: bool) -> None:
         """Raise `InvalidInput` where the directory holds something, unless it may be replaced."""
@@ -75,13 +78,13 @@ class RunDirectory:
                 self.config,
                 self.log,
                 self.metrics,
-                self.diagnosis,
                 self.report,
                 *map(self.posterior, (MODEL, TWIN)),
             ):
                 file.unlink(missing_ok=True)
-            if self.checkpoints.exists():
-                shutil.rmtree(self.checkpoints)
+            for folder in (self.checkpoints, self.finding("any").parent):
+                if folder.exists():
+                    shutil.rmtree(folder)
         except OSError as error:
             raise InvalidInput(
                 f"--out {self.path} cannot be written: {error.strerror}. Choose another directory."

@@ -1,6 +1,5 @@
 """`posterity report`, and the report that every run ends with."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -13,14 +12,13 @@ from torch import Tensor
 import posterity
 from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice
-from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, seconds_of
+from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, replace_json, seconds_of
 from posterity.cli.flags import PLAIN, Output
 from posterity.cli.saved import Saved, open_run, scored_data
 from posterity.cli.scoring import Scored, score
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.diagnosis import Diagnosis, diagnosis_from
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.report.data import LearntLatent
@@ -49,13 +47,24 @@ def report(
 
 
 def rewrite(saved: Saved) -> Path:
-    """Write the report of a run's directory anew, from its posteriors, its log and its diagnosis."""
+    """Write the report of a run's directory anew, from its posteriors, its log and what was found since."""
     assert saved.directory is not None
     dataset, config = scored_data(saved), saved.config
     posteriors = [p for p in (saved.posterior, saved.twin) if p is not None]
     scored = [score(p, dataset, config.predictive_draws, config.seed) for p in posteriors]
     rows = [saved.directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
     return write_report(saved.directory.report, config, dataset, scored, rows)
+
+
+def keep(saved: Saved, name: str, values: Mapping[str, Any], voice: Voice) -> None:
+    """Keep what a command found in the run's directory, and show it in the report; a lone posterior file has neither."""
+    if saved.directory is not None:
+        path = saved.directory.finding(name)
+        path.parent.mkdir(exist_ok=True)
+        replace_json(path, values)
+        voice.note("Writing its section of the report …")
+        rewrite(saved)
+        voice.say(f"Report  {saved.directory.report}")
 
 
 def write_report(
@@ -82,7 +91,7 @@ def write_report(
             signal_to_noise=_signal_to_noise(scored[0].posterior),
             command=f"posterity train --config {path.parent / 'config.toml'}",
             latents=_latents(scored[0].posterior),
-            diagnosis=_diagnosis(RunDirectory(path.parent).diagnosis),
+            findings=RunDirectory(path.parent).findings(),
         ),
         path,
     )
@@ -141,11 +150,6 @@ def _field(name: str, value: Any, default: Any) -> str:
     if isinstance(value, bool):
         return name if value else f"not {name}" if default is True else ""
     return "" if value is None else f"{name} {words(value)}"
-
-
-def _diagnosis(path: Path) -> Diagnosis | None:
-    """Read what `posterity diagnose` said of the run, where it was asked."""
-    return diagnosis_from(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
 def _latents(posterior: FunctionPosterior) -> dict[str, LearntLatent]:

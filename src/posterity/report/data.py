@@ -7,7 +7,6 @@ from typing import Any
 from torch import Tensor
 
 from posterity.errors import InvalidInput
-from posterity.posteriors.diagnosis import Diagnosis
 from posterity.predict.predictive import Classification, Regression
 from posterity.types import Latent
 
@@ -46,7 +45,7 @@ class ReportData:
     Scores are printed as they come: give them in the units that the reader should see.
     signal_to_noise: |μ|/σ of every weight, any shape. command: the command line that made this run.
     latents: by full name, `prior.scale.fc` or `likelihood.std`, in the units that the network was trained in.
-    diagnosis: what `posterity diagnose` said of it, where it was asked.
+    findings: what later commands found, by name, as `posterity.report.findings` lists them.
     Raises `InvalidInput` where task, predictives, inputs and targets do not belong together.
     """
 
@@ -62,7 +61,7 @@ class ReportData:
     target_scaling: tuple[float, float] | None = None
     command: str = ""
     latents: Mapping[str, LearntLatent] = field(default_factory=dict)
-    diagnosis: Diagnosis | None = None
+    findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kinds: dict[str, type] = {"classification": Classification, "regression": Regression}

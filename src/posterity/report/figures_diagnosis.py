@@ -1,18 +1,34 @@
 """Whether a posterior can be trusted, in pictures: traces and ranks of chains, importance ratios, contraction of layers."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from posterity.posteriors.diagnosis import ChainDiagnosis, Diagnosis, GaussianDiagnosis, MixtureDiagnosis, Trace
-from posterity.report.style import BAYESIAN, HALF, INK, MUTED, WIDE, WRONG, Axes, label, legend, panels
+from posterity.posteriors.diagnosis import (
+    ChainDiagnosis,
+    Diagnosis,
+    GaussianDiagnosis,
+    MixtureDiagnosis,
+    Trace,
+    diagnosis_from,
+)
+from posterity.report.section import Section
+from posterity.report.style import BAYESIAN, HALF, INK, MUTED, WIDE, WRONG, Axes, label, legend, panels, svg
 
 CHAINS = ("#1f5fa8", "#b9814f", "#4f9d8f", "#a8487a", "#6b7680", "#8aa63c")
 BINS = 20
 LAYERS = 24  # bars of one picture; of more layers, those that were contracted least
+
+
+def section(values: Mapping[str, Any]) -> Section:
+    """Show what `posterity diagnose` found."""
+    found = diagnosis_from(values)
+    drawn = tuple(svg(figure, alt) for alt, figure in figures(found).items())
+    return Section("Can the posterior be trusted?", reading(found), found.verdict, drawn)
 
 
 def figures(found: Diagnosis) -> dict[str, Figure]:

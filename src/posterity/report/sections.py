@@ -1,7 +1,6 @@
 """The parts of a report: each a title, how to read it, what it says, and its figures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from markupsafe import Markup
@@ -10,27 +9,14 @@ from torch import Tensor
 from posterity.metrics.calibration import coverage_curve
 from posterity.predict.predictive import Classification, Regression
 from posterity.report import figures_classification as classes
-from posterity.report import figures_diagnosis as pictures
 from posterity.report import figures_latents as unknowns
 from posterity.report import figures_regression as values
-from posterity.report import gallery, verdicts
+from posterity.report import findings, gallery, verdicts
 from posterity.report.data import LearntLatent, ReportData
 from posterity.report.figures_training import plot_signal_to_noise, plot_training
-from posterity.report.gallery import Group
+from posterity.report.section import Section
 from posterity.report.style import svg
 from posterity.types import LIKELIHOOD, PRIOR
-
-
-@dataclass(frozen=True)
-class Section:
-    """One part of the page."""
-
-    title: str
-    reading: str
-    verdict: str = ""
-    figures: tuple[Markup, ...] = ()
-    groups: tuple[Group, ...] = ()
-    beside: bool = False  # the figure stands to the right of the text
 
 
 def sections(data: ReportData) -> tuple[Section, ...]:
@@ -40,7 +26,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
             middle = _classification(data)
         case Regression():
             middle = _regression(data)
-    return (*_training(data), *middle, *_latents(data), *_weights(data), *_diagnosis(data))
+    return (*_training(data), *middle, *_latents(data), *_weights(data), *findings.sections(data.findings))
 
 
 def _training(data: ReportData) -> tuple[Section, ...]:
@@ -70,15 +56,6 @@ def _weights(data: ReportData) -> tuple[Section, ...]:
             "What the weights know", reading, verdicts.signal_to_noise(data.signal_to_noise), (figure,), beside=True
         ),
     )
-
-
-def _diagnosis(data: ReportData) -> tuple[Section, ...]:
-    """Show what `posterity diagnose` found, where it was run."""
-    found = data.diagnosis
-    if found is None:
-        return ()
-    figures = tuple(svg(figure, alt) for alt, figure in pictures.figures(found).items())
-    return (Section("Can the posterior be trusted?", pictures.reading(found), found.verdict, figures),)
 
 
 def _latents(data: ReportData) -> tuple[Section, ...]:
