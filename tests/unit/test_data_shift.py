@@ -1,6 +1,7 @@
 """Corruptions: exact properties of each, and that an input's own depends on nothing but its number and the seed."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_what_happens_to_a_row_does_not_depend_on_its_batch(rows, kind):
 def test_digits_go_further_with_severity(kind):
     digits = load("digits", image_size=32).test_inputs
     distances = [(corrupt(digits, kind, s) - digits).square().mean().sqrt().item() for s in (0, *SEVERITIES)]
-    assert all(a < b for a, b in zip(distances, distances[1:], strict=False)), distances
+    assert all(a < b for a, b in pairwise(distances)), distances
 
 
 @pytest.mark.parametrize("kind", ["noise", "blur", "contrast", "occlusion"])
@@ -81,16 +82,16 @@ def test_rows_go_further_with_severity(rows):
 def test_right_angles_are_rot90():
     square = torch.rand(3, 2, 7, 7, generator=torch.Generator().manual_seed(1))
     for turns in (1, 2, 3):
-        torch.testing.assert_close(rotated(square, 90 * turns), torch.rot90(square, turns, (2, 3)), rtol=0, atol=1e-6)
-    torch.testing.assert_close(rotated(square, 0), square, rtol=0, atol=1e-6)
+        torch.testing.assert_close(rotated(square, 90.0 * turns), torch.rot90(square, turns, (2, 3)), rtol=0, atol=1e-6)
+    torch.testing.assert_close(rotated(square, 0.0), square, rtol=0, atol=1e-6)
 
 
 def test_a_rotation_keeps_lengths_in_an_oblong_image():
     image = torch.zeros(1, 1, 21, 41)
     image[0, 0, 10, 28] = 1.0  # 8 to the right of the centre
-    turned = rotated(image, 90)
+    turned = rotated(image, 90.0)
     assert turned[0, 0, 2, 20].item() == pytest.approx(1, abs=1e-6)  # 8 above it
-    slanted = rotated(image, 30)[0, 0].double()
+    slanted = rotated(image, 30.0)[0, 0].double()
     y, x = torch.meshgrid(torch.arange(21.0), torch.arange(41.0), indexing="ij")
     centre = [((slanted * place).sum() / slanted.sum()).item() for place in (y - 10, x - 20)]
     assert centre == pytest.approx([-8 * 0.5, 8 * 0.75**0.5], abs=0.05)  # bilinear weights move it by parts of a pixel

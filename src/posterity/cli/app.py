@@ -19,6 +19,7 @@ COMMANDS = {
     "explain": "Say for each parameter what mean field makes of it, and why, before any training.",
     "evaluate": "Score a trained posterior on test data.",
     "diagnose": "Ask whether a trained posterior can be trusted, and what to do where not.",
+    "shift": "Score a trained posterior on its test data under corruptions of five severities.",
     "predict": "Predict images, CSV or .npy files, with uncertainty.",
     "report": "Write a run's report.html anew.",
     "bench": "Run every method on the same data, and print one table: uci, or images.",

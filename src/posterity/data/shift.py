@@ -181,7 +181,8 @@ def blurred(images: Tensor, std: float) -> Tensor:
         steps = torch.diag(torch.ones(side - 1, dtype=torch.float64), 1)
         neighbours = steps + steps.t()
         laplacian = neighbours - torch.diag(neighbours.sum(0))
-        return torch.linalg.matrix_exp(std**2 / 2 * laplacian)
+        heat: Tensor = torch.linalg.matrix_exp(std**2 / 2 * laplacian)
+        return heat
 
     return _separable(images, flow)
 
@@ -267,7 +268,7 @@ def _scaling(rows: Tensor, factor: float, numbers: _Numbers) -> Tensor:
 
 _IMAGES: Mapping[str, _Kind] = MappingProxyType(
     {
-        "rotation": _Kind((15, 30, 45, 60, 75), _rotation),
+        "rotation": _Kind((15.0, 30.0, 45.0, 60.0, 75.0), _rotation),
         "translation": _Kind((0.06, 0.12, 0.18, 0.24, 0.30), _translation),
         "noise": _Kind((0.1, 0.2, 0.3, 0.4, 0.5), _image_noise),
         "blur": _Kind((0.02, 0.03, 0.05, 0.08, 0.12), _blur),
@@ -278,9 +279,9 @@ _IMAGES: Mapping[str, _Kind] = MappingProxyType(
 )
 _TABLES: Mapping[str, _Kind] = MappingProxyType(
     {
-        "noise": _Kind((0.25, 0.5, 1, 1.5, 2), _noise),
+        "noise": _Kind((0.25, 0.5, 1.0, 1.5, 2.0), _noise),
         "dropout": _Kind((0.1, 0.2, 0.35, 0.5, 0.7), _dropout),
-        "scaling": _Kind((1.25, 1.5, 2, 3, 4), _scaling),
+        "scaling": _Kind((1.25, 1.5, 2.0, 3.0, 4.0), _scaling),
     }
 )
 

@@ -9,7 +9,10 @@ from typing import Any
 
 from posterity.report.section import Section
 
-SECTIONS = {"diagnosis": "posterity.report.figures_diagnosis"}  # in the order of the page
+SECTIONS = {  # in the order of the page
+    "diagnosis": "posterity.report.figures_diagnosis",
+    "shift": "posterity.report.shift",
+}
 
 
 def sections(findings: Mapping[str, Mapping[str, Any]]) -> tuple[Section, ...]:
