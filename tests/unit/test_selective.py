@@ -158,6 +158,6 @@ def test_ood_refuses_what_is_not_finite_or_empty(score):
 
 def test_ood_refuses_unknown_sides_and_rates():
     with pytest.raises(InvalidInput, match="Did you mean 'outside'"):
-        ood.ood_aupr(torch.zeros(2), torch.ones(2), "outsider")  # type: ignore[arg-type]
+        ood._sides(torch.zeros(2), torch.ones(2), "outsider")
     with pytest.raises(InvalidInput, match="true positive rate"):
         ood.ood_fpr(torch.zeros(2), torch.ones(2), 95)
