@@ -4,19 +4,20 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Generator, nn
 
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
 from posterity.model.bayesianize import Bayesian
 from posterity.model.likelihoods import Categorical
-from posterity.model.priors import Normal, as_prior
-from posterity.model.problem import Problem
+from posterity.model.priors import Flat, Normal, as_prior
+from posterity.model.problem import Problem, call
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.train.batches import as_data
 from posterity.train.engine import Engine
-from posterity.types import Likelihood, Prior
+from posterity.types import Batch, Likelihood, Prior
 
 
 def fit(
@@ -36,7 +37,7 @@ def fit(
             are where the inference starts.
         data: a `DataLoader` of (inputs, targets), a pair of tensors, or `TensorData` / `LoaderData` with batch size and
             validation of their own.
-        likelihood: of targets given outputs; `Categorical()` unless given.
+        likelihood: of targets given outputs; `Categorical()` unless given, of sites where targets are label maps (B, ...).
         prior: over the parameters, or one for each name pattern, `{"*.bias": Normal(0, 1), "*": Laplace(0, 0.1)}`;
             `Normal(0, 0.3)` unless given.
         where: which parameters are random, by name, type, or predicate; see `select`. The others are trained as points.
@@ -68,11 +69,23 @@ def fit(
     device = engine.torch_device()
     source = as_data(data)
     copied = deepcopy(network).to(device)
-    problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood or Categorical(), source.num_data, where)
+    likelihood = likelihood or _labels(copied, next(source.batches(0, Generator())))
+    problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where)
     method = method or MeanField()
     posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
     return posterior
+
+
+def _labels(network: nn.Module, batch: Batch) -> Categorical:
+    """Make the likelihood of classes, by the shapes of outputs and targets where an example has many labels."""
+    inputs, targets = batch
+    if targets.dim() < 2:
+        return Categorical()
+    with torch.no_grad():
+        device = next(network.parameters()).device
+        outputs = call(Problem(deepcopy(network).eval(), Flat(), Categorical(), 1), inputs[:2].to(device))
+    return Categorical.of(outputs, targets[:2])
 
 
 def described(method: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
+from posterity.errors import InvalidInput
 from posterity.predict import decomposition
 
 
@@ -94,3 +95,57 @@ def test_precision_is_handed_back(dtype):
     probs = torch.tensor([[[0.25, 0.75]], [[0.5, 0.5]]], dtype=dtype)
     assert decomposition.mutual_information(probs).dtype == dtype
     assert decomposition.classwise(probs)[1].dtype == dtype
+
+
+def test_chi_square_is_scipys_on_counts():
+    labels = torch.randint(0, 4, (50, 6, 2), generator=torch.Generator().manual_seed(0))
+    found = decomposition.chi_square(labels, 5)  # class 4 was never drawn, and counts
+    for b in range(6):
+        for site in range(2):
+            counts = np.bincount(labels[:, b, site].numpy(), minlength=5)
+            assert found[b, site].item() == pytest.approx(stats.chisquare(counts).statistic, rel=1e-12)
+
+
+def test_chi_square_asks_how_often_never_which():
+    # of 100 draws: all 7; all 0; uniform; half and half, whichever two
+    rows = [
+        torch.full((100,), 7),
+        torch.zeros(100),
+        torch.arange(100) % 10,
+        torch.arange(100) % 2,
+        torch.arange(100) % 2 + 8,
+    ]
+    labels = torch.stack([row.long() for row in rows], -1)
+    assert decomposition.chi_square(labels, 10).tolist() == [900, 900, 0, 400, 400]
+    shuffled = torch.randperm(10, generator=torch.Generator().manual_seed(0))[labels]
+    assert decomposition.chi_square(shuffled, 10).tolist() == [900, 900, 0, 400, 400]
+
+
+def test_variation_ratio_is_the_share_beside_the_mode():
+    labels = torch.randint(0, 4, (31, 20), generator=torch.Generator().manual_seed(0))
+    expected = [1 - np.bincount(column).max() / 31 for column in labels.numpy().T]
+    np.testing.assert_allclose(decomposition.variation_ratio(labels), expected, rtol=1e-12)
+    assert decomposition.variation_ratio(torch.full((9, 1), 3)).item() == 0
+
+
+def test_drawn_labels_follow_each_function(probs):
+    many = probs.repeat(2000, 1, 1)  # each of 7 functions 2000 times
+    labels = decomposition.drawn_labels(many, torch.Generator().manual_seed(0))
+    share = torch.nn.functional.one_hot(labels.reshape(2000, 7, 5), 4).double().mean(0)
+    standard_error = (probs * (1 - probs) / 2000).sqrt()
+    assert ((share - probs).abs() <= 4.5 * standard_error + 1e-12).all()  # 140 shares: 1e-3 to fail by chance
+    # and together they are draws of the predictive: χ²/T → K Σ_c p̄_c² − 1, whose standard error is below
+    # 8 √(1/4/14,000) = 0.034, and the variation ratio → 1 − max p̄, below 0.0043
+    mean = probs.mean(0)
+    even = decomposition.chi_square(labels, 4) / len(labels)
+    torch.testing.assert_close(even, 4 * mean.square().sum(-1) - 1, rtol=0, atol=0.1)
+    torch.testing.assert_close(decomposition.variation_ratio(labels), 1 - mean.amax(-1), rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("wrong", [torch.rand(3, 2), torch.zeros(0, 2).long()])
+def test_labels_are_meant_not_probabilities(wrong):
+    for measure in (decomposition.variation_ratio, lambda labels: decomposition.chi_square(labels, 4)):
+        with pytest.raises(InvalidInput, match="drawn_labels"):
+            measure(wrong)
+    with pytest.raises(InvalidInput, match="from 0 to 4"):
+        decomposition.chi_square(torch.tensor([[0], [4]]), 4)

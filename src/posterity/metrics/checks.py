@@ -3,6 +3,7 @@
 from torch import Size, Tensor, float64
 
 from posterity.errors import InvalidInput
+from posterity.model.likelihoods import IGNORED
 from posterity.predict.checks import class_labels, finite_values
 
 
@@ -12,13 +13,22 @@ def precise(values: Tensor) -> Tensor:
 
 
 def probs_and_labels(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean probabilities (B, C) in float64 and integer labels (B,) in [0, C), both on the CPU."""
-    if probs.dim() != 2 or not probs.numel():
+    """Return mean probabilities (B, C) in float64 and integer labels (B,) in [0, C), both on the CPU.
+
+    Sites, (B, ..., C) and (B, ...), become examples of their own; those whose label is −100, not known, are left out.
+    """
+    if probs.dim() < 2 or not probs.numel():
         raise InvalidInput(f"Expected probabilities (B, C) of at least one example, got {tuple(probs.shape)}.")
     values = precise(probs)
     if not bool(((values >= 0) & (values <= 1.02)).all()) or bool(((values.sum(-1) - 1).abs() > 0.02).any()):
         raise InvalidInput("Class probabilities must be ≥ 0 and sum to 1; NaN and logits are refused.")
-    return values, class_labels(labels.detach().cpu(), *values.shape)
+    classes = class_labels(labels.detach().cpu(), *values.shape)
+    if classes.dim() == 1:
+        return values, classes
+    known = classes != IGNORED
+    if not bool(known.any()):
+        raise InvalidInput(f"All labels are {IGNORED}, not known: there is nothing to score.")
+    return values[known], classes[known]
 
 
 def real_targets(targets: Tensor, shape: Size) -> Tensor:

@@ -1,8 +1,9 @@
 """Scores of predictions. Proper ones (nll, brier, crps, interval score) are best, on average, for the honest forecast.
 
-`probs` are mean probabilities (B, C), `labels` true classes (B,); a `predictive` is an equal mixture of Gaussians, and
-its `targets` have the shape of its mean. Everything is computed in float64; wrong shapes, labels or NaN raise
-`InvalidInput`. Lower is better, except for accuracy (higher) and coverage (near its level).
+`probs` are mean probabilities (B, C), `labels` true classes (B,); sites, (B, ..., C) and (B, ...), count as examples. A
+`predictive` is an equal mixture of Gaussians, and its `targets` have the shape of its mean. Everything is computed in
+float64; wrong shapes, labels or NaN raise `InvalidInput`. Lower is better, except for accuracy (higher) and coverage (near
+its level).
 """
 
 from math import sqrt, tau
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor
 
 from posterity.errors import InvalidInput
-from posterity.metrics.calibration import ece
+from posterity.metrics.calibration import ece, smooth_ece
 from posterity.metrics.checks import precise, probs_and_labels, real_targets
+from posterity.metrics.selective import risk_coverage
 from posterity.predict.predictive import Classification, Regression
 from posterity.types import Predictive, Scores
 
@@ -90,6 +92,20 @@ def interval_score(predictive: Regression, targets: Tensor, level: float = 0.9) 
     return (upper - lower + 2 / (1 - level) * miss).mean().item()
 
 
+def pinball_loss(quantiles: Tensor, targets: Tensor, level: float) -> float:
+    """Return the mean of max(l (y − q), (l − 1)(y − q)) of predicted quantiles q of level l, in units of the target.
+
+    Least, on average, for the true quantile (Koenker & Bassett, 1978); at l = 0.5 half the absolute error of the median.
+
+    >>> pinball_loss(torch.tensor([1.0, 1.0]), torch.tensor([3.0, 0.0]), level=0.9)  # too low costs nine times too high
+    0.95
+    """
+    if not 0 < level < 1:
+        raise InvalidInput(f"A quantile's level is strictly between 0 and 1, such as 0.9; got {level}.")
+    away = real_targets(targets, quantiles.shape) - precise(quantiles)
+    return torch.maximum(level * away, (level - 1) * away).mean().item()
+
+
 def sharpness(predictive: Regression, level: float = 0.9) -> float:
     """Return the mean width of the central interval, in units of the target: small is good once coverage is right."""
     lower, upper = predictive.interval(level)
@@ -99,9 +115,11 @@ def sharpness(predictive: Regression, level: float = 0.9) -> float:
 def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
     """Return every headline score of a predictive, by name.
 
-    Classification: `accuracy`; `nll` (nats per example, of the mean probabilities); `ece` (fraction, 15 bins); `brier`
-    (in [0, 2]); means over examples of `entropy` and `mutual_information` (nats), and of `aleatoric` and `epistemic`
-    (variances summed over classes, in [0, 1]).
+    Classification: `accuracy`; `nll` (nats per example, of the mean probabilities); `ece` (15 bins) and `smooth_ece`
+    (fractions); `brier` (in [0, 2]); `aurc` and `augrc`, areas under risk-coverage curves that keep the most probable
+    predictions first; means over examples of `entropy` and `mutual_information` (nats), and of `aleatoric` and
+    `epistemic` (variances summed over classes, in [0, 1]). Where examples have sites, `nll` is that of whole label maps,
+    and every other score one of sites whose label is known, `nll_per_site` too; the four means are over all sites.
 
     Regression, in units of the target: `rmse`; `nll` (nats per example); `crps`; `coverage_90` (fraction) and
     `interval_width_90` of the central 90 % interval; `aleatoric_std` and `epistemic_std` (means over examples).
@@ -118,11 +136,18 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
 
 def _evaluate_classes(predictive: Classification, targets: Tensor) -> Scores:
     scores = predictive.scores(targets)
+    probs, labels = probs_and_labels(predictive.mean, targets)
+    confidence, predicted = probs.max(-1)
+    curve = risk_coverage(1 - confidence, predicted != labels)
     return {
         "accuracy": scores["accuracy"],
         "nll": scores["nll"],
-        "ece": ece(predictive.mean, targets),
-        "brier": brier(predictive.mean, targets),
+        **({"nll_per_site": nll(probs, labels)} if targets.dim() > 1 else {}),
+        "ece": ece(probs, labels),
+        "smooth_ece": smooth_ece(probs, labels),
+        "brier": brier(probs, labels),
+        "aurc": curve.aurc,
+        "augrc": curve.augrc,
         "entropy": precise(predictive.entropy).mean().item(),
         "mutual_information": precise(predictive.mutual_information).mean().item(),
         "aleatoric": precise(predictive.aleatoric).sum(-1).mean().item(),

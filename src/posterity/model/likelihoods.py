@@ -21,40 +21,116 @@ from posterity.errors import InvalidInput
 from posterity.types import Latent, Likelihood, Params
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+IGNORED = -100  # the label of a site whose label is not known
 
 
 @dataclass(frozen=True)
 class Categorical(Likelihood):
     """Classes: p(y | f) = softmax(f)_y, with outputs f (..., B, C) and integer targets (B,) in 0 … C − 1.
 
+    Where each example has many labels, of tokens or of pixels, `axes` names those of the network's outputs: B the batch,
+    C the classes, right after B or last, any other letters the sites. "BTC" is a tagger's (B, T, C), "BCHW" a segmentation
+    network's (B, C, H, W); targets are the outputs without C. One target is a whole label map, and its sites are
+    independent given the function: log p(y | f) = Σ_site log softmax(f_site)_{y_site}. A label of −100 (torch's
+    `ignore_index`), such as padding, is not known and adds nothing.
+
+    Raises:
+        ValueError: for axes that do not start with B, or have no C or several.
+
     >>> Categorical()(torch.zeros(2, 10), {}).log_prob(torch.tensor([3, 7]))
     tensor([-2.3026, -2.3026])
+    >>> Categorical("BTC")(torch.zeros(2, 3, 10), {}).log_prob(torch.tensor([[3, 7, 1], [0, -100, -100]]))
+    tensor([-6.9078, -2.3026])
     """
 
+    axes: str | None = None
     kind: Literal["categorical"] = "categorical"
 
+    def __post_init__(self) -> None:
+        if self.axes is not None and (not self.axes.startswith("B") or not _one_class_axis(self.axes)):
+            raise InvalidInput(
+                f"The axes '{self.axes}' were given to Categorical; they start with B, the batch, and have one C, the "
+                "classes, next to it or last: such as BTC for tokens, BCHW for pixels."
+            )
+
+    @classmethod
+    def of(cls, outputs: Tensor, targets: Tensor) -> "Categorical":
+        """Name the axes of a network's outputs by the shape of its targets.
+
+        Raises:
+            InvalidInput: where the classes could as well be the second axis as the last.
+
+        >>> Categorical.of(torch.zeros(2, 5, 8, 8), torch.zeros(2, 8, 8)).axes
+        'BCHW'
+        """
+        sites = {2: "T", 3: "HW", 4: "DHW"}.get(targets.dim(), "")
+        if not sites or outputs.dim() != targets.dim() + 1:
+            return cls()
+        last, first = outputs.shape[:-1] == targets.shape, outputs.shape[:1] + outputs.shape[2:] == targets.shape
+        if last and first:
+            raise InvalidInput(
+                f"The network's outputs have shape {tuple(outputs.shape)}, whose classes could be the second axis or the "
+                f"last: give likelihood=Categorical('BC{sites}') or Categorical('B{sites}C')."
+            )
+        return cls(f"B{sites}C" if last else f"BC{sites}" if first else None)
+
+    @property
+    def sites(self) -> int:
+        """The number of axes between batch and classes: 0 for one label per example."""
+        return len(self.axes or "BC") - 2
+
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
-        return dist.Categorical(logits=outputs, validate_args=False)
+        if not self.sites:
+            return dist.Categorical(logits=outputs, validate_args=False)
+        return dist.Independent(SiteCategorical(self._classes_last(outputs)), self.sites, validate_args=False)
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
-        if outputs.dim() != 2:
-            raise InvalidInput(
-                f"The network's outputs have shape {tuple(outputs.shape)}; Categorical needs (B, classes): one row of logits "
-                "per example."
-            )
+        if outputs.dim() != 2 + self.sites:
+            raise InvalidInput(self._of_other_axes(outputs, targets))
         _check_count(outputs, targets)
-        if targets.dim() != 1 or targets.is_floating_point():
+        logits = self._classes_last(outputs)
+        if targets.shape != logits.shape[:-1] or targets.is_floating_point():
+            one_hot = " Use targets.argmax(-1) for one-hot rows, .long() for whole floats." if not self.sites else ""
+            wanted = f"({', '.join((self.axes or 'BC').replace('C', ''))}{'' if self.sites else ','})"
             raise InvalidInput(
                 f"Targets of shape {tuple(targets.shape)} and dtype {targets.dtype} were given; Categorical needs integer "
-                "class labels of shape (B,). Use targets.argmax(-1) for one-hot rows, .long() for whole floats."
+                f"class labels of shape {wanted}.{one_hot}"
             )
-        low, high = int(targets.min()), int(targets.max())
-        if low < 0 or high >= outputs.shape[1]:
+        known = targets[targets != IGNORED] if self.sites else targets
+        if not known.numel():
+            raise InvalidInput(f"All labels are {IGNORED}, not known: there is nothing to learn from.")
+        low, high = int(known.min()), int(known.max())
+        classes = logits.shape[-1]
+        if low < 0 or high >= classes:
             bad = low if low < 0 else high
             raise InvalidInput(
-                f"Label {bad} is out of range: the network has {outputs.shape[1]} outputs, so labels go from 0 to "
-                f"{outputs.shape[1] - 1}. Give the network more outputs, or number the classes from 0."
+                f"Label {bad} is out of range: the network has {classes} outputs, so labels go from 0 to "
+                f"{classes - 1}. Give the network more outputs, or number the classes from 0."
             )
+
+    def _classes_last(self, outputs: Tensor) -> Tensor:
+        first = self.axes is not None and self.axes[1] == "C"
+        return outputs.movedim(-1 - self.sites, -1) if first else outputs
+
+    def _of_other_axes(self, outputs: Tensor, targets: Tensor) -> str:
+        said = f"The network's outputs have shape {tuple(outputs.shape)}; "
+        if self.sites:
+            return f"{said}the axes {self.axes} are {2 + self.sites}."
+        found = Categorical.of(outputs, targets).axes
+        advice = f" For one label per token or pixel, give likelihood=Categorical('{found}')." if found else ""
+        return f"{said}Categorical needs (B, classes): one row of logits per example.{advice}"
+
+
+class SiteCategorical(dist.Categorical):
+    """torch's, one for each site, which keeps the outputs (..., C) that it was made of; labels of −100 have log p = 0."""
+
+    def __init__(self, outputs: Tensor) -> None:
+        super().__init__(logits=outputs, validate_args=False)  # type: ignore[no-untyped-call]
+        self.outputs = outputs
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        each: Tensor = super().log_prob(value.clamp(min=0))
+        return each.masked_fill(value == IGNORED, 0)
 
 
 @dataclass(frozen=True)
@@ -149,7 +225,9 @@ class HeteroscedasticGaussian(Likelihood):
 
 
 def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor]:
-    """Return the name and value, (), of what people watch beside a loss: a batch's accuracy, or its RMSE."""
+    """Return the name and value, (), of what people watch beside a loss: a batch's accuracy (over sites), or its RMSE."""
+    if isinstance(distribution, dist.Independent) and isinstance(distribution.base_dist, SiteCategorical):
+        return "accuracy", (distribution.base_dist.mode == targets)[targets != IGNORED].double().mean()
     if isinstance(distribution, dist.Categorical | dist.Bernoulli):
         return "accuracy", (distribution.mode == targets).double().mean()
     return "rmse", (distribution.mean.detach() - targets).square().mean().sqrt()
@@ -178,8 +256,17 @@ def _check_count(outputs: Tensor, targets: Tensor) -> None:
         )
 
 
+def _one_class_axis(axes: str) -> bool:
+    return axes.isalpha() and axes.count("C") == 1 and "C" in (axes[1], axes[-1])
+
+
 def _check_real(means: Tensor, targets: Tensor) -> None:
     _check_count(means, targets)
+    if means.dim() != 2:
+        raise InvalidInput(
+            f"The network's outputs have shape {tuple(means.shape)}; a Gaussian likelihood needs (B, targets): flatten both "
+            "outputs and targets, as nn.Sequential(network, nn.Flatten()) does."
+        )
     shape = means.shape[:1] if means.shape[1:] == (1,) else means.shape
     if not targets.is_floating_point() or targets.shape != shape:
         raise InvalidInput(

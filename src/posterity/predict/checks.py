@@ -4,20 +4,25 @@ import torch
 from torch import Size, Tensor
 
 from posterity.errors import InvalidInput
+from posterity.model.likelihoods import IGNORED
 from posterity.predict.decomposition import precise
 
 
-def class_labels(targets: Tensor, batch: int, classes: int) -> Tensor:
-    """Return the targets as integer labels (B,) in [0, C), on any device; floats must be whole numbers."""
-    if targets.shape != (batch,):
-        raise InvalidInput(
-            f"Expected class labels of shape ({batch},), got {tuple(targets.shape)}: one label per input."
-        )
+def class_labels(targets: Tensor, *shape: int) -> Tensor:
+    """Return the targets of probabilities of this shape, (B, ..., C), as integer labels (B, ...) in [0, C), on any device.
+
+    Floats must be whole numbers. Where an example has many sites, a label may also be −100: not known.
+    """
+    *sites, classes = shape
+    if targets.shape != tuple(sites):
+        expected = "one label per input" if len(sites) == 1 else "one label per input and site"
+        raise InvalidInput(f"Expected class labels of shape {tuple(sites)}, got {tuple(targets.shape)}: {expected}.")
     labels = targets.long()
     if targets.is_floating_point() and not torch.equal(labels.to(targets.dtype), targets):
         raise InvalidInput("Class labels must be whole numbers, and these hold fractions or NaN.")
-    if batch and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-        low, high = int(labels.min()), int(labels.max())
+    known = labels[labels != IGNORED] if len(sites) > 1 else labels
+    if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < classes:
+        low, high = int(known.min()), int(known.max())
         raise InvalidInput(
             f"Class labels run from {low} to {high}, but {classes} classes are numbered 0 to {classes - 1}."
         )

@@ -1,0 +1,127 @@
+"""What a posterior predicts of real targets: n drawn Gaussians of a batch, averaged, taken apart, and scored."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import log, pi
+from typing import final
+
+import torch
+from torch import Tensor
+
+from posterity.errors import InvalidInput
+from posterity.predict import decomposition
+from posterity.predict.checks import central, finite_values, quantile_levels
+from posterity.predict.decomposition import precise
+from posterity.predict.mixture import mixture_cdf, mixture_quantile
+from posterity.types import Scores
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """Gaussians N(μ_s(x), σ_s²(x)) of n drawn functions: an equal mixture for every input.
+
+    means: (n, B), or (n, B, D) for D targets that are independent given the function; variances: the same shape, > 0.
+    function_variances: the share of variances that functions have that were integrated over, not drawn.
+
+    >>> draws = Regression(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0]]))  # 2 functions, 1 input
+    >>> draws.mean, draws.aleatoric, draws.epistemic, draws.variance
+    (tensor([1.]), tensor([1.]), tensor([1.]), tensor([2.]))
+    """
+
+    means: Tensor
+    variances: Tensor
+    function_variances: Tensor | float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.means.dim() not in (2, 3) or not len(self.means) or self.means.shape != self.variances.shape:
+            shapes = f"{tuple(self.means.shape)} and {tuple(self.variances.shape)}"
+            raise InvalidInput(f"Expected means and variances of one shape (draws, batch[, targets]), got {shapes}.")
+        finite = torch.isfinite(self.means) & torch.isfinite(self.variances) & (self.noise > 0)
+        if not bool(finite.all()):
+            raise InvalidInput("Means must be finite and variances finite and > 0, also without those of functions.")
+
+    @property
+    def noise(self) -> Tensor:
+        """σ_s² without the function's own share, (n, B[, D])."""
+        return self.variances - self.function_variances
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """μ̄ = (1/n)Σ_s μ_s, shape (B,) or (B, D), in units of the target."""
+        return precise(self.means).mean(0).to(self.means.dtype)
+
+    @cached_property
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        aleatoric, epistemic = decomposition.total_variance(self.means, self.noise)
+        own = (precise(self.variances) - precise(self.noise)).mean(0)
+        return aleatoric, epistemic + own.to(epistemic.dtype)
+
+    @property
+    def aleatoric(self) -> Tensor:
+        """(1/n)Σ_s σ_s²: the mean noise variance."""
+        return self._parts[0]
+
+    @property
+    def epistemic(self) -> Tensor:
+        """(1/n)Σ_s (μ_s − μ̄)²: the variance of the drawn functions, and of what was integrated over."""
+        return self._parts[1]
+
+    @property
+    def variance(self) -> Tensor:
+        """`aleatoric` + `epistemic`, in units of the target squared."""
+        return self.aleatoric + self.epistemic
+
+    @property
+    def std(self) -> Tensor:
+        """√variance, in units of the target."""
+        return self.variance.sqrt()
+
+    def quantile(self, q: float | Tensor) -> Tensor:
+        """Return exact quantiles of the mixture: (B[, D]), or (Q, B[, D]) for a vector of Q levels."""
+        levels = quantile_levels(q)
+        means, stds = precise(self.means), precise(self.variances).sqrt()
+        values = torch.stack([mixture_quantile(means, stds, level) for level in levels]).to(self.means.dtype)
+        return values if isinstance(q, Tensor) and q.dim() else values[0]
+
+    def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
+        """Return the central predictive interval, (lower, upper), each (B[, D])."""
+        lower, upper = self.quantile(central(level))
+        return lower, upper
+
+    def cdf(self, y: Tensor) -> Tensor:
+        """Return F(y) = (1/n)Σ_s Φ((y − μ_s)/σ_s) for y of shape (B[, D])."""
+        values = finite_values(y, self.means.shape[1:]).to(self.means.device)
+        return mixture_cdf(values, precise(self.means), precise(self.variances).sqrt()).to(self.means.dtype)
+
+    def log_prob(self, targets: Tensor) -> Tensor:
+        """Return log (1/n)Σ_s Π_d N(y_d; μ_sd, σ_sd²), shape (B,), in nats, for targets of shape (B[, D])."""
+        return (self._draw_log_probs(targets).logsumexp(0) - log(len(self.means))).to(self.means.dtype)
+
+    def scores(self, targets: Tensor) -> Scores:
+        """Return rmse (units of the target), nll of the mixture, expected_nll (mean over draws; nats per datum)."""
+        draws = self._draw_log_probs(targets)
+        return {
+            "rmse": (precise(self.mean) - precise(targets).to(self.mean.device)).square().mean().sqrt().item(),
+            "nll": log(len(draws)) - draws.logsumexp(0).mean().item(),
+            "expected_nll": -self._expected_log_probs(targets).mean().item(),
+        }
+
+    def rescale(self, mean: Tensor | float, std: Tensor | float) -> "Regression":
+        """Return the predictive of mean + std·y: the same draws in original units, for standardised targets."""
+        return Regression(self.means * std + mean, self.variances * (std * std), self.function_variances * (std * std))
+
+    def _draw_log_probs(self, targets: Tensor) -> Tensor:
+        """Return log p(y | x, θ_s), shape (n, B), in float64; of functions that are integrated over, their marginal."""
+        return self._densities(targets, precise(self.variances), 0.0)
+
+    def _expected_log_probs(self, targets: Tensor) -> Tensor:
+        """Return E[log p(y | x, θ)] over the functions of each component, one unless integrated over: (n, B), float64."""
+        return self._densities(targets, precise(self.noise), self.function_variances)
+
+    def _densities(self, targets: Tensor, variances: Tensor, spread: Tensor | float) -> Tensor:
+        """Average log N(y; f, variances) over functions f of mean μ_s and variance `spread`, in closed form."""
+        values = finite_values(targets, self.means.shape[1:]).to(self.means.device)
+        squares = (values - precise(self.means)).square() + spread
+        density = -0.5 * (squares / variances + (2 * pi * variances).log())
+        return density if self.means.dim() == 2 else density.sum(-1)
