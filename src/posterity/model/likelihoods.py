@@ -125,11 +125,11 @@ class SiteCategorical(dist.Categorical):
     """torch's, one for each site, which keeps the outputs (..., C) that it was made of; labels of −100 have log p = 0."""
 
     def __init__(self, outputs: Tensor) -> None:
-        super().__init__(logits=outputs, validate_args=False)  # type: ignore[no-untyped-call]
+        super().__init__(logits=outputs, validate_args=False)
         self.outputs = outputs
 
     def log_prob(self, value: Tensor) -> Tensor:
-        each: Tensor = super().log_prob(value.clamp(min=0))
+        each: Tensor = super().log_prob(value.clamp(min=0))  # type: ignore[no-untyped-call]
         return each.masked_fill(value == IGNORED, 0)
 
 
