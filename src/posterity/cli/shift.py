@@ -1,9 +1,9 @@
 """`posterity shift`: how a trained posterior does as its inputs get worse."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from cyclopts import Parameter
@@ -12,13 +12,12 @@ from torch import Tensor
 from posterity.cli.console import Voice, grid
 from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
 from posterity.cli.report import keep
-from posterity.cli.saved import Saved, open_run, scored_data
+from posterity.cli.saved import open_run, scored_data
 from posterity.cli.scoring import title, written
 from posterity.data import Dataset
 from posterity.data.shift import corruptions
 from posterity.errors import InvalidInput
 from posterity.posteriors.averaging import Averaging
-from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.shift import SEVERITIES, Shift, under_shift
 
 LIMIT = 2000  # inputs

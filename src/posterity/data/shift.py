@@ -6,7 +6,7 @@ The idea is that of Hendrycks & Dietterich (2019); kinds and strengths are our o
 | images      | severity 1 … 5           | unit                                                                    |
 |-------------|--------------------------|-------------------------------------------------------------------------|
 | rotation    | 15, 30, 45, 60, 75       | degrees counterclockwise about the centre; what comes in is 0           |
-| translation | .06, .12, .18, .24, .30  | of the side, in whole pixels, rounded up; up, down, left or right       |
+| translation | .04, .08, .12, .16, .2   | of the side, in whole pixels, rounded up; up, down, left or right       |
 | noise       | .1, .2, .3, .4, .5       | std of Gaussian noise on each pixel, cut to [0, 1]                      |
 | blur        | .02, .03, .05, .08, .12  | std of a Gaussian, of the side                                          |
 | contrast    | .75, .5, .35, .2, .1     | of each pixel's distance from the image's mean that is left             |
@@ -26,7 +26,7 @@ so that a higher one goes further the same way.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, cos, radians, sin
+from math import ceil
 from types import MappingProxyType
 from typing import TypeAlias
 
@@ -35,6 +35,9 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from posterity.data.dataset import Dataset
+from posterity.data.filters import blurred as blurred
+from posterity.data.filters import pixelated as pixelated
+from posterity.data.filters import rotated as rotated
 from posterity.errors import InvalidInput, unknown
 from posterity.train.random import derived_seed
 
@@ -149,67 +152,6 @@ def shuffled(inputs: Tensor, seed: int = 0) -> Tensor:
     return flat.gather(2, order[:, None].expand_as(flat)).reshape(inputs.shape)
 
 
-def rotated(images: Tensor, degrees: float) -> Tensor:
-    """Rotate images (B, C, H, W) counterclockwise about their centre, bilinearly; what comes in from outside is 0.
-
-    >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
-    >>> rotated(image, 90).round()  # of [[0, 1], [2, 3]]
-    tensor([[[[1., 3.],
-              [0., 2.]]]])
-    """
-    height, width = images.shape[-2:]
-    c, s = cos(radians(degrees)), sin(radians(degrees))
-    turn = torch.tensor([[c, -s * height / width, 0.0], [s * width / height, c, 0.0]], dtype=torch.float64)
-    turn = turn.to(images.device).expand(len(images), 2, 3)
-    grid = functional.affine_grid(turn, list(images.shape), align_corners=False)
-    turned = functional.grid_sample(images.double(), grid, align_corners=False)
-    return turned.to(images.dtype)
-
-
-def blurred(images: Tensor, std: float) -> Tensor:
-    """Blur images (B, C, H, W) by the discrete Gaussian of a std in pixels, with edges that nothing crosses.
-
-    It is the heat flow exp(½ std² Δ) of the grid, Δ its Laplacian (Lindeberg 1990): each axis is multiplied by a matrix that
-    is not negative and whose rows and columns sum to 1. So the mean stays, the range is not left, and blurs add up:
-    std² = std₁² + std₂².
-
-    >>> round(blurred(torch.eye(4).reshape(1, 1, 4, 4), 1.0).mean().item(), 6)
-    0.25
-    """
-
-    def flow(side: int) -> Tensor:
-        steps = torch.diag(torch.ones(side - 1, dtype=torch.float64), 1)
-        neighbours = steps + steps.t()
-        laplacian = neighbours - torch.diag(neighbours.sum(0))
-        heat: Tensor = torch.linalg.matrix_exp(std**2 / 2 * laplacian)
-        return heat
-
-    return _separable(images, flow)
-
-
-def pixelated(images: Tensor, cells: float) -> Tensor:
-    """Show images (B, C, H, W) in fewer, larger pixels: round(cells · side) a side, each the mean of what it covers.
-
-    >>> pixelated(torch.tensor([[[[0.0, 1.0], [2.0, 3.0]]]]), 0.5)
-    tensor([[[[1.5000, 1.5000],
-              [1.5000, 1.5000]]]])
-    """
-
-    def means(side: int) -> Tensor:
-        count = max(1, round(cells * side))
-        cell = torch.arange(side) * count // side
-        together = (cell[:, None] == cell).double()
-        return together / together.sum(1, keepdim=True)
-
-    return _separable(images, means)
-
-
-def _separable(images: Tensor, matrix: Callable[[int], Tensor]) -> Tensor:
-    """Multiply each image's columns and rows by a matrix of their length."""
-    down, along = (matrix(side).to(images.device) for side in images.shape[-2:])
-    return (down @ images.double() @ along.t()).to(images.dtype)
-
-
 def _rotation(images: Tensor, degrees: float, numbers: _Numbers) -> Tensor:
     return rotated(images, degrees)
 
@@ -269,7 +211,7 @@ def _scaling(rows: Tensor, factor: float, numbers: _Numbers) -> Tensor:
 _IMAGES: Mapping[str, _Kind] = MappingProxyType(
     {
         "rotation": _Kind((15.0, 30.0, 45.0, 60.0, 75.0), _rotation),
-        "translation": _Kind((0.06, 0.12, 0.18, 0.24, 0.30), _translation),
+        "translation": _Kind((0.04, 0.08, 0.12, 0.16, 0.2), _translation),
         "noise": _Kind((0.1, 0.2, 0.3, 0.4, 0.5), _image_noise),
         "blur": _Kind((0.02, 0.03, 0.05, 0.08, 0.12), _blur),
         "contrast": _Kind((0.75, 0.5, 0.35, 0.2, 0.1), _contrast),

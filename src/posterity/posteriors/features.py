@@ -115,7 +115,7 @@ class FeatureDensity:
         means = torch.zeros(len(counts), z.shape[1], dtype=z.dtype, device=z.device).index_add_(0, classes, z)
         means = means / counts[:, None]
         mean = z.mean(0)
-        return cls(means, counts / len(z), _factor(z - means[classes]), mean, _factor(z - mean))
+        return cls(means, counts.to(z.dtype) / len(z), _factor(z - means[classes]), mean, _factor(z - mean))
 
     def log_density(self, rows: Tensor) -> Tensor:
         """Return log Σ_c π_c N(z; μ_c, Σ) of features (B, F), shape (B,), in nats."""
@@ -146,4 +146,5 @@ def _factor(centred: Tensor) -> Tensor:
 
 def _squares(differences: Tensor, factor: Tensor) -> Tensor:
     """Return dᵀ Σ⁻¹ d for the rows of (B, F)."""
-    return torch.linalg.solve_triangular(factor, differences.t(), upper=False).square().sum(0)
+    whitened: Tensor = torch.linalg.solve_triangular(factor, differences.t(), upper=False)
+    return whitened.square().sum(0)

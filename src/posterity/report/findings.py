@@ -11,7 +11,9 @@ from posterity.report.section import Section
 
 SECTIONS = {  # in the order of the page
     "diagnosis": "posterity.report.figures_diagnosis",
+    "ood": "posterity.report.ood",
     "shift": "posterity.report.shift",
+    "calibrate": "posterity.report.calibrate",
 }
 
 

@@ -49,7 +49,8 @@ def verdict(found: Mapping[str, Shift]) -> str:
 def table(found: Mapping[str, Shift]) -> Grid:
     """Return the means over kinds, by severity; of two models the better value is in bold."""
     means = [one.mean for one in found.values()]
-    rows, best = [], []
+    rows: list[tuple[str, ...]] = []
+    best: list[tuple[int, int]] = []
     for name in (n for n in TITLES if n in means[0]):
         for model, own in zip(found, means, strict=True):
             cells = tuple(_written(name, value) for value in own[name])
@@ -100,6 +101,9 @@ def _ticks(ax: Any, score: str) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
     if score not in ("nll", "coverage_90"):
         ax.set_ylim(bottom=0)
+    if score == "accuracy":
+        ax.set_ylim(0, 103)
+        ax.set_yticks([0, 50, 100])
 
 
 def _told(name: str, mean: Mapping[str, Sequence[float]]) -> str:
