@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from posterity.metrics.bootstrap import bootstrap_independent
 from posterity.metrics.ood import ood_aupr, ood_auroc, ood_fpr
 from posterity.metrics.ood_intervals import ood_estimates, scores_of_counts
 
@@ -34,6 +35,15 @@ def test_the_interval_of_the_auroc_has_delongs_width(sides):
     assert found.value == pytest.approx(wins.mean().item(), abs=1e-12)
     width = 2 * 1.959964 * variance.sqrt().item()
     assert found.upper - found.lower == pytest.approx(width, rel=0.06)  # quantiles of 4,000: 2 %; normal approximation
+
+
+def test_intervals_are_those_of_the_plain_bootstrap(sides):
+    found = ood_estimates(*sides, resamples=1000)
+    for name, score in (("auroc", ood_auroc), ("aupr", ood_aupr), ("fpr95", ood_fpr)):
+        plain = bootstrap_independent(score, *sides, resamples=1000, generator=torch.Generator().manual_seed(5))
+        width = plain.upper - plain.lower  # the Monte-Carlo error of either end is about 4 % of it
+        assert found[name].lower == pytest.approx(plain.lower, abs=0.2 * width), name
+        assert found[name].upper == pytest.approx(plain.upper, abs=0.2 * width), name
 
 
 def test_intervals_hold_their_value_and_follow_the_seed(sides):

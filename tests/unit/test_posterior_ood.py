@@ -28,6 +28,7 @@ from posterity.posteriors.ood import (
 from posterity.posteriors.point import Point
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.ood import plot_pair, plot_roc, plot_scores, section, table
+from posterity.train.random import derived_seed
 from posterity.zoo import MLP
 
 AVERAGING = Averaging(draws=5, seed=2)
@@ -77,6 +78,23 @@ def test_uncertainties_are_their_formulas():
     np.testing.assert_allclose(values["epistemic_variance"], p.var(0).sum(-1), rtol=1e-4)
 
 
+def test_label_counts_are_even_where_all_is_unsure():
+    certain, unsure, torn = torch.tensor([0.0, 1.0, 0.0]), torch.full((3,), 1 / 3), torch.tensor([0.5, 0.5, 0.0])
+    probs = torch.stack([certain, unsure, torn]).expand(3000, 3, 3)
+    values = -uncertainties(Classification(probs), torch.Generator().manual_seed(0))["chi_square"]
+    assert values[0] == 6000  # n(C − 1)
+    assert values[1] < 14  # 99.9 % of a χ² with 2 degrees of freedom
+    assert values[2] == pytest.approx(1500, rel=0.01)  # counts (n/2, n/2, 0), within a few of them
+
+
+def test_sites_of_an_example_are_averaged():
+    probs = torch.rand(4, 6, 5, 3, generator=torch.Generator().manual_seed(0)).softmax(-1)
+    whole = uncertainties(Classification(probs))
+    flat = uncertainties(Classification(probs.flatten(1, 2)))
+    for name in ("entropy", "max_probability", "mutual_information", "epistemic_variance"):
+        np.testing.assert_allclose(whole[name], flat[name].reshape(6, 5).mean(1), rtol=1e-6)
+
+
 def test_sure_predictions_are_not_rounded_to_the_same_value():
     probs = torch.tensor([[[1.0, 1e-12, 0.0], [1.0, 1e-14, 0.0]]])
     values = uncertainties(Classification(probs))["max_probability"]
@@ -99,7 +117,9 @@ def test_scores_are_those_of_the_uncertainties(found, posterior, point, digits, 
         z = features(posterior.network(), inputs)
         twin = uncertainties(point.predict(inputs, 1))
         return {
-            **uncertainties(AVERAGING.predict(posterior, inputs)),
+            **uncertainties(
+                AVERAGING.predict(posterior, inputs), torch.Generator().manual_seed(derived_seed(2, "labels"))
+            ),
             "feature_log_density": -density.log_density(z),
             "relative_mahalanobis": density.relative_distance(z),
             "twin_entropy": twin["entropy"],

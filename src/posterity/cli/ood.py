@@ -128,5 +128,5 @@ def _say(found: OutOfDistribution, name: str, voice: Voice) -> None:
         voice.table(grid(f"AUROC, {name}, {found.count:,} test inputs, against", ["", *map(label_of, shown)], rows))
     names = [key for key in MEANS if key in found.means[INSIDE]]
     rows = [[name if s == INSIDE else s, *(f"{own[key]:.4g}" for key in names)] for s, own in found.means.items()]
-    caption = "Mean variances, over classes and inputs" if found.examples else "Mean stds, over inputs"
+    caption = "Mean variances, over classes and inputs" if "aleatoric_softmax" in names else "Mean stds, over inputs"
     voice.table(grid(caption, ["", *(MEANS[key] for key in names)], rows))

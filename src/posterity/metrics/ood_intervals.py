@@ -1,10 +1,9 @@
 """How sure out-of-distribution scores are: bootstrap intervals over the inputs of both sides, all resamples at once."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Generator, Tensor
 
+from posterity.metrics.bootstrap import Interval
 from posterity.metrics.ood import ood_aupr, ood_auroc, ood_fpr
 
 MEASURES = {"auroc": ood_auroc, "aupr": ood_aupr, "fpr95": ood_fpr}
@@ -12,19 +11,11 @@ RESAMPLES, LEVEL = 200, 0.95
 AT_ONCE = 2_000_000  # counts that are held at once
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A score and its 95 % bootstrap interval over inputs; the model is held fixed."""
+def ood_estimates(inside: Tensor, outside: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Interval]:
+    """Return `auroc`, `aupr` and `fpr95` (positive: outside), each with its 95 % bootstrap interval (Efron 1979).
 
-    value: float
-    lower: float
-    upper: float
-
-
-def ood_estimates(inside: Tensor, outside: Tensor, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
-    """Return `auroc`, `aupr` and `fpr95` (positive: outside), each with the percentile bootstrap's interval (Efron 1979).
-
-    Both sides are resampled, each with replacement to its own size; see `ood_auroc`, `ood_aupr` and `ood_fpr` for the scores.
+    It is `bootstrap_independent` of `ood_auroc`, `ood_aupr` and `ood_fpr` with percentiles, from counts instead of resampled
+    inputs: the three share their resamples, and none is sorted again, which takes a hundredth of the time.
 
     >>> estimate = ood_estimates(torch.arange(50.0), torch.arange(50.0) + 40)["auroc"]
     >>> round(estimate.value, 3), estimate.lower < estimate.value < estimate.upper
@@ -39,7 +30,7 @@ def ood_estimates(inside: Tensor, outside: Tensor, resamples: int = RESAMPLES, s
     parts = [scores_of_counts(*(_resampled(side, size, len(place), generator) for side in sides)) for size in sizes]
     bounds = torch.tensor([(1 - LEVEL) / 2, (1 + LEVEL) / 2], dtype=torch.float64)
     return {
-        name: Estimate(value, *torch.cat([part[name] for part in parts]).quantile(bounds).tolist())
+        name: Interval(value, *torch.cat([part[name] for part in parts]).quantile(bounds).tolist())
         for name, value in values.items()
     }
 

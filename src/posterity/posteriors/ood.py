@@ -6,16 +6,18 @@ from functools import partial
 from typing import Any, Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from posterity.errors import InvalidInput
+from posterity.metrics.bootstrap import Interval
 from posterity.metrics.ood import ood_roc
-from posterity.metrics.ood_intervals import Estimate, ood_estimates
+from posterity.metrics.ood_intervals import ood_estimates
 from posterity.posteriors.averaging import USUAL, Averaging
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.features import FeatureDensity, features, mean_networks
-from posterity.predict.decomposition import entropy, mutual_information, precise
+from posterity.predict.decomposition import chi_square, drawn_labels, entropy, mutual_information, precise
 from posterity.predict.predictive import Classification, Regression
+from posterity.train.random import derived_seed
 
 TWIN = "twin_"
 INSIDE = "inside"
@@ -24,6 +26,7 @@ LABELS = {
     "mutual_information": "mutual information",
     "max_probability": "max-probability",
     "epistemic_variance": "epistemic variance",
+    "chi_square": "label-count χ²",
     "std": "total std",
     "epistemic_std": "epistemic std",
     "feature_log_density": "feature log-density",
@@ -69,8 +72,8 @@ class OutOfDistribution:
     """How well each uncertainty tells other sets from the data that a posterior was trained for.
 
     count, draws: test inputs inside, and functions averaged; counts: inputs of each other set.
-    scores: set → uncertainty → measure (`auroc`, `aupr`, `fpr95`; positive: outside) → its estimate. Uncertainties of a
-        deterministic twin begin with `twin_`.
+    scores: set → uncertainty → measure (`auroc`, `aupr`, `fpr95`; positive: outside) → its value and 95 % interval.
+        Uncertainties of a deterministic twin begin with `twin_`.
     curves, histograms: set → uncertainty → its ROC curve, and its distribution.
     means: `inside` or set → `aleatoric_softmax`, `epistemic_softmax`, `aleatoric_normalized`, `epistemic_normalized`: the
         class-wise variances, averaged over classes and inputs; of a regression `aleatoric_std` and `epistemic_std`.
@@ -80,7 +83,7 @@ class OutOfDistribution:
     count: int
     draws: int
     counts: Mapping[str, int]
-    scores: Mapping[str, Mapping[str, Mapping[str, Estimate]]]
+    scores: Mapping[str, Mapping[str, Mapping[str, Interval]]]
     curves: Mapping[str, Mapping[str, Curve]]
     histograms: Mapping[str, Mapping[str, Histogram]]
     means: Mapping[str, Mapping[str, float]]
@@ -116,10 +119,11 @@ def out_of_distribution(
     """Ask how well uncertainty tells inputs of other kinds from those that a posterior was trained for.
 
     Uncertainties of a classification: `entropy`, `mutual_information`, `max_probability` (1 − max_c p̄_c; Hendrycks & Gimpel
-    2017), `epistemic_variance` (Σ_c of the class-wise ones); of a regression: `epistemic_std`, `std`. With `training`, two of
+    2017), `epistemic_variance` (Σ_c of the class-wise ones), `chi_square` (minus that of the counts of labels, one drawn from
+    each function; Wiecki 2016 in the form on counts); of a regression: `epistemic_std`, `std`. With `training`, two of
     the last layer's inputs, which need no posterior: `feature_log_density` (minus log p(z), see `FeatureDensity`) and
-    `relative_mahalanobis` (Ren et al. 2021); of an ensemble, their mean over members. A point's one function has neither
-    mutual information nor epistemic variance, and they are left out.
+    `relative_mahalanobis` (Ren et al. 2021); of an ensemble, their mean over members. A point's one function has none of
+    what compares functions.
 
     Args:
         posterior: of the network.
@@ -141,9 +145,12 @@ def out_of_distribution(
     known, means, examples = {}, {}, {}
     for name, inputs in sets.items():
         predictive = averaging.predict(posterior, inputs)
-        known[name] = uncertainties(predictive) | _of_features(densities, inputs) | _of_twin(twin, inputs, averaging)
+        labels = Generator(device=posterior.mean.device).manual_seed(derived_seed(averaging.seed, "labels"))
+        known[name] = (
+            uncertainties(predictive, labels) | _of_features(densities, inputs) | _of_twin(twin, inputs, averaging)
+        )
         means[name] = mean_variances(predictive)
-        if isinstance(predictive, Classification):
+        if isinstance(predictive, Classification) and predictive.probs.dim() == 3:
             examples[name] = _typical(predictive)
     familiar = known.pop(INSIDE)
 
@@ -166,25 +173,31 @@ def label_of(uncertainty: str) -> str:
     return LABELS[own] if own == uncertainty else f"twin: {LABELS[own]}"
 
 
-def uncertainties(predictive: Classification | Regression) -> dict[str, Tensor]:
+def uncertainties(predictive: Classification | Regression, generator: Generator | None = None) -> dict[str, Tensor]:
     """Return every measure of uncertainty that a predictive has, by name, each (B,) in float64; larger is less sure.
 
+    `generator` draws the labels whose counts are held against even ones, one from each function. Where an example has many
+    labels, of tokens or pixels, its uncertainty is their mean.
+
     >>> one, other = torch.tensor([[0.75, 0.25]]), torch.tensor([[0.25, 0.75]])
-    >>> {name: round(value.item(), 4) for name, value in uncertainties(Classification(torch.stack([one, other]))).items()}
+    >>> found = uncertainties(Classification(torch.stack([one, other])), torch.Generator().manual_seed(0))
+    >>> {name: round(value.item(), 4) for name, value in found.items() if name != "chi_square"}
     {'entropy': 0.6931, 'max_probability': 0.5, 'mutual_information': 0.1308, 'epistemic_variance': 0.125}
     """
     if isinstance(predictive, Regression):
         parts = {"std": predictive.variance}
         if len(predictive.means) > 1 or bool(predictive.epistemic.any()):
             parts["epistemic_std"] = predictive.epistemic
-        return {name: _per_input(precise(part)).sqrt().cpu() for name, part in parts.items()}
-    mean = precise(predictive.probs).mean(0)
-    others = mean.scatter(1, mean.argmax(1, keepdim=True), 0.0)  # 1 − max_c p̄_c would be rounded to 0
-    found = {"entropy": entropy(mean), "max_probability": others.sum(1)}
-    if len(predictive.probs) > 1:
-        found["mutual_information"] = mutual_information(precise(predictive.probs))
-        found["epistemic_variance"] = precise(predictive.epistemic).sum(1)
-    return {name: value.double().cpu() for name, value in found.items()}
+        return {name: precise(part).flatten(1).sum(1).sqrt().cpu() for name, part in _columns(parts).items()}
+    probs = precise(predictive.probs)
+    mean = probs.mean(0)
+    others = mean.scatter(-1, mean.argmax(-1, keepdim=True), 0.0)  # 1 − max_c p̄_c would be rounded to 0
+    found = {"entropy": entropy(mean), "max_probability": others.sum(-1)}
+    if len(probs) > 1:
+        found["mutual_information"] = mutual_information(probs)
+        found["epistemic_variance"] = precise(predictive.epistemic).sum(-1)
+        found["chi_square"] = -chi_square(drawn_labels(probs, generator), probs.shape[-1])
+    return {name: value.flatten(1).double().mean(1).cpu() for name, value in _columns(found).items()}
 
 
 def mean_variances(predictive: Classification | Regression) -> dict[str, float]:
@@ -228,9 +241,9 @@ def _of_twin(twin: FunctionPosterior | None, inputs: Tensor, averaging: Averagin
     return {TWIN + name: value for name, value in uncertainties(averaging.predict(twin, inputs)).items()}
 
 
-def _per_input(values: Tensor) -> Tensor:
-    """Sum variances of several targets."""
-    return values if values.dim() == 1 else values.sum(1)
+def _columns(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give values (B,) an axis for what an input has several of."""
+    return {name: value.unsqueeze(-1) if value.dim() == 1 else value for name, value in values.items()}
 
 
 def _forms(predictive: Classification) -> tuple[Form, ...]:

@@ -68,8 +68,8 @@ def section(values: Mapping[str, Any]) -> Section:
         drawn.append(svg(figure, f"A typical input of {name} beside one of {other}."))
     reading = (
         f"{found.count:,} test inputs of {name} against inputs of other kinds, which should be more uncertain. AUROC: how "
-        "often one from outside is the more uncertain of two, 50 % by guessing; AUPR: average precision; FPR95: share of the test "
-        "inputs refused where 95 % of those from outside are. Histograms: the outermost bars take in the tails."
+        "often one from outside is the more uncertain of two, 50 % by guessing; AUPR: average precision; FPR95: share of the "
+        "test inputs refused where 95 % of those from outside are. Histograms: the outermost bars take in the tails."
     )
     if found.examples:
         reading += " Single inputs are those of median uncertainty; bars are variances of each class's indicator."
@@ -118,7 +118,7 @@ def table(found: OutOfDistribution) -> Grid:
 def means(found: OutOfDistribution, name: str) -> Grid:
     """Return the mean aleatoric and epistemic variances of every set, or stds of a regression."""
     keys = [key for key in MEANS if key in found.means[INSIDE]]
-    what = "Mean variance per class" if found.examples else "Mean"
+    what = "Mean variance per class" if "aleatoric_softmax" in keys else "Mean"
     rows = tuple((name if s == INSIDE else s, *(digits(own[key]) for key in keys)) for s, own in found.means.items())
     return Grid((what, *(key.replace("_", ", ", 1) for key in keys)), rows)
 
