@@ -52,9 +52,13 @@ class DiagonalGaussian(FunctionPosterior):
         return rows * self.std
 
     def signal_to_noise(self) -> Tensor:
-        """|μ|/σ of each of the network's random weights: how far it is from being prunable (Blundell et al. 2015, §5)."""
+        """|μ|/σ of each of the network's random weights: how far it is from being prunable (Blundell et al. 2015, §5).
+
+        0 for one that is exactly 0 in every draw.
+        """
         start, end = self.problem.coordinates.start, self.problem.coordinates.network
-        return self.loc[start:end].abs() / self.std[: end - start]
+        mean, std = self.loc[start:end].abs(), self.std[: end - start]
+        return torch.where((mean == 0) & (std == 0), 0, mean / std)
 
     def tensors(self) -> dict[str, Tensor]:
         return {"loc": self.loc, "std": self.std}
