@@ -59,10 +59,14 @@ if TYPE_CHECKING:
     from posterity.model.priors import StudentT as StudentT
     from posterity.model.problem import Problem as Problem
     from posterity.model.selection import Not as Not
+    from posterity.posteriors.average import average as average
+    from posterity.posteriors.average import draw_functions as draw_functions
     from posterity.posteriors.compare import compare_posteriors as compare_posteriors
     from posterity.posteriors.files import load as load
     from posterity.posteriors.modules import posterior as posterior
+    from posterity.posteriors.ood import out_of_distribution as out_of_distribution
     from posterity.posteriors.prior import prior_predictive as prior_predictive
+    from posterity.posteriors.shift import under_shift as under_shift
     from posterity.train.batches import LoaderData as LoaderData
     from posterity.train.batches import TensorData as TensorData
     from posterity.train.engine import Engine as Engine
@@ -138,10 +142,13 @@ _HOMES = {
     ),
     "posterity.model.problem": ("Problem",),
     "posterity.model.selection": ("Not",),
+    "posterity.posteriors.average": ("average", "draw_functions"),
     "posterity.posteriors.compare": ("compare_posteriors",),
     "posterity.posteriors.files": ("load",),
     "posterity.posteriors.modules": ("posterior",),
+    "posterity.posteriors.ood": ("out_of_distribution",),
     "posterity.posteriors.prior": ("prior_predictive",),
+    "posterity.posteriors.shift": ("under_shift",),
     "posterity.train.batches": (
         "LoaderData",
         "TensorData",
