@@ -155,3 +155,35 @@ def bound(params: Mapping[str, nn.Parameter], views: Mapping[str, Tensor]) -> It
         for n, p in params.items():
             p.data = kept[n]
         torch.clear_autocast_cache()
+
+
+@contextmanager
+def substituted(network: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Put other tensors in the place of named parameters inside the block; they may carry gradients or be batched by vmap.
+
+    A parameter that is tied, or whose module is registered twice, is replaced at every place and put back at every place:
+    `torch.func.functional_call` leaves a module that is registered twice with the other tensor.
+
+    >>> layer = nn.Linear(1, 1, bias=False)
+    >>> network, own = nn.Sequential(layer, layer), layer.weight
+    >>> with substituted(network, {"0.weight": torch.tensor([[3.0]])}):
+    ...     network(torch.ones(1, 1)).item()
+    9.0
+    >>> layer.weight is own
+    True
+    """
+    own = dict(network.named_parameters())
+    given = {id(own[name]): tensor for name, tensor in tensors.items()}
+    places = [
+        (module._parameters, name, parameter)
+        for module in network.modules()
+        for name, parameter in module._parameters.items()
+        if id(parameter) in given
+    ]
+    try:
+        for holder, name, parameter in places:
+            holder[name] = given[id(parameter)]  # type: ignore[assignment]  # any tensor computes as a parameter does
+        yield
+    finally:
+        for holder, name, parameter in places:
+            holder[name] = parameter

@@ -25,8 +25,8 @@ from posterity.core.hamiltonian import Metric, Position, System, Transition, fir
 from posterity.core.leapfrog import CompiledSystem, Kernel, compiled_leapfrog
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem
-from posterity.posteriors.base import activation_bytes
 from posterity.posteriors.chains import Chains
+from posterity.posteriors.evaluation import activation_bytes
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 PER_EPOCH = 25  # transitions between two checkpoints and rows of the history

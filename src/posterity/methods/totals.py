@@ -12,7 +12,7 @@ from posterity.core.jacobian import pushed_forward, rows_of
 from posterity.core.kronecker import KroneckerCurvature, Slices
 from posterity.model.outputs import Kind, computed_by, output_curvature, random_parameters
 from posterity.model.problem import Problem, call
-from posterity.posteriors.base import split
+from posterity.posteriors.evaluation import split
 from posterity.types import Batch, Data
 
 Curvature = FullCurvature | DiagonalCurvature | LowRankCurvature | KroneckerCurvature

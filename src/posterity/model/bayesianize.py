@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from posterity.core.activation import ActivationDraw, Flipout, LocalReparam
 from posterity.core.dispatch import RandomWeight
 from posterity.core.gaussian import inverse_softplus, noise_like, softplus
-from posterity.core.layout import Layout
+from posterity.core.layout import Layout, substituted
 from posterity.errors import InvalidInput, unknown
 from posterity.model.coordinates import Coordinates
 from posterity.model.divergence import Divergence
@@ -148,7 +148,8 @@ class Bayesian(nn.Module):
         """Call the network with weights drawn from q."""
         if self._drawing is not None:
             return self._drawing.run(lambda: self.network(*args, **kwargs), self.mean, self._random_weights())
-        return torch.func.functional_call(self.network, self.draw(), args, kwargs)
+        with substituted(self.network, self.draw()):
+            return self.network(*args, **kwargs)
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
         """Draw the network's random parameters once, by name; differentiable in mean and rho."""

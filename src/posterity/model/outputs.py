@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from posterity.core.curvature import CategoricalCurvature, IndependentCurvature, OutputCurvature, ScoreCurvature
 from posterity.core.gaussian import softplus
+from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.problem import Problem
@@ -26,7 +27,8 @@ def computed_by(problem: Problem) -> Callable[[Params, Tensor], Tensor]:
     """Return the network as a function of (some of its parameters, inputs); the others are as they are bound. (B, D)."""
 
     def compute(params: Params, inputs: Tensor) -> Tensor:
-        outputs: Tensor = torch.func.functional_call(problem.network, dict(params), (inputs,))
+        with substituted(problem.network, params):
+            outputs: Tensor = problem.network(inputs)
         return outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
 
     return compute

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from posterity.core.layout import Layout
+from posterity.core.layout import Layout, substituted
 from posterity.errors import InvalidInput
 from posterity.model.coordinates import Coordinates
 from posterity.model.selection import Where
@@ -95,7 +95,8 @@ class Problem:
         """Return N/B Σ_b log p(y_b | x_b, θ) + log p(θ), shape (), in nats for the whole data set; differentiable in θ."""
         inputs, targets = batch
         params = self.layout.views(self.coordinates.weights(theta))
-        outputs = torch.func.functional_call(self.network, self.coordinates.of_network(params), (inputs,))
+        with substituted(self.network, self.coordinates.of_network(params)):
+            outputs = self.network(inputs)
         outputs = outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
         distribution = self.likelihood(outputs, self.latents(params))
         log_likelihood = distribution.log_prob(targets).sum()

@@ -1,10 +1,9 @@
 """What every posterior shares: functions drawn one by one, evaluated on batches of any size, averaged into predictions."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -12,20 +11,10 @@ from torch import Generator, Tensor, nn
 
 from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
-from posterity.model.problem import Problem, call, check_inputs
+from posterity.model.problem import Problem, check_inputs
+from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws
 from posterity.predict.predictive import Classification, Regression, predictive
-
-# What fits a processor's caches is twice as fast there as batches of hundreds of megabytes; an accelerator wants more.
-CPU_BYTES, ACCELERATOR_BYTES = 16 * 2**20, 2**30
-
-
-@dataclass(frozen=True)
-class Draws:
-    """n functions evaluated on B inputs: outputs (n, B, *out), and the likelihood's latents, each (n, ...)."""
-
-    outputs: Tensor
-    latents: dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +85,16 @@ class FunctionPosterior(ABC):
         if n < 1:
             raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
         check_inputs(inputs)
-        inputs = inputs.to(next(iter(self.problem.params.values())).device)
-        batches = split(self.problem, inputs, max_bytes)
-        rows = [self._function(batches, generator) for _ in range(n)]
-        latents = {name: torch.stack([row[1][name] for row in rows]) for name in rows[0][1]}
-        return Draws(torch.stack([row[0] for row in rows]), latents)
+        passes = self.passes(inputs.to(self.mean.device), n, generator, max_bytes)
+        return Draws.below(map(Draws.beside, passes))
+
+    def passes(
+        self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
+    ) -> Iterator[Iterable[Draws]]:
+        """Evaluate n functions, a few at a time, on one batch of the inputs after the other: nothing is kept here."""
+        own = plan(self.problem, inputs, n, max_bytes)
+        for count in own.counts(n):
+            yield own(torch.stack([self.sample(generator) for _ in range(count)]))
 
     @property
     def latents(self) -> dict[str, LatentDraws]:
@@ -184,39 +178,3 @@ class FunctionPosterior(ABC):
             if name in views:
                 parameter.data.copy_(views[name])
         return network
-
-    def _function(self, batches: Sequence[Tensor], generator: Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """Draw one function and evaluate it on all batches."""
-        return self._evaluate(self.sample(generator), batches)
-
-    def _evaluate(self, theta: Tensor, batches: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        with self.problem.bound(theta):
-            parts = [call(self.problem, batch) for batch in batches]
-            latents = {n: p.detach().clone() for n, p in self.problem.latents(self.problem.params).items()}
-        return torch.cat(parts), latents
-
-
-def split(problem: Problem, inputs: Tensor, max_bytes: int | None) -> Sequence[Tensor]:
-    """Cut inputs into batches whose activations stay within a byte budget, as one example's forward pass measures it."""
-    if len(inputs) <= 1:
-        return (inputs,)
-    if max_bytes is None:
-        max_bytes = CPU_BYTES if inputs.device.type == "cpu" else ACCELERATOR_BYTES
-    parts: tuple[Tensor, ...] = inputs.split(max(1, max_bytes // activation_bytes(problem, inputs[:1])))
-    return parts
-
-
-def activation_bytes(problem: Problem, example: Tensor) -> int:
-    """Sum the bytes of all modules' outputs for one example: what a forward pass could hold at most."""
-    seen: list[int] = []
-
-    def count(seen: list[int], module: nn.Module, args: Any, output: Any) -> None:
-        seen.extend(t.nbytes for t in (output if isinstance(output, tuple) else (output,)) if isinstance(t, Tensor))
-
-    handles = [m.register_forward_hook(partial(count, seen)) for m in problem.network.modules()]
-    try:
-        call(problem, example)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sum(seen) + example.nbytes

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from posterity.core import diagnostics, pareto
 from posterity.model.problem import check_inputs
-from posterity.posteriors.base import FunctionPosterior, split
+from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.contraction import contraction
 from posterity.posteriors.density import has_density
@@ -21,6 +21,7 @@ from posterity.posteriors.diagnosis import (
     MixtureDiagnosis,
     Trace,
 )
+from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.gradients import GradientSignal, gradient_signal
 from posterity.posteriors.importance import log_ratios
@@ -119,8 +120,8 @@ def _chains(posterior: FunctionPosterior, parts: tuple[Samples, ...], inputs: Te
 def functions(part: Samples, inputs: Tensor) -> Tensor:
     """Evaluate every draw in the order of the chain, (K, B, *out)."""
     check_inputs(inputs)
-    batches = split(part.problem, inputs.to(part.thetas.device), None)
-    return torch.stack([part._evaluate(theta, batches)[0] for theta in part.thetas])
+    own = plan(part.problem, inputs.to(part.thetas.device), len(part.thetas))
+    return Draws.below(Draws.beside(own(thetas)) for thetas in part.thetas.split(own.at_once)).outputs
 
 
 def _worst(posterior: FunctionPosterior, name: str, values: Tensor) -> Trace:

@@ -1,6 +1,6 @@
 """Functions of one θ that differ by what they drop: the posterior of Monte Carlo dropout."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from posterity.model.dropout import HeldMasks, masked
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.evaluation import Draws, Plan, split
 
 RATE = "rate."
 
@@ -50,9 +51,16 @@ class Dropout(FunctionPosterior):
         rates = {name.removeprefix(RATE): float(value) for name, value in tensors.items() if name.startswith(RATE)}
         return cls(problem, tensors["theta"], rates)
 
-    def _function(self, batches: Sequence[Tensor], generator: Generator | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def passes(
+        self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
+    ) -> Iterator[Iterable[Draws]]:
         device, sites = self.theta.device, sorted(self.rates)  # a file does not keep their order
-        seeds = torch.randint(2**62, (len(sites),), generator=generator, device=device).tolist()
-        masks = HeldMasks(dict(zip(sites, seeds, strict=True)), device)
+        own = Plan(self.problem, "loop", 1, split(self.problem, inputs, max_bytes))
+        for _ in range(n):
+            seeds = torch.randint(2**62, (len(sites),), generator=generator, device=device).tolist()
+            masks = HeldMasks(dict(zip(sites, seeds, strict=True)), device)
+            yield self._masked(own, masks)
+
+    def _masked(self, own: Plan, masks: HeldMasks) -> Iterator[Draws]:
         with masked(self.problem.network, self.rates, masks):
-            return self._evaluate(self.theta, batches)
+            yield from own(self.theta[None])

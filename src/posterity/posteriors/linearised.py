@@ -6,7 +6,7 @@ Beside a Gauss–Newton curvature this, not the network itself, is the model who
 al. 2019; Immer, Korzepa, Bauer 2021); drawn weights in the network itself may underfit.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import pi
 from typing import ClassVar, Literal, Self
@@ -21,7 +21,8 @@ from posterity.errors import InvalidInput
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian
 from posterity.model.outputs import computed_by, random_parameters
 from posterity.model.problem import Problem, call, check_inputs
-from posterity.posteriors.base import FunctionPosterior, split
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.evaluation import Draws, split
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
@@ -104,16 +105,22 @@ class Linearised(FunctionPosterior):
         own = {n.removeprefix(f"{kind}."): v for n, v in tensors.items() if n.startswith(f"{kind}.")}
         return cls(problem, GAUSSIANS[kind].from_tensors(problem, own), link)
 
-    def _evaluate(self, theta: Tensor, batches: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def passes(
+        self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
+    ) -> Iterator[Iterable[Draws]]:
+        batches = split(self.problem, inputs, max_bytes)
+        for _ in range(n):
+            yield self._function(self.sample(generator), batches)
+
+    def _function(self, theta: Tensor, batches: Sequence[Tensor]) -> Iterator[Draws]:
         own = self.problem.coordinates
         names = set(own.random_names)
         change = {n: v for n, v in self.problem.layout.views(theta - self.mean).items() if n in names}
-        compute = computed_by(self.problem)
-        with self.problem.bound(self.mean):
-            params = random_parameters(self.problem)
-            parts = [pushed_forward(compute, params, change, batch) for batch in batches]
-        latents = own.of_likelihood(self.problem.layout.views(theta))
-        return torch.cat([f + d for f, d in parts]), {n: v.clone() for n, v in latents.items()}
+        latents = {n: v.clone()[None] for n, v in own.of_likelihood(self.problem.layout.views(theta)).items()}
+        for batch in batches:
+            with self.problem.bound(self.mean):
+                f, d = pushed_forward(computed_by(self.problem), random_parameters(self.problem), change, batch)
+            yield Draws((f + d)[None], latents)
 
     def _gaussian(
         self, likelihood: Gaussian, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None

@@ -1,17 +1,17 @@
 """An equal mixture of posteriors: a deep ensemble of points, MultiSWAG of Gaussians, or any other."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
-from posterity.errors import InvalidInput
 from posterity.model.problem import Problem
-from posterity.posteriors.base import Draws, FunctionPosterior
+from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.dropout import Dropout
+from posterity.posteriors.evaluation import Draws
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
@@ -51,15 +51,13 @@ class Mixture(FunctionPosterior):
     def mean(self) -> Tensor:
         return torch.stack([c.mean for c in self.components]).mean(0)
 
-    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
+    def passes(
+        self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
+    ) -> Iterator[Iterable[Draws]]:
         """Take n/K functions of each component; where K does not divide n, the first components give one more."""
-        if n < 1:
-            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
         k = len(self.components)
-        counts = [n // k + (i < n % k) for i in range(k)]
-        parts = [c.draws(inputs, m, generator, max_bytes) for c, m in zip(self.components, counts, strict=True) if m]
-        latents = {name: torch.cat([p.latents[name] for p in parts]) for name in parts[0].latents}
-        return Draws(torch.cat([p.outputs for p in parts]), latents)
+        for i, component in enumerate(self.components[:n]):
+            yield from component.passes(inputs, n // k + (i < n % k), generator, max_bytes)
 
     @torch.no_grad()
     def predict(

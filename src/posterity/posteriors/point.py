@@ -1,14 +1,14 @@
 """All mass on one θ: what maximum likelihood and MAP return. Its epistemic uncertainty is zero by construction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
 from torch import Generator, Tensor
 
-from posterity.errors import InvalidInput
-from posterity.model.problem import Problem, check_inputs
-from posterity.posteriors.base import Draws, FunctionPosterior, split
+from posterity.model.problem import Problem
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.evaluation import Draws, plan
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +36,10 @@ class Point(FunctionPosterior):
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
         return cls(problem, tensors["theta"])
 
-    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
+    def passes(
+        self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
+    ) -> Iterator[Iterable[Draws]]:
         """Evaluate the one function once, and show it n times without copying."""
-        if n < 1:
-            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
-        check_inputs(inputs)
-        inputs = inputs.to(self.theta.device)
-        outputs, latents = self._evaluate(self.theta, split(self.problem, inputs, max_bytes))
-        return Draws(outputs.expand(n, *outputs.shape), {k: v.expand(n, *v.shape) for k, v in latents.items()})
+        one = Draws.beside(plan(self.problem, inputs, 1, max_bytes)(self.theta[None]))
+        latents = {name: value.expand(n, *value.shape[1:]) for name, value in one.latents.items()}
+        yield [Draws(one.outputs.expand(n, *one.outputs.shape[1:]), latents)]

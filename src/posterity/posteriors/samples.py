@@ -1,6 +1,6 @@
 """Draws of θ, equally weighted: what a Markov chain leaves."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -9,7 +9,8 @@ from torch import Generator, Tensor
 
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem, check_inputs
-from posterity.posteriors.base import Draws, FunctionPosterior, split
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.evaluation import Draws, plan
 from posterity.predict.predictive import Classification, Regression
 
 
@@ -42,14 +43,21 @@ class Samples(FunctionPosterior):
         if n < 1:
             raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
         check_inputs(inputs)
-        batches = split(self.problem, inputs.to(self.thetas.device), max_bytes)
         chosen, row = self._spread(n, generator).unique_consecutive(return_inverse=True)
-        parts = [self._evaluate(self.thetas[k], batches) for k in chosen]
-        outputs = torch.stack([outputs for outputs, _ in parts])
-        latents = {name: torch.stack([own[name] for _, own in parts]) for name in parts[0][1]}
+        found = Draws.below(map(Draws.beside, self._evaluate(chosen, inputs.to(self.thetas.device), max_bytes)))
         if len(chosen) == n:
-            return Draws(outputs, latents)
-        return Draws(outputs[row], {name: value[row] for name, value in latents.items()})
+            return found
+        return Draws(found.outputs[row], {name: value[row] for name, value in found.latents.items()})
+
+    def passes(
+        self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
+    ) -> Iterator[Iterable[Draws]]:
+        return self._evaluate(self._spread(n, generator), inputs, max_bytes)
+
+    def _evaluate(self, chosen: Tensor, inputs: Tensor, max_bytes: int | None) -> Iterator[Iterable[Draws]]:
+        own = plan(self.problem, inputs, len(chosen), max_bytes)
+        for some in chosen.split(own.at_once):
+            yield own(self.thetas[some])
 
     @torch.no_grad()
     def predict(

@@ -1,0 +1,225 @@
+"""Many functions evaluated on the same inputs: how many at a time, and by which of three ways, within a byte budget.
+
+- `loop`: one function after the other, the plain forward pass of the network with θ written into it.
+- `batched`: a few functions in one pass, their channels side by side (`core/vectorised.py`): for most networks of
+  convolutions, linear layers, normalisation in eval mode and pooling.
+- `vmap`: a few functions in one pass by `torch.func.vmap`, for most others.
+
+Which is fastest depends on the network, the batch and the machine, so a short race decides, once for each of them in a process.
+All three compute the same functions; their last digits may differ. `evaluating_by("loop")` forgoes the race.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from posterity.core.layout import substituted
+from posterity.core.vectorised import ManyWeights, NoRule
+from posterity.errors import unknown
+from posterity.model.problem import Problem, call
+
+Way = Literal["loop", "batched", "vmap"]
+WAYS: tuple[Way, ...] = ("loop", "batched", "vmap")
+# What fits a processor's caches is twice as fast there as batches of hundreds of megabytes; an accelerator wants more.
+CPU_BYTES, ACCELERATOR_BYTES = 16 * 2**20, 2**30
+AT_ONCE = 8  # functions of one pass, at most
+WORTH_A_RACE = 8  # passes by the loop, at least: the race itself takes the time of about six
+
+_asked: ContextVar[Way | None] = ContextVar("way", default=None)
+_winners: dict[Any, Way] = {}
+
+
+@contextmanager
+def evaluating_by(way: Way) -> Iterator[None]:
+    """Evaluate functions in this way inside the block, whatever a race would say.
+
+    A network that the way cannot run is evaluated by the loop.
+
+    >>> with evaluating_by("loop"):
+    ...     pass  # posterior.predict(…) is bit for bit what one function after the other gives
+    """
+    if way not in WAYS:
+        raise unknown("way", way, WAYS)
+    token = _asked.set(way)
+    try:
+        yield
+    finally:
+        _asked.reset(token)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """n functions evaluated on B inputs: outputs (n, B, *out), and the likelihood's latents, each (n, ...)."""
+
+    outputs: Tensor
+    latents: dict[str, Tensor]
+
+    @classmethod
+    def beside(cls, batches: Iterable["Draws"]) -> "Draws":
+        """Join the values of the same functions on one batch after the other."""
+        parts = list(batches)
+        return parts[0] if len(parts) == 1 else cls(torch.cat([part.outputs for part in parts], 1), parts[0].latents)
+
+    @classmethod
+    def below(cls, functions: Iterable["Draws"]) -> "Draws":
+        """Put functions behind functions, on the same inputs."""
+        parts = list(functions)
+        if len(parts) == 1:
+            return parts[0]
+        latents = {name: torch.cat([part.latents[name] for part in parts]) for name in parts[0].latents}
+        return cls(torch.cat([part.outputs for part in parts]), latents)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a problem's functions are evaluated on these inputs: `at_once` of them, on one batch after the other."""
+
+    problem: Problem
+    way: Way
+    at_once: int
+    batches: Sequence[Tensor]
+
+    def counts(self, n: int) -> list[int]:
+        """Split n functions into passes."""
+        return [min(self.at_once, n - start) for start in range(0, n, self.at_once)]
+
+    def __call__(self, thetas: Tensor) -> Iterator[Draws]:
+        """Evaluate the functions at `thetas` (k, P) on each batch in turn."""
+        if self.way == "loop":
+            yield from self._one_by_one(thetas)
+            return
+        where = self.problem.coordinates
+        views = where.layout.views(torch.stack([where.weights(theta) for theta in thetas]))
+        run, own = _batched if self.way == "batched" else _vmapped, where.of_network(views)
+        latents = {name: value.clone() for name, value in self.problem.latents(views).items()}
+        for batch in self.batches:
+            outputs = run(self.problem, own, batch).to(thetas.dtype)  # autocast may have lowered it
+            yield Draws(outputs.unsqueeze(-1) if outputs.dim() == 2 else outputs, latents)
+
+    def _one_by_one(self, thetas: Tensor) -> Iterator[Draws]:
+        for batch in self.batches:
+            outputs, latents = [], []
+            for theta in thetas:
+                with self.problem.bound(theta):
+                    outputs.append(call(self.problem, batch))
+                    latents.append(
+                        {n: p.detach().clone() for n, p in self.problem.latents(self.problem.params).items()}
+                    )
+            yield Draws(
+                torch.stack(outputs), {name: torch.stack([own[name] for own in latents]) for name in latents[0]}
+            )
+
+
+def plan(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None = None) -> Plan:
+    """Choose how to evaluate n functions on inputs (B, ...), with `max_bytes` for weights and activations of one pass.
+
+    Raises:
+        InvalidInput: for inputs that do not fit the network.
+    """
+    loop = Plan(problem, "loop", 1, split(problem, inputs, max_bytes))
+    asked = _asked.get()
+    if (asked is None and n * len(loop.batches) < WORTH_A_RACE) or asked == "loop" or not len(inputs):
+        return loop
+    if asked is not None:
+        other = _several(problem, asked, inputs, n, max_bytes)
+        return other if _seconds(other) is not None else loop
+    key = (*_structure(problem.network), problem.layout, problem.network.training)
+    key += (loop.batches[0].shape, min(n, AT_ONCE), max_bytes, inputs.dtype, inputs.device, torch.get_num_threads())
+    candidates = {way: _several(problem, way, inputs, n, max_bytes) for way in WAYS[1:]} | {"loop": loop}
+    if key not in _winners:
+        _winners[key] = _race(candidates)
+    return candidates[_winners[key]]
+
+
+def _several(problem: Problem, way: Way, inputs: Tensor, n: int, max_bytes: int | None) -> Plan:
+    """Plan several functions a pass, half of the budget for weights and half for activations."""
+    budget = _budget(inputs, max_bytes)
+    size = problem.layout.size * problem.theta().element_size()
+    at_once = max(1, min(n, AT_ONCE, budget // (2 * size)))
+    return Plan(problem, way, at_once, split(problem, inputs, max(1, budget // at_once)))
+
+
+def _race(candidates: dict[Way, Plan]) -> Way:
+    """Return the way that is fastest per function and example, of those that can run the network."""
+    times = {way: _seconds(plan) for way, plan in candidates.items()}
+    ran = {way: seconds for way, seconds in times.items() if seconds is not None}
+    return min(ran, key=lambda way: ran[way])
+
+
+def _seconds(plan: Plan) -> float | None:
+    """Time a pass on the first batch, per function and example, the better of two; None where this way cannot run it."""
+    batch = plan.batches[0]
+    one = Plan(plan.problem, plan.way, plan.at_once, (batch,))
+    thetas = plan.problem.theta().expand(plan.at_once, -1)
+    times = []
+    for _ in range(2):
+        start = time.perf_counter()
+        try:
+            outputs = Draws.beside(one(thetas)).outputs
+        except NoRule:
+            return None
+        except RuntimeError:
+            if plan.way != "vmap":
+                raise
+            return None  # torch.func cannot batch what this network does; the loop can
+        outputs.flatten()[0].item()  # wait for an accelerator
+        times.append(time.perf_counter() - start)
+    return min(times) / (plan.at_once * len(batch))
+
+
+def _batched(problem: Problem, views: dict[str, Tensor], batch: Tensor) -> Tensor:
+    own = {n: p for n, p in problem.params.items() if n in views}
+    with ManyWeights(own, views) as many:
+        outputs: Tensor = many.stacked(problem.network(batch))
+    return outputs
+
+
+def _vmapped(problem: Problem, views: dict[str, Tensor], batch: Tensor) -> Tensor:
+    def one(params: dict[str, Tensor]) -> Tensor:
+        with substituted(problem.network, params):
+            outputs: Tensor = problem.network(batch)
+        return outputs
+
+    outputs: Tensor = torch.func.vmap(one)(views)
+    return outputs
+
+
+def _structure(network: nn.Module) -> tuple[Any, ...]:
+    return tuple((type(module), module.extra_repr()) for module in network.modules())
+
+
+def _budget(inputs: Tensor, max_bytes: int | None) -> int:
+    if max_bytes is not None:
+        return max_bytes
+    return CPU_BYTES if inputs.device.type == "cpu" else ACCELERATOR_BYTES
+
+
+def split(problem: Problem, inputs: Tensor, max_bytes: int | None) -> Sequence[Tensor]:
+    """Cut inputs into batches whose activations stay within a byte budget, as one example's forward pass measures it."""
+    if len(inputs) <= 1:
+        return (inputs,)
+    size = max(1, _budget(inputs, max_bytes) // activation_bytes(problem, inputs[:1]))
+    parts: tuple[Tensor, ...] = inputs.split(size)
+    return parts
+
+
+def activation_bytes(problem: Problem, example: Tensor) -> int:
+    """Sum the bytes of all modules' outputs for one example: what a forward pass could hold at most."""
+    seen: list[int] = []
+
+    def count(module: nn.Module, args: Any, output: Any) -> None:
+        seen.extend(t.nbytes for t in (output if isinstance(output, tuple) else (output,)) if isinstance(t, Tensor))
+
+    handles = [m.register_forward_hook(count) for m in problem.network.modules()]
+    try:
+        call(problem, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sum(seen) + example.nbytes
