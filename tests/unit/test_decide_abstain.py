@@ -188,7 +188,7 @@ def test_acceptance_of_all_and_of_none_comes_back_from_json() -> None:
     predictive, _ = predictions(200)
     for labels, share in ((predictive.labels, 1.0), ((predictive.labels + 1) % 4, 0.0)):
         found = abstain(predictive, labels, 0.05)
-        again = adapter.validate_python(adapter.dump_python(found, mode="json"))
+        again = adapter.validate_json(adapter.dump_json(found))
         assert again == found
         assert again.accepts(predictive).double().mean() == share
 

@@ -264,6 +264,8 @@ def test_what_does_not_fit_is_refused() -> None:
         calibrate(reals, targets, by_class=True)
     with pytest.raises(InvalidInput, match="one by one"):
         calibrate(Regression(torch.zeros(1, 30, 2), torch.ones(1, 30, 2)), torch.zeros(30, 2))
+    with pytest.raises(InvalidInput, match="not exchangeable"):
+        calibrate(Classification(torch.full((1, 30, 4, 2), 0.5)), torch.zeros(30, 4))
     with pytest.raises(InvalidInput, match="has intervals"):
         calibrate(predictive, labels).sets(reals)
     with pytest.raises(InvalidInput, match="for 5 classes, got 4"):

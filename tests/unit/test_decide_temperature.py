@@ -133,5 +133,7 @@ def test_what_cannot_be_fitted_or_applied() -> None:
         Temperature.fit(predictive, labels[:3])
     with pytest.raises(InvalidInput, match="reshape"):
         Temperature.fit(reals, targets[:, None])
+    with pytest.raises(InvalidInput, match="flatten"):
+        Temperature.fit(Classification(torch.full((1, 30, 4, 2), 0.5)), torch.zeros(30, 4))
     with pytest.raises(ValidationError):
         Temperature(0.0, "regression")

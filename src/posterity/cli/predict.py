@@ -16,14 +16,24 @@ from posterity.cli.console import Voice, finite, grid
 from posterity.cli.directory import replace_text
 from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
 from posterity.cli.inputs import read_inputs
-from posterity.cli.saved import open_run
+from posterity.cli.promises import Promises, kept, promises_of
+from posterity.cli.saved import Saved, open_run
 from posterity.cli.scoring import predict as averaged
 from posterity.data import Scaling
 from posterity.errors import InvalidInput, unknown
 from posterity.predict.predictive import Classification, Regression
+from posterity.report.summary import percent
 
 FORMATS = ("table", "csv", "json")
 LEVEL = 0.9
+TITLES = {
+    "mutual_information": "epistemic",
+    "expected_entropy": "aleatoric",
+    "conformal_lower": "lower",
+    "conformal_upper": "upper",
+    "p_value": "p",
+}
+REPLACED = ("probabilities", "expected_entropy", "lower_90", "upper_90")  # what a table has no room for beside promises
 Record = dict[str, Any]
 
 
@@ -54,6 +64,9 @@ def predict(
 
     Entropies are in nats: entropy = expected_entropy (aleatoric, noise) + mutual_information (epistemic, ignorance).
 
+    After `posterity calibrate`, each input has its set of classes or interval, whether to abstain, and a p-value: the share
+    of held-out examples that were as uncertain.
+
     Parameters
     ----------
     run
@@ -65,14 +78,18 @@ def predict(
     if not inputs:
         raise InvalidInput("No inputs were given: name PNG, JPEG, CSV or .npy files after the run.")
     saved = open_run(run, use.trust)
-    draws = use.count(saved.config.predictive_draws)
-    rows = read_inputs(inputs, saved, form.invert)
+    rows, promises = read_inputs(inputs, saved, form.invert), promises_of(saved)
+    draws = use.count(saved.config.predictive_draws if promises is None else promises.draws)
     predictive = averaged(saved.posterior, rows.inputs, draws, saved.config.seed)
-    if isinstance(predictive, Classification):
-        records = classes(predictive, rows.names, saved.data["classes"])
-    else:
+    if isinstance(predictive, Regression):
         scaling = saved.scaling or Scaling(torch.zeros(()), torch.ones(()))
-        records = values(predictive.rescale(scaling.target_mean, scaling.target_std), rows.names)
+        predictive = predictive.rescale(scaling.target_mean, scaling.target_std)
+        records = values(predictive, rows.names)
+    else:
+        records = classes(predictive, rows.names, saved.data["classes"])
+    if promises is not None:
+        promised = _promised(promises, predictive, saved, draws, Voice(output))
+        records = [{**record, **own} for record, own in zip(records, promised, strict=True)]
     text = as_csv(records) if wanted == "csv" else as_json(records)
     if form.out is not None:
         _write(form.out, text)
@@ -125,12 +142,28 @@ def values(predictive: Regression, names: Sequence[str]) -> list[Record]:
     return [{"input": name, **dict(zip(columns, row, strict=True))} for name, row in zip(names, rows, strict=True)]
 
 
+def _promised(
+    promises: Promises, predictive: Classification | Regression, saved: Saved, draws: int, voice: Voice
+) -> list[Record]:
+    """Return what is promised of each input, and say it; other draws are other functions, of which nothing was promised."""
+    own = promises.abstention
+    if draws != promises.draws:
+        voice.note(f"No sets and no abstention: calibrated with {promises.draws} draws, and {draws} were asked for.")
+        return [{}] * len(predictive.mean)
+    text = f"At least {percent(promises.conformal.level)} of the sets or intervals hold the truth."
+    if own is not None:
+        sure = f"{100 * own.confidence:g} % sure"
+        text += f" Of what is answered, at most {percent(own.risk)} is wrong ({sure})."
+    voice.note(f"{text} This is for inputs like those that the run was trained on.")
+    return kept(promises, predictive, saved.data["classes"], saved.config.seed)
+
+
 def as_csv(records: Sequence[Record]) -> str:
-    """Write records as CSV, a column per class."""
+    """Write records as CSV: a column per class, and sets as their classes with | between them."""
     stream = io.StringIO()
     flat = [
         {
-            **{k: v for k, v in r.items() if k != "probabilities"},
+            **{k: "|".join(v) if isinstance(v, list) else v for k, v in r.items() if k != "probabilities"},
             **{f"p({c})": p for c, p in r.get("probabilities", {}).items()},
         }
         for r in records
@@ -147,11 +180,17 @@ def as_json(records: Sequence[Record]) -> str:
 
 
 def _table(records: Sequence[Record]) -> Any:
-    shown = {"mutual_information": "epistemic", "expected_entropy": "aleatoric"}
-    keys = [key for key in records[0] if key != "probabilities"]
+    keys = [key for key in records[0] if key not in (REPLACED if "p_value" in records[0] else REPLACED[:1])]
     text = 2 if "class" in keys else 1
-    body = [[str(r[k]) if i < text else f"{r[k]:.4g}" for i, k in enumerate(keys)] for r in records]
-    return grid("", [shown.get(key, key.replace("_", " ")) for key in keys], body, left=text)
+    body = [[str(r[k]) if i < text else _cell(r[k]) for i, k in enumerate(keys)] for r in records]
+    return grid("", [TITLES.get(key, key.replace("_", " ")) for key in keys], body, left=text)
+
+
+def _cell(value: Any) -> str:
+    """Write one value of the table: a set, whether to abstain, or a number."""
+    if isinstance(value, list):
+        return "{" + ", ".join(value) + "}"
+    return ("yes" if value else "no") if isinstance(value, bool) else f"{value:.4g}"
 
 
 def _format(name: str | None, out: Path | None, as_object: bool) -> str:

@@ -103,7 +103,7 @@ def _of_classes(predictive: Classification, measure: str) -> Tensor:
         case "entropy":
             return predictive.entropy
         case "max_probability":
-            return precise(predictive.mean).sort(-1).values[:, :-1].sum(-1)
+            return precise(predictive.mean).sort(-1).values[..., :-1].sum(-1)
         case "mutual_information":
             return predictive.mutual_information
         case "epistemic":

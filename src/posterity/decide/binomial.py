@@ -47,6 +47,17 @@ def beta_binomial_interval(trials: int, a: int, b: int, confidence: float) -> tu
     return int(low), int(min(high, trials))
 
 
+def share_interval(count: int, trials: int, confidence: float) -> tuple[float, float]:
+    """Return the interval of a probability after `count` of `trials`, exact and central (Clopper & Pearson 1934).
+
+    >>> [round(end, 4) for end in share_interval(0, 10, 0.95)]
+    [0.0, 0.3085]
+    """
+    low = beta_interval(count, trials - count + 1, confidence)[0] if count else 0.0
+    high = beta_interval(count + 1, trials - count, confidence)[1] if count < trials else 1.0
+    return low, high
+
+
 def binomial_p_value(losses: Vector, counts: Vector, risk: float) -> Vector:
     """Return P(Binomial(n, risk) ≤ k) for k = `losses` of n = `counts`: small where the risk is below `risk`.
 

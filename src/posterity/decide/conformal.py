@@ -190,6 +190,11 @@ def _calibrate_sets(
     by_class: bool,
     generator: Generator | None,
 ) -> ConformalSets:
+    if predictive.probs.dim() != 3:
+        raise InvalidInput(
+            f"Sets are of one label per input; got sites, shape {tuple(predictive.probs.shape)}: the sites of one input are "
+            "not exchangeable with those of others."
+        )
     batch, classes = predictive.probs.shape[1:]
     labels = class_labels(targets, batch, classes).to(predictive.probs.device)
     own = score.scores(predictive, generator).gather(1, labels[:, None]).squeeze(1)

@@ -113,6 +113,11 @@ def _log_probs(predictive: Classification) -> Tensor:
 def _class_nll(predictive: Classification, targets: Tensor) -> Callable[[float], float]:
     """Return log T ↦ −mean log p_T(y | x), in float64, where neighbouring temperatures can be compared."""
     known = precise(_log_probs(predictive))
+    if known.dim() != 3:
+        raise InvalidInput(
+            f"A temperature is fitted on one label per input; got sites, shape {tuple(known.shape)}. Make each site an input: "
+            "Classification(probs.flatten(1, -2))."
+        )
     labels = class_labels(targets, *known.shape[1:]).to(known.device)
     own = known.gather(-1, labels.expand(len(known), -1).unsqueeze(-1)).squeeze(-1)
 
