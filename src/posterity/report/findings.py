@@ -14,6 +14,7 @@ SECTIONS = {  # in the order of the page
     "ood": "posterity.report.ood",
     "shift": "posterity.report.shift",
     "calibrate": "posterity.report.calibrate",
+    "prune": "posterity.report.pruning",
 }
 
 

@@ -29,8 +29,8 @@ COLOURS = (BAYESIAN, EPISTEMIC, TWIN, ALEATORIC, MUTED)
 TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 READING = (
     "Weights are removed from the trained posterior, the least important first, by one threshold for all layers; nothing is "
-    "trained after. Signal-to-noise is |μ|/σ, KL the log evidence that goes with a weight, magnitude |μ|. Solid: draws averaged; "
-    "dotted: the mean network. The scale below is logarithmic in the weights that are left."
+    "trained after. Signal-to-noise is |μ|/σ, KL the log evidence that goes with a weight, magnitude |μ|. Solid: draws "
+    "averaged; dotted: the mean network. The scale below is logarithmic in the weights that are left."
 )
 
 
@@ -47,13 +47,13 @@ def section(values: Mapping[str, Any]) -> Section:
 def verdict(values: Mapping[str, Any]) -> str:
     """Say what the chosen sparsity leaves and costs."""
     kept, total = (sum(counts[i] for counts in values["layers"].values()) for i in (0, 1))
-    before, after = values["test"]["before"], values["test"]["after"]
-    name = NAMES.get(values["by"], values["by"])
-    chosen = f"{100 * values['sparsity']:.4g} % of the weights can go by {name}: {kept:,} of {total:,} are left."
-    if "accuracy" in before:
-        change = 100 * (after["accuracy"] - before["accuracy"])
-        return f"{chosen} Test accuracy: {100 * before['accuracy']:.2f} % before, {100 * after['accuracy']:.2f} % after ({change:+.2f})."
-    return f"{chosen} Test RMSE: {before['rmse']:.4g} before, {after['rmse']:.4g} after."
+    score = "accuracy" if "accuracy" in values["test"]["before"] else "rmse"
+    before, after = (_written(score, values["test"][part][score]) for part in ("before", "after"))
+    unit = " %" if score == "accuracy" else ""
+    return (
+        f"{100 * values['sparsity']:.4g} % of the weights can go by {NAMES[values['by']]}: {kept:,} of {total:,} are left. "
+        f"Test {'accuracy' if unit else 'RMSE'}: {before}{unit} before, {after}{unit} after."
+    )
 
 
 def curve_from(by: str, points: Sequence[Mapping[str, Any]]) -> SparsityCurve:
