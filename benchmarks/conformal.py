@@ -1,11 +1,11 @@
 """Whether conformal sets hold the truth, and abstentions their risk, as often as they promise: on real predictions.
 
-A network is trained on a part of the data; the pool is what it did not see. Coverage: 200 times the pool is split at random into n
-examples for calibration and m for the test. For a fixed pool without equal scores, a split's coverage depends on nothing but
-which ranks were drawn: it is BetaBinomial(m, k, n + 1 − k)/m, k = ⌈(n + 1) · level⌉, for every pool and every posterior. Splits
-share the pool, and their coverages are independent all the same, as the splits are. So the mean of the 200 has the exact mean
-k/(n + 1) and the standard deviation of one split divided by √200; its band is ± 2.576 of these (99 %). Where scores are equal
-(aps and raps without a coin), and of intervals whose two ends are calibrated apart, only the lower end binds.
+A network is trained on a part of the data; the pool is what it did not see. Coverage: 200 times the pool is split at random
+into n examples for calibration and m for the test. For a fixed pool without equal scores, a split's coverage depends on nothing
+but which ranks were drawn: it is BetaBinomial(m, k, n + 1 − k)/m, k = ⌈(n + 1) · level⌉, for every pool and every posterior.
+Splits share the pool, and their coverages are independent all the same, as the splits are. So the mean of the 200 has the exact
+mean k/(n + 1) and the standard deviation of one split divided by √200; its band is ± 2.576 of these (99 %). Where scores are
+equal (aps and raps without a coin), and of intervals whose two ends are calibrated apart, only the lower end binds.
 
 What this can find is a wrong quantile, score or set. It cannot find out that future inputs are of another kind: no study of one
 pool can. Abstention: 1000 validation sets are drawn from the pool with replacement, so that the pool is the truth, and the risk

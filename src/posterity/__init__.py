@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from posterity.core.optimizer import Optimizer as Optimizer
+    from posterity.decide.abstain import abstain as abstain
+    from posterity.decide.conformal import calibrate as calibrate
+    from posterity.decide.temperature import Temperature as Temperature
     from posterity.errors import CorruptFile as CorruptFile
     from posterity.errors import DataNotFound as DataNotFound
     from posterity.errors import Diverged as Diverged
@@ -77,6 +80,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "posterity.core.optimizer": ("Optimizer",),
+    "posterity.decide.abstain": ("abstain",),
+    "posterity.decide.conformal": ("calibrate",),
+    "posterity.decide.temperature": ("Temperature",),
     "posterity.errors": (
         "CorruptFile",
         "DataNotFound",
