@@ -1,6 +1,8 @@
 """What a posterior makes of inputs from outside: every number against its own formula, and how it is kept and drawn."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -251,3 +253,14 @@ def test_what_cannot_be_compared_is_refused(posterior, digits):
         out_of_distribution(posterior, inside, {"none": inside[:0]})
     with pytest.raises(InvalidInput, match="cannot be called 'inside'"):
         out_of_distribution(posterior, inside, {"inside": inside})
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "ood.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(compile(block, "ood.md", "exec"), names)
+    assert names["found"].auroc("noise", "mutual_information") > 0.8
+    assert names["shifts"]["twin"].draws == 1
+    assert {"roc.svg", "scores.svg", "pair.svg", "shift.svg"} <= {path.name for path in tmp_path.iterdir()}

@@ -206,7 +206,13 @@ def plot_pair(
             highest = max((bar.get_height() for bar in ax.patches), default=0.0)
             if highest < SMALL * top:
                 ax.text(
-                    0.5, 0.5, f"none above {highest:.2g}", transform=ax.transAxes, ha="center", fontsize=9, color=MUTED
+                    0.5,
+                    0.5,
+                    f"none above {np.format_float_positional(highest, 2, fractional=False)}",
+                    transform=ax.transAxes,
+                    ha="center",
+                    fontsize=9,
+                    color=MUTED,
                 )
             ax.set_ylim(0, top)
     legend(grid[0, -1], loc="upper right")
