@@ -121,7 +121,7 @@ class LocalReparam(ActivationDraw):
             return normals(like, generator)
 
         arguments = (call.x, weight.mean, weight.spread, *biases, call.op, noise)
-        y: Tensor = _LocalReparam.apply(*arguments)  # type: ignore[no-untyped-call]
+        y: Tensor = _LocalReparam.apply(*arguments)[0]  # type: ignore[no-untyped-call]
         if bias is not None or call.bias is None:
             return y
         return y + _along(call.bias, y, call.op.features)  # a frozen bias
@@ -162,9 +162,10 @@ class Flipout(ActivationDraw):
 class _LocalReparam(torch.autograd.Function):
     """One node for the whole rule: x² is never stored, and noise and root are kept as one tensor, ζ / (2√v)."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any,
         x: Tensor,
         mean: Tensor,
         variance: Tensor,
@@ -172,19 +173,24 @@ class _LocalReparam(torch.autograd.Function):
         bias_variance: Tensor | None,
         op: LinearOp,
         normals: Callable[[Tensor], Tensor],
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         squared = x.square() if x.is_floating_point() else x
         y = op.forward(x, mean, bias_mean)
         # A floor of 1e-20 on the variance keeps the slope of the root finite where all inputs are zero.
         std = op.forward(squared, variance, bias_variance).clamp_(min=1e-20).sqrt_()
         noise = normals(y)
         y.addcmul_(std, noise)
-        ctx.save_for_backward(x, mean, variance, noise.div_(std).mul_(0.5))
-        ctx.op, ctx.biased = op, bias_mean is not None
-        return y
+        return y, noise.div_(std).mul_(0.5)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, mean, variance, bias_mean, _, op, _ = inputs
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(x, mean, variance, output[1])
+        ctx.op, ctx.biased = op, bias_mean is not None
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         x, mean, variance, slope = ctx.saved_tensors
         wanted = {"bias": ctx.biased, "inputs": ctx.needs_input_grad[0]}
         grad_x, grad_mean, grad_bias = ctx.op.backward(grad, x, mean, **wanted)
@@ -201,9 +207,11 @@ def _signs(like: Tensor, features: int, generator: Generator | None) -> Tensor:
     shape = [n if (d == 0 and dims > 1) or d == features % dims else 1 for d, n in enumerate(like.shape)]
     count = prod(shape)
     # 32 signs from one random integer: a random number for each would cost as much as a layer's matrix product.
-    words = torch.empty(-(-count // 32), 1, dtype=torch.int64, device=like.device).random_(
-        0, 2**32, generator=generator
-    )
+    size = (-(-count // 32), 1)
+    if generator is None:  # compiled code of variable shapes cannot take even that
+        words = torch.randint(2**32, size, device=like.device)
+    else:
+        words = torch.randint(2**32, size, generator=generator, device=like.device)
     bits = (words >> torch.arange(32, device=like.device)).bitwise_and_(1).view(-1)[:count]
     return bits.to(like.dtype).mul_(2).sub_(1).view(shape)
 

@@ -28,7 +28,10 @@ def inverse_softplus(std: Tensor) -> Tensor:
 
 def noise_like(vector: Tensor, generator: Generator | None) -> Tensor:
     """Draw standard normals of a tensor's shape, dtype and device."""
-    # Not normal_() in place, which vmap cannot make different for each draw.
+    # Not normal_() in place, which vmap cannot make different for each draw; and no generator where there is none, for
+    # compiled code of variable shapes cannot take even that.
+    if generator is None:
+        return torch.randn(vector.shape, dtype=vector.dtype, device=vector.device)
     return torch.randn(vector.shape, generator=generator, dtype=vector.dtype, device=vector.device)
 
 
