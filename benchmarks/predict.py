@@ -1,0 +1,211 @@
+"""What a prediction costs: time per drawn function, as a ratio to one deterministic forward pass of the same network.
+
+One run, all variants interleaved in random order, medians of repeats; batch 256; LeNet on 1×32×32 and an MLP 784-800-800-10,
+each under a mean-field posterior; 1, 10 and 100 draws. Beside ours stands a plain Python loop over drawn networks: for each
+draw every parameter of a copy of the network is filled with mean + std·noise, and the copy is called. Memory is the peak
+resident set of one process per variant, above that of the deterministic pass. The C library is told to keep freed memory, as
+in `train_step.py`.
+
+    python benchmarks/predict.py --threads 1 2 --out docs/results/predict.md
+"""
+
+import argparse
+import copy
+import gc
+import json
+import os
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import posterity
+from posterity import Categorical, Normal, Problem
+from posterity.bench.machine import provenance
+from posterity.posteriors.evaluation import evaluating_by
+from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.zoo import MLP, LeNet
+
+NETWORKS = {"LeNet": (LeNet, (256, 1, 32, 32)), "MLP 784-800-800-10": (MLP, (256, 1, 28, 28))}
+VARIANTS = {
+    "deterministic": "one forward pass",
+    "plain": "a Python loop over drawn networks",
+    "loop": "`predict`, one function after the other",
+    "batched": "`predict`, functions side by side in a pass",
+    "vmap": "`predict`, `torch.vmap`",
+    "chosen": "`predict` as it comes: the winner of a race",
+    "kept": "`predict` of functions that were drawn once (`draw_functions`)",
+    "average": "`average`: no draw is kept",
+}
+DRAWS = (1, 10, 100)
+MANY, INPUTS, BUDGET = 1000, 10_000, 64 * 2**20
+KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+
+
+def mean_field(network: nn.Module) -> DiagonalGaussian:
+    problem = Problem(network.eval(), Normal(0, 0.1), Categorical(), 55_000)
+    loc = problem.theta()
+    return DiagonalGaussian(problem, loc, 0.02 * torch.ones_like(loc))
+
+
+def plain(posterior: DiagonalGaussian, x: Tensor, n: int) -> Tensor:
+    """Do what one would write without a library: the mean of n networks' probabilities."""
+    network = copy.deepcopy(posterior.problem.network)
+    means = posterior.problem.layout.views(posterior.loc)
+    stds = posterior.problem.layout.views(posterior.std)
+    total = torch.zeros(())
+    for _ in range(n):
+        for name, parameter in network.named_parameters():
+            parameter.copy_(means[name] + stds[name] * torch.randn_like(parameter))
+        total = total + network(x).softmax(-1)
+    return total / n
+
+
+def make(name: str, variant: str, n: int) -> Callable[[], object]:
+    build, shape = NETWORKS[name]
+    torch.manual_seed(0)
+    network, x = build().eval(), torch.rand(shape)
+    posterior = mean_field(network)
+    if variant == "deterministic":
+        return lambda: network(x).softmax(-1)
+    if variant == "plain":
+        return lambda: plain(posterior, x, n)
+    if variant == "average":
+        return lambda: posterity.average(posterior, x, n).mean
+    if variant == "kept":
+        kept = posterity.draw_functions(posterior, n)
+        return lambda: kept.predict(x, n).mean
+    if variant == "chosen":
+        return lambda: posterior.predict(x, n).mean
+
+    def asked() -> Tensor:
+        with evaluating_by(variant):
+            return posterior.predict(x, n).mean
+
+    return asked
+
+
+@torch.no_grad()
+def interleaved(name: str, n: int, repeats: int) -> dict[str, float]:
+    """Median milliseconds per call; every repeat times each variant once, in an order of its own."""
+    calls = {variant: make(name, variant, n) for variant in VARIANTS}
+    for call in calls.values():
+        call()
+        call()
+    times: dict[str, list[float]] = {variant: [] for variant in calls}
+    gc.disable()
+    order, shuffler = list(calls), random.Random(0)
+    for _ in range(repeats):
+        shuffler.shuffle(order)
+        for variant in order:
+            start = time.perf_counter()
+            calls[variant]()
+            times[variant].append(time.perf_counter() - start)
+    gc.enable()
+    return {variant: 1e3 * statistics.median(values) for variant, values in times.items()}
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@torch.no_grad()
+def many_draws(name: str) -> float:
+    """Peak MiB of an average of many functions of many inputs, above what the inputs and one small call need."""
+    build, shape = NETWORKS[name]
+    posterior, x = mean_field(build()), torch.rand(INPUTS, *shape[1:])
+    posterity.average(posterior, x[:2], 2)
+    before = peak()
+    posterity.average(posterior, x, MANY, max_bytes=BUDGET)
+    return peak() - before
+
+
+def measured_apart(*arguments: str) -> float:
+    """Return what a fresh process measures; there freed memory goes back, so that it is not counted twice."""
+    command = [sys.executable, __file__, "--measure", *arguments]
+    environment = {k: v for k, v in os.environ.items() if k not in KEEP_MEMORY}
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+
+def run(threads: list[int], repeats: int) -> dict:
+    rows: dict[str, dict] = {}
+    for name in NETWORKS:
+        memory = {variant: measured_apart(name, variant) for variant in VARIANTS}
+        rows[name] = {"times": {}}
+        rows[name]["extra MiB"] = {v: round(m - memory["deterministic"], 1) for v, m in memory.items()}
+        print(f"{name}: memory is measured; times need a machine that does nothing else", file=sys.stderr, flush=True)
+        for count in threads:
+            torch.set_num_threads(count)
+            for n in DRAWS:
+                medians = interleaved(name, n, max(5, repeats // n))
+                once = medians["deterministic"]
+                ratios = {v: round(ms / (once * n), 3) for v, ms in medians.items() if v != "deterministic"}
+                rows[name]["times"][f"{count}/{n}"] = {"deterministic ms": round(once, 2), **ratios}
+    return {**provenance(), "repeats": repeats, "rows": rows, "many": round(measured_apart("LeNet", "many"), 1)}
+
+
+def table(result: dict) -> str:
+    lines = [
+        "# Cost of a prediction",
+        "",
+        f"`python benchmarks/predict.py`: time per drawn function as a ratio to one deterministic forward pass, medians of "
+        f"interleaved repeats ({result['repeats']} for one draw, fewer for more), batch 256, float32, a mean-field posterior. "
+        f"{result['machine']}; commit {result['commit']}; {result['date']}. Extra memory: the peak for 100 draws above that of "
+        "the deterministic pass.",
+    ]
+    for name, row in result["rows"].items():
+        keys = list(row["times"])
+        heads = [f"{k.split('/')[1]} draws, {k.split('/')[0]} thread{'s' * (k[0] != '1')}" for k in keys]
+        lines += ["", f"## {name}", "", f"| | {' | '.join(heads)} | extra MiB |", "|---" * (len(keys) + 2) + "|"]
+        once = [f"{row['times'][k]['deterministic ms']:.2f} ms" for k in keys]
+        lines.append(f"| {VARIANTS['deterministic']} | {' | '.join(once)} | |")
+        for variant in list(VARIANTS)[1:]:
+            cells = [f"{row['times'][k][variant]:.2f}" for k in keys]
+            lines.append(f"| {VARIANTS[variant]} | {' | '.join(cells)} | {row['extra MiB'][variant]:.0f} |")
+    lines += [
+        "",
+        f"`average` of {MANY:,} functions of {INPUTS:,} inputs, LeNet, given {BUDGET / 2**20:.0f} MiB: a peak of "
+        f"{result['many']:.0f} MiB above the inputs.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        name, what = options.measure
+        if what == "many":
+            print(many_draws(name))
+            return
+        with torch.no_grad():
+            make(name, what, max(DRAWS))()
+        print(peak())
+        return
+    if any(os.environ.get(k) != v for k, v in KEEP_MEMORY.items()):  # read by the C library at a process's start alone
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
+    result = run(options.threads, options.repeats)
+    print(table(result))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(table(result))
+        options.out.with_suffix(".json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
