@@ -72,7 +72,7 @@ def _held(level: float, scores: Mapping[str, Any]) -> str:
         )
     if scores["coverage"] > high:
         return f"{seen}: more, for sets that are never empty hold the truth at least as often as the model is right"
-    return seen
+    return f"{seen}, as they should: 99 % of such calibrations are seen to have {percent(low)} to {percent(high)}"
 
 
 def _answered(abstention: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
@@ -132,6 +132,7 @@ def plot_sizes(sizes: Mapping[str, Any], scores: Mapping[str, Any]) -> Figure:
     ax.bar(middle, held / total, width, color=RIGHT, label=f"hold the truth ({percent(scores['coverage'])})")
     ax.bar(middle, missed / total, width, bottom=held / total, color=WRONG, label="miss it")
     ax.set_ylim(0, 1.4 * ((held + missed) / total).max())  # room for the legend
+    ax.set_yticks([tick for tick in ax.get_yticks() if tick <= 1])
     ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     classes = "mean_size" in scores
     if classes:
