@@ -194,8 +194,8 @@ def test_the_network_is_left_as_it_was_even_after_an_error() -> None:
 def test_vmap_draws_anew_for_each_of_its_rows(estimator: Any) -> None:
     """y = w·x + b by 20,000 draws in one call: mean, variance and gradients are the analytic ones."""
     torch.manual_seed(0)
-    bnn = posterity.bayesianize(nn.Linear(3, 1), estimator=estimator, init=0.2)
-    x = torch.tensor([[1.0, -2.0, 0.5]])
+    bnn = posterity.bayesianize(nn.Linear(3, 1).double(), estimator=estimator, init=0.2)
+    x = torch.tensor([[1.0, -2.0, 0.5]], dtype=torch.float64)
     y = torch.vmap(bnn, randomness="different")(x.expand(20_000, 1, 3)).flatten()
     mean, std = bnn.mean["weight"].detach().flatten(), bnn.std["weight"].detach().flatten()
     variance = float((std * x[0]).square().sum() + bnn.std["bias"].detach().square())
