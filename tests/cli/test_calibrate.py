@@ -226,3 +226,6 @@ def test_figures_and_words(calibrated: Path) -> None:
     broken = {**test["scores"], "risk": 0.5, "risk_interval": [0.4, 0.6]}
     assert "broken" in verdict(promises, broken)
     assert "another kind" in verdict(promises, {**test["scores"], "coverage": 0.1})
+    assert "easier" in verdict(promises, {**test["scores"], "coverage": 1.0})
+    never_empty = {**promises, "conformal": {"level": 0.9, "score": {"kind": "aps", "randomised": False}}}
+    assert "never empty" in verdict(never_empty, {**test["scores"], "coverage": 1.0})

@@ -47,7 +47,7 @@ def section(values: Mapping[str, Any]) -> Section:
 
 def verdict(promises: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     """Say whether each promise was kept."""
-    kept = [_held(promises["conformal"]["level"], scores)]
+    kept = [_held(promises["conformal"], scores)]
     if promises["abstention"] is not None:
         kept.append(_answered(promises["abstention"], scores))
     else:
@@ -60,9 +60,9 @@ def verdict(promises: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     return "\n".join(f"{line}." for line in kept)
 
 
-def _held(level: float, scores: Mapping[str, Any]) -> str:
+def _held(conformal: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     what = "Sets" if "mean_size" in scores else "Intervals"
-    seen = f"{what} that were to hold the truth in {percent(level)} of cases do so in {percent(scores['coverage'])}"
+    seen = f"{what} that were to hold the truth in {percent(conformal['level'])} of cases do so in {percent(scores['coverage'])}"
     if scores["coverage_interval"] is None:
         return seen
     low, high = scores["coverage_interval"]
@@ -70,8 +70,10 @@ def _held(level: float, scores: Mapping[str, Any]) -> str:
         return (
             f"{seen}, less than chance explains ({percent(low)} to {percent(high)}): are the test data of another kind?"
         )
-    if scores["coverage"] > high:
+    if scores["coverage"] > high and conformal["score"].get("randomised") is False:
         return f"{seen}: more, for sets that are never empty hold the truth at least as often as the model is right"
+    if scores["coverage"] > high:
+        return f"{seen}, more than chance explains ({percent(low)} to {percent(high)}): are the test data easier?"
     return f"{seen}, as they should: 99 % of such calibrations are seen to have {percent(low)} to {percent(high)}"
 
 
@@ -137,8 +139,7 @@ def plot_sizes(sizes: Mapping[str, Any], scores: Mapping[str, Any]) -> Figure:
     classes = "mean_size" in scores
     if classes:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    title = f"Sets of {digits(scores['mean_size'])} classes" if classes else f"Widths of {digits(scores['mean_width'])}"
-    title += ", on average"
+    title = f"Mean set size {digits(scores['mean_size'])}" if classes else f"Mean width {digits(scores['mean_width'])}"
     label(ax, title, "classes in the set" if classes else "width of the interval", "share of inputs")
     legend(ax, loc="upper right")
     return figure
