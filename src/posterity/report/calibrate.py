@@ -62,7 +62,8 @@ def verdict(promises: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
 
 def _held(conformal: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     what = "Sets" if "mean_size" in scores else "Intervals"
-    seen = f"{what} that were to hold the truth in {percent(conformal['level'])} of cases do so in {percent(scores['coverage'])}"
+    level, share = percent(conformal["level"]), percent(scores["coverage"])
+    seen = f"{what} that were to hold the truth in {level} of cases do so in {share}"
     if scores["coverage_interval"] is None:
         return seen
     low, high = scores["coverage_interval"]
