@@ -23,7 +23,7 @@ from posterity.decide import APS, Temperature, abstain, p_value, uncertainty
 from posterity.decide import calibrate as conformal
 from posterity.metrics.calibration import ece
 from posterity.posteriors.files import save
-from posterity.report.calibrate import plot_risk_coverage, plot_sizes, plot_temperature, verdict
+from posterity.report.calibrate import plot_abstention, plot_sizes, plot_temperature, verdict
 from posterity.train.batches import TensorData
 from tests.cli.test_mistakes import check_one_line
 
@@ -215,11 +215,11 @@ def test_figures_and_words(calibrated: Path) -> None:
     assert isinstance(plot_temperature(test["reliability"], 1.5), Figure)
     bars = plot_sizes(test["sizes"], test["scores"]).axes[0].patches
     assert sum(bar.get_height() for bar in bars) == pytest.approx(1)
-    figure = plot_risk_coverage(test["curve"], promises["abstention"], test["scores"])
+    figure = plot_abstention(test["curve"], promises["abstention"], test["scores"])
     x, y = figure.axes[0].lines[0].get_data()
     assert list(x) == test["curve"]["coverage"]
     assert y[-1] == pytest.approx(test["scores"]["risk_of_all"])
-    assert isinstance(plot_risk_coverage(test["curve"], None, {}), Figure)
+    assert isinstance(plot_abstention(test["curve"], None, {}), Figure)
     assert "answered" in verdict(promises, test["scores"])
     nothing = {**test["scores"], "risk": None, "risk_interval": None}
     assert "nothing is answered" in verdict(promises, nothing)

@@ -1,7 +1,37 @@
-"""One self-contained page that shows how good predictions are, and where they should not be trusted."""
+"""Pages that show how good predictions are and where they should not be trusted; each of their figures is a `plot_*`."""
 
+from posterity.report.calibrate import plot_abstention as plot_abstention
+from posterity.report.calibrate import plot_sizes as plot_sizes
+from posterity.report.calibrate import plot_temperature as plot_temperature
 from posterity.report.data import LearntLatent as LearntLatent
 from posterity.report.data import Model as Model
 from posterity.report.data import ReportData as ReportData
+from posterity.report.figures_classification import plot_confusion as plot_confusion
+from posterity.report.figures_classification import plot_referral as plot_referral
+from posterity.report.figures_classification import plot_reliability as plot_reliability
+from posterity.report.figures_classification import plot_uncertainty as plot_uncertainty
+from posterity.report.figures_compare import plot_calibration as plot_calibration
+from posterity.report.figures_compare import plot_detection as plot_detection
+from posterity.report.figures_compare import plot_risk_coverage as plot_risk_coverage
+from posterity.report.figures_compare import plot_training_curves as plot_training_curves
+from posterity.report.figures_diagnosis import plot_contraction as plot_contraction
+from posterity.report.figures_diagnosis import plot_ratios as plot_ratios
+from posterity.report.figures_diagnosis import plot_trace as plot_trace
+from posterity.report.figures_latents import plot_latents as plot_latents
+from posterity.report.figures_latents import plot_learnt_prior as plot_learnt_prior
+from posterity.report.figures_latents import plot_rows as plot_rows
+from posterity.report.figures_prior import plot_prior_predictive as plot_prior_predictive
+from posterity.report.figures_regression import plot_coverage as plot_coverage
+from posterity.report.figures_regression import plot_fit as plot_fit
+from posterity.report.figures_regression import plot_parts as plot_parts
+from posterity.report.figures_regression import plot_predicted as plot_predicted
+from posterity.report.figures_regression import plot_residuals as plot_residuals
+from posterity.report.figures_training import plot_signal_to_noise as plot_signal_to_noise
+from posterity.report.figures_training import plot_training as plot_training
+from posterity.report.ood import plot_pair as plot_pair
+from posterity.report.ood import plot_roc as plot_roc
+from posterity.report.ood import plot_scores as plot_scores
+from posterity.report.pruning import plot_pruning as plot_pruning
 from posterity.report.render import render as render
 from posterity.report.render import write as write
+from posterity.report.shift import plot_shift as plot_shift

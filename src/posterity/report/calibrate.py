@@ -35,7 +35,7 @@ def section(values: Mapping[str, Any]) -> Section:
         svg(plot_sizes(test["sizes"], test["scores"]), "Sizes of sets or intervals, and which missed the truth.")
     ]
     if test["curve"] is not None:
-        curve = plot_risk_coverage(test["curve"], promises["abstention"], test["scores"])
+        curve = plot_abstention(test["curve"], promises["abstention"], test["scores"])
         figures.append(svg(curve, "Risk against the share of inputs that is answered, with the chosen threshold."))
     said = plot_temperature(test["reliability"], float(promises["temperature"]["value"]))
     figures.append(svg(said, "What was stated against what was seen, before and after the temperature."))
@@ -102,7 +102,7 @@ def table(promises: Mapping[str, Any], scores: Mapping[str, Any]) -> Grid:
     return Grid(heads, tuple(rows), frozenset(best))
 
 
-def plot_risk_coverage(curve: Mapping[str, Any], chosen: Mapping[str, Any] | None, scores: Mapping[str, Any]) -> Figure:
+def plot_abstention(curve: Mapping[str, Any], chosen: Mapping[str, Any] | None, scores: Mapping[str, Any]) -> Figure:
     """Draw the risk of what is answered against its share, on test data, with the chosen threshold and its bound.
 
     curve: `coverage` and `risk`, point by point. chosen: an `Abstention` as plain values, None where none was chosen. scores:
