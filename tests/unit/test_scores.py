@@ -1,6 +1,9 @@
 """Smooth calibration, recalibration, pinball loss and bootstrap intervals, against brute force, SciPy and scikit-learn."""
 
 import math
+import re
+from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from scipy import integrate, optimize, stats
 from sklearn import metrics as sklearn_metrics
 from torch import Tensor
 
+from posterity import metrics
 from posterity.errors import InvalidInput
 from posterity.metrics import (
     accuracy,
@@ -239,3 +243,18 @@ def test_bootstrap_refuses_what_makes_no_sense():
         bootstrap(accuracy)
     with pytest.raises(InvalidInput, match="Did you mean 'bca'"):
         _bootstrapped(lambda rows: 0.0, [3], 10, 0.9, "bcaa", None)
+
+
+def test_the_page_on_scores_runs_and_names_every_score():
+    page = (Path(__file__).parents[2] / "docs" / "scores.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    exec(compile(example, "scores.md", "exec"), {})
+    own = {name for name, value in vars(metrics).items() if isinstance(value, FunctionType) and name[0] != "_"}
+    told = own - {"evaluate", "crps_mixture", "reliability", "risk_coverage", "ood_scores", "accuracy_of_the_surest"}
+    assert not {name for name in told if f"`{name}" not in page and f"`{name}(" not in page}
+    classes = evaluate(Classification(predictions(50)[0][None]), predictions(50)[1])
+    values = evaluate(Regression(torch.zeros(1, 4), torch.ones(1, 4)), torch.ones(4))
+    marked = set(re.findall(r"`(\w+)` •", page))
+    described = {"entropy", "mutual_information", "aleatoric", "epistemic", "aleatoric_std", "epistemic_std"}
+    names = {"coverage_90": "coverage", "interval_width_90": "sharpness"}
+    assert marked == {names.get(key, key) for key in (classes | values) if key not in described}

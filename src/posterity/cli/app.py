@@ -18,6 +18,7 @@ COMMANDS = {
     "prior": "Draw functions from a prior before any training, to see what it says.",
     "explain": "Say for each parameter what mean field makes of it, and why, before any training.",
     "evaluate": "Score a trained posterior on test data.",
+    "compare": "Put runs of the same data side by side: scores, costs, and a page of curves.",
     "diagnose": "Ask whether a trained posterior can be trusted, and what to do where not.",
     "ood": "Ask whether a trained posterior knows what it was not trained on.",
     "shift": "Score a trained posterior on its test data under corruptions of five severities.",

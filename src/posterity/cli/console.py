@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,13 +56,20 @@ def finite(value: Any) -> Any:
     return value
 
 
-def grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
-    """Make a table: the first `left` columns are text, the others numbers."""
+def grid(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: int = 1,
+    bold: Collection[tuple[int, int]] = (),
+) -> Table:
+    """Make a table: the first `left` columns are text, the others numbers; cells (row, column) of `bold` stand out."""
     from rich import box
 
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
         table.add_column(escape(name), justify="left" if index < left else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+    for at, row in enumerate(rows):
+        texts = [escape(cell) for cell in row]
+        table.add_row(*(f"[bold]{text}[/bold]" if (at, i) in bold else text for i, text in enumerate(texts)))
     return table

@@ -2,8 +2,8 @@
 
 import os
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from posterity.errors import InvalidInput
 from posterity.metrics.selective import error_auroc
@@ -15,24 +15,35 @@ from posterity.report.sections import sections
 
 def render(data: ReportData) -> str:
     """Return the report as HTML: figures are inline SVG, images inline PNG, everything written is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("posterity.report").joinpath("template.html.j2").read_text("utf-8"))
     models = [_with_error_detection(model, data) for model in data.models]
-    page: str = template.render(
+    return fill(
+        "template.html.j2",
         data=data,
         headline=headline(data),
         numbers=summary.numbers(data),
         table=summary.table(models, data.task),
         sections=sections(data),
     )
+
+
+def fill(template: str, **values: Any) -> str:
+    """Return a page of this package's templates, filled with values, all of which are escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=PackageLoader("posterity.report", ""), **options)
+    page: str = environment.get_template(template).render(**values)
     return page
 
 
 def write(data: ReportData, path: str | Path) -> Path:
     """Write the report to a file, whole or not at all; return its path. Raises `InvalidInput` where it cannot be written."""
-    page, target = render(data), Path(path)
+    return write_page(render(data), path)
+
+
+def write_page(page: str, path: str | Path) -> Path:
+    """Write a page to a file, whole or not at all; return its path. Raises `InvalidInput` where it cannot be written."""
+    target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(target.name + ".part")
