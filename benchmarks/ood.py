@@ -26,7 +26,7 @@ from posterity.bench.table import collect, markdown
 from posterity.data import load
 from posterity.metrics.ood import ood_auroc
 from posterity.metrics.scores import evaluate
-from posterity.posteriors.averaging import Averaging
+from posterity.posteriors.average import Averaging
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.ood import mean_variances, out_of_distribution, uncertainties

@@ -14,7 +14,7 @@ from posterity.cli.outside import outside_sets
 from posterity.cli.saved import open_run, scored_data
 from posterity.data import load
 from posterity.data.shift import corruptions, shuffled
-from posterity.posteriors.averaging import Averaging
+from posterity.posteriors.average import Averaging
 from posterity.posteriors.ood import ood_from, out_of_distribution
 from tests.cli.test_mistakes import check_one_line
 

@@ -9,7 +9,7 @@ import torch
 
 from posterity.cli.saved import open_run, scored_data
 from posterity.data.shift import corruptions
-from posterity.posteriors.averaging import Averaging
+from posterity.posteriors.average import Averaging
 from posterity.posteriors.shift import under_shift
 from tests.cli.test_mistakes import check_one_line
 

@@ -13,7 +13,7 @@ from posterity.data import load
 from posterity.data.shift import corrupt, shuffled
 from posterity.metrics.ood import ood_aupr, ood_auroc, ood_fpr
 from posterity.metrics.scores import evaluate
-from posterity.posteriors.averaging import Averaging
+from posterity.posteriors.average import Averaging
 from posterity.posteriors.features import FeatureDensity, features
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.mixture import Mixture

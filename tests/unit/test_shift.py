@@ -10,7 +10,7 @@ from posterity import Categorical, Gaussian, InvalidInput, Normal, Problem
 from posterity.data import load
 from posterity.data.shift import corruptions
 from posterity.metrics.scores import evaluate
-from posterity.posteriors.averaging import Averaging
+from posterity.posteriors.average import Averaging
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.point import Point
 from posterity.posteriors.shift import Shift, shift_from, under_shift

@@ -11,7 +11,7 @@ from posterity.cli.console import Voice, grid
 from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
 from posterity.cli.promises import NAME, Promises, checksum, coins
 from posterity.cli.report import keep
-from posterity.cli.saved import Saved, open_run, scored_data
+from posterity.cli.saved import Saved, open_run, scored_data, training_data
 from posterity.cli.scoring import predict as averaged
 from posterity.cli.verification import Predicted, Verified, errors, verify
 from posterity.data import Dataset
@@ -22,7 +22,6 @@ from posterity.decide.nonconformity import APS, CLASS_SCORES, RAPS, VALUE_SCORES
 from posterity.errors import InvalidInput, unknown
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.summary import digits, percent
-from posterity.train.batches import TensorData
 
 RISK = 0.02
 
@@ -95,18 +94,11 @@ def held_out(saved: Saved, dataset: Dataset) -> tuple[Tensor, Tensor]:
     Raises:
         InvalidInput: where it kept none, or its data have changed since.
     """
-    config = saved.config
-    whole = TensorData(dataset.train_inputs, dataset.train_targets)
-    own = whole.split(config.data.validation, config.seed)
+    own = training_data(saved, dataset)
     if own.held_out is None:
         raise InvalidInput(
             "This run was trained without a validation share, and promises need examples that it was not trained on. "
-            f"Train again: posterity train {config.data.name} --validation 0.1 …"
-        )
-    if own.num_data != saved.posterior.problem.num_data:
-        raise InvalidInput(
-            f"'{dataset.name}' now gives {own.num_data:,} training examples, and the run had "
-            f"{saved.posterior.problem.num_data:,}: its data have changed. Train again: posterity train --config …"
+            f"Train again: posterity train {saved.config.data.name} --validation 0.1 …"
         )
     return own.held_out
 

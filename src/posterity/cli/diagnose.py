@@ -11,11 +11,10 @@ from posterity.cli.console import Voice
 from posterity.cli.experiment import load_dataset
 from posterity.cli.flags import PLAIN, Output
 from posterity.cli.report import keep
-from posterity.cli.saved import Saved, open_run
+from posterity.cli.saved import Saved, open_run, training_data
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.diagnosis import ChainDiagnosis, Diagnosis
-from posterity.train.batches import TensorData
 
 PROBES = 100  # test inputs at which functions are looked at
 MOST, LEAST = 1000, 100  # draws of importance ratios
@@ -63,7 +62,7 @@ def diagnosed(saved: Saved, draws: str | None, voice: Voice) -> Diagnosis:
     dataset = load_dataset(config.data)
     if dict(dataset.source) != saved.data["source"]:
         voice.note(f"Note: the files of '{dataset.name}' are not those that the run was trained on (checksums differ).")
-    training = _training(dataset, saved)
+    training = training_data(saved, dataset)
     count = _count(draws, training.num_data)
     few = count < MOST and draws is None
     if few:
@@ -72,19 +71,6 @@ def diagnosed(saved: Saved, draws: str | None, voice: Voice) -> Diagnosis:
     if isinstance(found, ChainDiagnosis) and draws is not None:
         voice.note("--draws is for posteriors with a density; chains are diagnosed by the draws that they have.")
     return found
-
-
-def _training(dataset: Dataset, saved: Saved) -> TensorData:
-    """Return what the run was trained on: the training part without the share that was held out."""
-    data, device = saved.config.data, saved.posterior.mean.device
-    whole = TensorData(dataset.train_inputs.to(device), dataset.train_targets.to(device), data.batch_size)
-    own = whole.split(data.validation, saved.config.seed)
-    if own.num_data != saved.posterior.problem.num_data:
-        raise InvalidInput(
-            f"'{dataset.name}' now gives {own.num_data:,} training examples, and the run had "
-            f"{saved.posterior.problem.num_data:,}: its data have changed. Train again: posterity train --config …"
-        )
-    return own
 
 
 def _probes(dataset: Dataset, saved: Saved) -> torch.Tensor:

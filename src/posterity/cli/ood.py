@@ -16,7 +16,7 @@ from posterity.cli.saved import Saved, open_run, scored_data
 from posterity.cli.shift import WHOLE, Part, some
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
-from posterity.posteriors.averaging import Averaging
+from posterity.posteriors.average import Averaging
 from posterity.posteriors.ood import INSIDE, OutOfDistribution, label_of, out_of_distribution
 
 TRAINING = 10_000  # inputs that the features' density is fitted to, at most

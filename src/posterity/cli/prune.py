@@ -12,7 +12,7 @@ from torch import Tensor
 from posterity.cli.console import Voice, grid
 from posterity.cli.flags import OUTPUT, PLAIN, Output, Use
 from posterity.cli.report import keep
-from posterity.cli.saved import Saved, open_run, scored_data
+from posterity.cli.saved import Saved, open_run, scored_data, training_data
 from posterity.cli.scoring import predict
 from posterity.compress import SparsityCurve, SparsityPoint, sparsity, sparsity_curve
 from posterity.compress import prune as without
@@ -25,7 +25,6 @@ from posterity.posteriors.contraction import layer_of
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.predict.predictive import Regression
-from posterity.train.batches import TensorData
 from posterity.types import Scores
 
 DRAWS = 8  # of each of some forty scores; those on the test data take as many as in training
@@ -132,13 +131,7 @@ def _criterion(posterior: FunctionPosterior, cut: Cut) -> str:
 
 def _held_out(saved: Saved, dataset: Dataset, cut: Cut) -> tuple[str, tuple[Tensor, Tensor]]:
     """Return what the curves are scored on: what the run held out of its training, else the test data."""
-    config = saved.config
-    whole = TensorData(dataset.train_inputs, dataset.train_targets).split(config.data.validation, config.seed)
-    if whole.num_data != saved.posterior.problem.num_data:
-        raise InvalidInput(
-            f"'{dataset.name}' now gives {whole.num_data:,} training examples, and the run had "
-            f"{saved.posterior.problem.num_data:,}: its data have changed. Train again: posterity train --config …"
-        )
+    whole = training_data(saved, dataset)
     if whole.held_out is not None:
         return "validation", whole.held_out
     if cut.sparsity is None:

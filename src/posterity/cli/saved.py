@@ -13,6 +13,7 @@ from posterity.data import Dataset, Scaling
 from posterity.errors import InvalidInput, Mismatch
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
+from posterity.train.batches import TensorData
 from posterity.zoo import rebuild
 
 
@@ -107,6 +108,23 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
         if mine != theirs:
             raise Mismatch(f"--data {name} does not fit this posterior: its {what}: {theirs}, the posterior's: {mine}.")
     return _rescaled(other, saved.scaling)
+
+
+def training_data(saved: Saved, dataset: Dataset) -> TensorData:
+    """Return what the run was trained on, split by its seed from the share that was held out (`held_out`, if any).
+
+    Raises:
+        InvalidInput: where the data have changed since.
+    """
+    data, device = saved.config.data, saved.posterior.mean.device
+    whole = TensorData(dataset.train_inputs.to(device), dataset.train_targets.to(device), data.batch_size)
+    own = whole.split(data.validation, saved.config.seed)
+    if own.num_data != saved.posterior.problem.num_data:
+        raise InvalidInput(
+            f"'{dataset.name}' now gives {own.num_data:,} training examples, and the run had "
+            f"{saved.posterior.problem.num_data:,}: its data have changed. Train again: posterity train --config …"
+        )
+    return own
 
 
 def _load(file: Path, trust: bool) -> FunctionPosterior:

@@ -5,15 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
-from torch import Generator, Tensor
+from torch import Tensor
 
 from posterity.cli.console import grid
 from posterity.data import Dataset
 from posterity.metrics.scores import evaluate
+from posterity.posteriors.average import Averaging
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.point import Point
 from posterity.predict.predictive import Classification, Regression
-from posterity.train.random import derived_seed
 
 LABELS = {
     "accuracy": "Accuracy ↑",
@@ -93,9 +92,7 @@ def temperature(method: dict[str, Any]) -> float | None:
 
 def predict(posterior: FunctionPosterior, inputs: Tensor, draws: int, seed: int) -> Classification | Regression:
     """Average so many functions, drawn from the seed; a point has one function."""
-    device = next(iter(posterior.problem.params.values())).device
-    generator = Generator(device=device).manual_seed(derived_seed(seed, "predict"))
-    return posterior.predict(inputs, 1 if isinstance(posterior, Point) else draws, generator=generator)
+    return Averaging(draws, seed).predict(posterior, inputs)
 
 
 def score(posterior: FunctionPosterior, dataset: Dataset, draws: int, seed: int) -> Scored:

@@ -17,7 +17,7 @@ from posterity.cli.scoring import title, written
 from posterity.data import Dataset
 from posterity.data.shift import corruptions
 from posterity.errors import InvalidInput
-from posterity.posteriors.averaging import Averaging
+from posterity.posteriors.average import Averaging
 from posterity.posteriors.shift import SEVERITIES, Shift, under_shift
 
 LIMIT = 2000  # inputs

@@ -1,5 +1,7 @@
 """Predictions from many functions of which none is kept, and functions that are drawn once and kept."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Generator, Tensor
 
@@ -9,11 +11,29 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.mixture import Mixture
+from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.predict.moments import Moments, beside, joined, moments
-from posterity.predict.predictive import predictive
+from posterity.predict.predictive import Classification, Regression, predictive
+from posterity.train.random import derived_seed
 
 FIRST_ROUND = 16
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How many functions are averaged, and from which seed they are drawn: so predictions compared are of the same ones."""
+
+    draws: int = 32
+    seed: int = 0
+
+    def predict(self, posterior: FunctionPosterior, inputs: Tensor) -> Classification | Regression:
+        """Predict inputs (B, ...) by these functions; a point has one."""
+        generator = Generator(device=posterior.mean.device).manual_seed(derived_seed(self.seed, "predict"))
+        return posterior.predict(inputs, 1 if isinstance(posterior, Point) else self.draws, generator=generator)
+
+
+USUAL = Averaging()
 
 
 @torch.no_grad()

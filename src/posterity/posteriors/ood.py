@@ -12,7 +12,7 @@ from posterity.errors import InvalidInput
 from posterity.metrics.bootstrap import Interval
 from posterity.metrics.ood import ood_roc
 from posterity.metrics.ood_intervals import ood_estimates
-from posterity.posteriors.averaging import USUAL, Averaging
+from posterity.posteriors.average import USUAL, Averaging
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.features import FeatureDensity, features, mean_networks
 from posterity.predict.decomposition import chi_square, drawn_labels, entropy, mutual_information, precise

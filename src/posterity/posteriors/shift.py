@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.metrics.scores import evaluate
-from posterity.posteriors.averaging import USUAL, Averaging
+from posterity.posteriors.average import USUAL, Averaging
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.point import Point
 from posterity.predict.predictive import Classification
