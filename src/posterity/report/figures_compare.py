@@ -117,7 +117,7 @@ def plot_training_curves(contenders: Sequence[Contender], score: str) -> Figure:
 def plot_detection(contenders: Sequence[Contender]) -> Figure:
     """Draw ROC curves of detecting each set that all contenders with such findings were held against; means over seeds."""
     sets = common_sets(contenders)[:SETS]
-    figure = Figure(figsize=(max(WIDE * len(sets) / 3, HALF * 1.2), 3.8), layout="constrained")
+    figure = Figure(figsize=(min(max(WIDE * len(sets) / 3, HALF * 1.2), WIDE), 3.8), layout="constrained")
     axes = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
     alarms = np.geomspace(1e-3, 1, CURVE)
     for ax, other in zip(axes, sets, strict=True):
@@ -132,6 +132,7 @@ def plot_detection(contenders: Sequence[Contender]) -> Figure:
                     ax.plot(alarms, np.mean(rows, 0), dash, color=colour(index), linewidth=1.6, label=said)
         ax.set_xscale("log")
         ax.set_xlim(1e-3, 1)
+        ax.set_xticks([0.01, 0.1, 1], ["1 %", "10 %", "100 %"])
         ax.set_ylim(0, 1.02)
         label(
             ax, f"against {other}", "share of test inputs refused", "share of strangers found" if ax is axes[0] else ""
