@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from posterity.cli.config import DataConfig
 from posterity.cli.console import Voice, grid
-from posterity.cli.directory import MODEL, TWIN, seconds_of
+from posterity.cli.directory import MODEL, TWIN, findings, seconds_of
 from posterity.cli.experiment import load_dataset, twin_of
 from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
 from posterity.cli.saved import Saved, open_run
@@ -215,7 +215,7 @@ def _curves(entry: Entry) -> dict[str, dict[str, Any]]:
     """Return the ROC curves that `posterity ood` kept: set → uncertainty → curve; a twin's have names of their own."""
     if entry.saved.directory is None:
         return {}
-    kept = entry.saved.directory.findings().get("ood", {}).get("curves", {})
+    kept = findings(entry.saved.directory.path).get("ood", {}).get("curves", {})
     twin = entry.which == TWIN
     return {
         other: {u.removeprefix("twin_"): curve for u, curve in curves.items() if u.startswith("twin_") == twin}

@@ -50,10 +50,6 @@ class RunDirectory:
         """Return the file of what a later command found, such as `diagnosis`."""
         return self.path / "findings" / f"{name}.json"
 
-    def findings(self) -> dict[str, dict[str, Any]]:
-        """Read what later commands found about the run, by name."""
-        return {f.stem: json.loads(f.read_text(encoding="utf-8")) for f in self.path.glob("findings/*.json")}
-
     def refuse_occupied(self, force: bool) -> None:
         """Raise `InvalidInput` where the directory holds something, unless it may be replaced."""
         if self.path.is_dir() and any(self.path.iterdir()) and not force:
@@ -117,6 +113,11 @@ class RunDirectory:
         if self.log.is_file():
             for line in self.log.read_text(encoding="utf-8").splitlines():
                 yield json.loads(line)
+
+
+def findings(path: Path) -> dict[str, dict[str, Any]]:
+    """Read what later commands found about the run in a directory, by name."""
+    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in path.glob("findings/*.json")}
 
 
 def default_path(data: str, model: str, method: str, now: datetime | None = None) -> Path:

@@ -12,7 +12,7 @@ from torch import Tensor
 import posterity
 from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice
-from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, replace_json, seconds_of
+from posterity.cli.directory import MODEL, TWIN, Row, findings, replace_json, seconds_of
 from posterity.cli.flags import PLAIN, Output
 from posterity.cli.saved import Saved, open_run, scored_data
 from posterity.cli.scoring import Scored, score
@@ -91,7 +91,7 @@ def write_report(
             signal_to_noise=_signal_to_noise(scored[0].posterior),
             command=f"posterity train --config {path.parent / 'config.toml'}",
             latents=_latents(scored[0].posterior),
-            findings=RunDirectory(path.parent).findings(),
+            findings=findings(path.parent),
         ),
         path,
     )

@@ -8,6 +8,7 @@ or STACKED, (n, B, F), where n matrix products are one batched product. A functi
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from posterity.core.linear_ops import Call, Convolution, Dense, parse
 
 FOLDED, STACKED = "folded", "stacked"
+BATCH_NORM = signature(functional.batch_norm)
 
 
 class NoRule(Exception):
@@ -213,23 +215,15 @@ def _dropout(
     return x
 
 
-def _batch_norm(
-    many: ManyWeights,
-    func: Callable[..., Any],
-    x: Tensor,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Any:
-    if training or mean is None or variance is None or many.form(x) != FOLDED:
+def _batch_norm(many: ManyWeights, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Normalise by running statistics, which all functions share."""
+    given = BATCH_NORM.bind(*args, **kwargs).arguments
+    mean, variance = given.get("running_mean"), given.get("running_var")
+    if given.get("training") or mean is None or variance is None or many.form(given["input"]) != FOLDED:
         raise NoRule("batch_norm")
-    scale, shift = (None if part is None else many.each(part).flatten() for part in (weight, bias))
-    tiled = mean.repeat(many.count), variance.repeat(many.count)
-    return many.as_(FOLDED, functional.batch_norm(x, *tiled, scale, shift, False, momentum, eps))
+    own = {n: many.each(given[n]).flatten() for n in ("weight", "bias") if given.get(n) is not None}
+    tiled = {"running_mean": mean.repeat(many.count), "running_var": variance.repeat(many.count)}
+    return many.as_(FOLDED, func(**{**given, **own, **tiled}))
 
 
 def _size(many: ManyWeights, func: Callable[..., Any], x: Tensor, dim: int | None = None) -> Any:

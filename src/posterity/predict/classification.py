@@ -1,5 +1,6 @@
 """What a posterior predicts of classes: n drawn functions of a batch, averaged, taken apart, and scored."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import log
@@ -17,9 +18,38 @@ from posterity.predict.mixture import empirical_quantile
 from posterity.types import Scores
 
 
+class MeanProbabilities(ABC):
+    """What the mean of class probabilities says by itself, whether or not the draws behind it are kept."""
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor:
+        """p̄ = (1/n)Σ_s p_s, shape (B, C): the mean of probabilities, never of logits."""
+
+    @property
+    def labels(self) -> Tensor:
+        """The most probable class, shape (B,)."""
+        return self.mean.argmax(-1)
+
+    @property
+    def confidence(self) -> Tensor:
+        """The probability of the most probable class, shape (B,)."""
+        return self.mean.amax(-1)
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """H(p̄), shape (B,), in nats: the total uncertainty = `expected_entropy` + `mutual_information`."""
+        return decomposition.entropy(self.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        """p̄_c(1 − p̄_c), shape (B, C): the variance of each class's indicator = `aleatoric` + `epistemic`."""
+        return self.mean * (1 - self.mean)
+
+
 @final
 @dataclass(frozen=True, eq=False)
-class Classification:
+class Classification(MeanProbabilities):
     """Class probabilities of n drawn functions, p_s = p(y | x, θ_s).
 
     probs: (n, B, C), each row a distribution over C classes. A Bernoulli likelihood has the columns [1 − p, p].
@@ -63,21 +93,6 @@ class Classification:
         """p̄ = (1/n)Σ_s p_s, shape (B, C): the mean of probabilities, never of logits."""
         return precise(self.probs).mean(0).to(self.probs.dtype)
 
-    @property
-    def labels(self) -> Tensor:
-        """The most probable class, shape (B,)."""
-        return self.mean.argmax(-1)
-
-    @property
-    def confidence(self) -> Tensor:
-        """The probability of the most probable class, shape (B,)."""
-        return self.mean.amax(-1)
-
-    @cached_property
-    def entropy(self) -> Tensor:
-        """H(p̄), shape (B,), in nats: the total uncertainty = `expected_entropy` + `mutual_information`."""
-        return decomposition.entropy(self.mean)
-
     @cached_property
     def expected_entropy(self) -> Tensor:
         """(1/n)Σ_s H(p_s), shape (B,), in nats: the aleatoric part of the entropy."""
@@ -87,11 +102,6 @@ class Classification:
     def mutual_information(self) -> Tensor:
         """H(p̄) − (1/n)Σ_s H(p_s) ≥ 0, shape (B,), in nats: the epistemic part of the entropy."""
         return decomposition.mutual_information(self.probs)
-
-    @property
-    def variance(self) -> Tensor:
-        """p̄_c(1 − p̄_c), shape (B, C): the variance of each class's indicator = `aleatoric` + `epistemic`."""
-        return self.mean * (1 - self.mean)
 
     @cached_property
     def _parts(self) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from posterity.errors import InvalidInput
 from posterity.predict import decomposition
 from posterity.predict.checks import class_labels, finite_values
+from posterity.predict.classification import MeanProbabilities
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import Classification, Regression
 from posterity.types import Scores
@@ -52,7 +53,7 @@ class _Spread:
 
 @final
 @dataclass(frozen=True, eq=False)
-class ClassificationMoments:
+class ClassificationMoments(MeanProbabilities):
     """Class probabilities of n drawn functions, averaged and forgotten; members as in `Classification`.
 
     Made by `posterity.average`.
@@ -97,28 +98,12 @@ class ClassificationMoments:
 
     @property
     def mean(self) -> Tensor:
-        """p̄ = (1/n)Σ_s p_s, shape (B, C): the mean of probabilities, never of logits."""
         return self.probs.mean.to(self.dtype)
 
     @property
     def error(self) -> Tensor:
         """The Monte-Carlo standard error of `mean`, shape (B, C)."""
         return self.probs.error.to(self.dtype)
-
-    @property
-    def labels(self) -> Tensor:
-        """The most probable class, shape (B,)."""
-        return self.mean.argmax(-1)
-
-    @property
-    def confidence(self) -> Tensor:
-        """The probability of the most probable class, shape (B,)."""
-        return self.mean.amax(-1)
-
-    @property
-    def entropy(self) -> Tensor:
-        """H(p̄), shape (B,), in nats: `expected_entropy` + `mutual_information`."""
-        return decomposition.entropy(self.probs.mean).to(self.dtype)
 
     @property
     def expected_entropy(self) -> Tensor:
@@ -129,11 +114,6 @@ class ClassificationMoments:
     def mutual_information(self) -> Tensor:
         """H(p̄) − (1/n)Σ_s H(p_s) ≥ 0, shape (B,), in nats: the epistemic part of the entropy."""
         return (decomposition.entropy(self.probs.mean) - self.noise).clamp(min=0).to(self.dtype)
-
-    @property
-    def variance(self) -> Tensor:
-        """p̄_c(1 − p̄_c), shape (B, C) = `aleatoric` + `epistemic`."""
-        return (self.probs.mean * (1 - self.probs.mean)).to(self.dtype)
 
     @property
     def aleatoric(self) -> Tensor:
