@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 from mnist import COLUMNS, spread
 from torch import Generator, nn
-from train_step import commit, machine
 
 import posterity
 from posterity import (
@@ -41,6 +40,7 @@ from posterity import (
     curvature_std,
     deterministic,
 )
+from posterity.bench.machine import commit, machine
 from posterity.data import load
 from posterity.metrics.scores import evaluate
 from posterity.posteriors.base import FunctionPosterior

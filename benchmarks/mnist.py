@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from train_step import commit, machine
 
 import posterity
 from posterity import MLE, Engine, Ensemble, MeanField, Normal, Optimizer, TensorData
+from posterity.bench.machine import commit, machine
 from posterity.data import load
 from posterity.metrics.scores import evaluate
 from posterity.zoo import MLP, LeNet

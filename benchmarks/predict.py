@@ -3,27 +3,20 @@
 One run, all variants interleaved in random order, medians of repeats; batch 256; LeNet on 1×32×32 and an MLP 784-800-800-10,
 each under a mean-field posterior; 1, 10 and 100 draws. Beside ours stands a plain Python loop over drawn networks: for each
 draw every parameter of a copy of the network is filled with mean + std·noise, and the copy is called. Memory is the peak
-resident set of one process per variant, above that of the deterministic pass. The C library is told to keep freed memory, as
-in `train_step.py`.
+resident set of one process per variant, above that of the deterministic pass.
 
     python benchmarks/predict.py --threads 1 2 --out docs/results/predict.md
 """
 
 import argparse
 import copy
-import gc
 import json
-import os
-import random
-import resource
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from steady import keep_memory, measured_apart, medians, peak
 from torch import Tensor, nn
 
 import posterity
@@ -46,11 +39,6 @@ VARIANTS = {
 }
 DRAWS = (1, 10, 100)
 MANY, INPUTS, BUDGET = 1000, 10_000, 64 * 2**20
-KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
 
 
 def mean_field(network: nn.Module) -> DiagonalGaussian:
@@ -97,30 +85,6 @@ def make(name: str, variant: str, n: int) -> Callable[[], object]:
 
 
 @torch.no_grad()
-def interleaved(name: str, n: int, repeats: int) -> dict[str, float]:
-    """Median milliseconds per call; every repeat times each variant once, in an order of its own."""
-    calls = {variant: make(name, variant, n) for variant in VARIANTS}
-    for call in calls.values():
-        call()
-        call()
-    times: dict[str, list[float]] = {variant: [] for variant in calls}
-    gc.disable()
-    order, shuffler = list(calls), random.Random(0)
-    for _ in range(repeats):
-        shuffler.shuffle(order)
-        for variant in order:
-            start = time.perf_counter()
-            calls[variant]()
-            times[variant].append(time.perf_counter() - start)
-    gc.enable()
-    return {variant: 1e3 * statistics.median(values) for variant, values in times.items()}
-
-
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-@torch.no_grad()
 def many_draws(name: str) -> float:
     """Peak MiB of an average of many functions of many inputs, above what the inputs and one small call need."""
     build, shape = NETWORKS[name]
@@ -131,28 +95,28 @@ def many_draws(name: str) -> float:
     return peak() - before
 
 
-def measured_apart(*arguments: str) -> float:
-    """Return what a fresh process measures; there freed memory goes back, so that it is not counted twice."""
-    command = [sys.executable, __file__, "--measure", *arguments]
-    environment = {k: v for k, v in os.environ.items() if k not in KEEP_MEMORY}
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
-
-
 def run(threads: list[int], repeats: int) -> dict:
     rows: dict[str, dict] = {}
     for name in NETWORKS:
-        memory = {variant: measured_apart(name, variant) for variant in VARIANTS}
+        memory = {variant: measured_apart(__file__, "--measure", name, variant) for variant in VARIANTS}
         rows[name] = {"times": {}}
         rows[name]["extra MiB"] = {v: round(m - memory["deterministic"], 1) for v, m in memory.items()}
         print(f"{name}: memory is measured; times need a machine that does nothing else", file=sys.stderr, flush=True)
         for count in threads:
             torch.set_num_threads(count)
             for n in DRAWS:
-                medians = interleaved(name, n, max(5, repeats // n))
-                once = medians["deterministic"]
-                ratios = {v: round(ms / (once * n), 3) for v, ms in medians.items() if v != "deterministic"}
+                calls = {variant: make(name, variant, n) for variant in VARIANTS}
+                with torch.no_grad():
+                    found = medians(calls, 2, max(5, repeats // n))
+                once = found["deterministic"]
+                ratios = {v: round(ms / (once * n), 3) for v, ms in found.items() if v != "deterministic"}
                 rows[name]["times"][f"{count}/{n}"] = {"deterministic ms": round(once, 2), **ratios}
-    return {**provenance(), "repeats": repeats, "rows": rows, "many": round(measured_apart("LeNet", "many"), 1)}
+    return {
+        **provenance(),
+        "repeats": repeats,
+        "rows": rows,
+        "many": round(measured_apart(__file__, "--measure", "LeNet", "many"), 1),
+    }
 
 
 def table(result: dict) -> str:
@@ -197,8 +161,7 @@ def main() -> None:
             make(name, what, max(DRAWS))()
         print(peak())
         return
-    if any(os.environ.get(k) != v for k, v in KEEP_MEMORY.items()):  # read by the C library at a process's start alone
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
+    keep_memory()
     result = run(options.threads, options.repeats)
     print(table(result))
     if options.out:

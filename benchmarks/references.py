@@ -16,7 +16,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from train_step import commit, machine
 
 import posterity
 from posterity import (
@@ -38,6 +37,7 @@ from posterity import (
     MeanField,
     Optimizer,
 )
+from posterity.bench.machine import commit, machine
 from posterity.fitting import described
 from posterity.metrics.agreement import compare_predictives
 from posterity.posteriors.compare import functions_of

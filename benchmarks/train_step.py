@@ -3,32 +3,24 @@
 One run, all variants interleaved in random order, medians of repeats; batch 128; LeNet on 1×32×32 and an MLP
 784-800-800-10. A step is forward, loss, KL, backward and optimiser. Two deterministic references are timed:
 `torch.optim.Adam` as it comes, to which all ratios refer, and `Adam(fused=True)`, the kernel that posterity uses. Memory is
-the peak resident set of one process per variant, above that of the deterministic step. The C library is told to keep freed
-memory (glibc's MALLOC_ variables, set here): else it returns some at each step or not, by chance, which moves LeNet's times
-by 40 %, the deterministic step's as much as the others'.
+the peak resident set of one process per variant, above that of the deterministic step.
 
     python benchmarks/train_step.py --threads 1 2 --out docs/results/train_step.md
 """
 
 import argparse
-import gc
 import json
-import os
-import platform
-import random
-import resource
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from steady import keep_memory, measured_apart, medians, peak
 from torch import nn
 from torch.nn import functional
 
 from posterity import IVON, SGHMC, SGLD, Categorical, Flat, LowRank, MeanField, Normal, Optimizer, Problem
+from posterity.bench.machine import provenance
 from posterity.methods.chain import ChainInference, SingleChain
 from posterity.methods.ivon import IVONInference
 from posterity.methods.low_rank import low_rank_inference
@@ -74,11 +66,6 @@ LIMITS = {  # what was asked for, on each network
 }
 CHAINS = {"sgld": SGLD, "sghmc": SGHMC}
 STEPS_PER_EPOCH = 430
-KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TOP_PAD_": str(2**28),
-}
 
 
 def deterministic(network: nn.Module, batch: tuple, fused: bool) -> Callable[[], None]:
@@ -127,72 +114,23 @@ def make(name: str, variant: str) -> Callable[[], None]:
     return bayesian(build(), batch, variant)
 
 
-def interleaved(name: str, repeats: int) -> dict[str, float]:
-    """Median milliseconds per variant; every repeat times each variant once, in an order of its own.
-
-    A fixed order would charge each variant for the memory that the one before it has left behind.
-    """
-    steps = {variant: make(name, variant) for variant in VARIANTS}
-    for step in steps.values():
-        for _ in range(5):
-            step()
-    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    gc.disable()
-    order, shuffler = list(steps), random.Random(0)
-    for _ in range(repeats):
-        shuffler.shuffle(order)
-        for variant in order:
-            step = steps[variant]
-            start = time.perf_counter()
-            step()
-            times[variant].append(time.perf_counter() - start)
-    gc.enable()
-    return {variant: 1e3 * statistics.median(values) for variant, values in times.items()}
-
-
-def peak_memory(name: str, variant: str) -> float:
-    """Peak MiB of a fresh process that takes ten steps."""
-    command = [sys.executable, __file__, "--peak", name, variant]
-    environment = {k: v for k, v in os.environ.items() if k not in KEEP_MEMORY}
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
-
-
 def run(threads: list[int], repeats: int) -> dict:
     rows = {}
-    peaks = {name: {variant: peak_memory(name, variant) for variant in VARIANTS} for name in NETWORKS}
+    peaks = {n: {v: measured_apart(__file__, "--peak", n, v) for v in VARIANTS} for n in NETWORKS}
     print("memory is measured; times need a machine that does nothing else", file=sys.stderr, flush=True)
     for name, memory in peaks.items():
         for count in threads:
             torch.set_num_threads(count)
-            medians = interleaved(name, repeats)
+            found = medians({variant: make(name, variant) for variant in VARIANTS}, 5, repeats)
             rows[f"{name}, {count} thread{'s' * (count > 1)}"] = {
                 variant: {
-                    "ms": round(medians[variant], 2),
-                    "ratio": round(medians[variant] / medians["deterministic"], 3),
+                    "ms": round(found[variant], 2),
+                    "ratio": round(found[variant] / found["deterministic"], 3),
                     "extra MiB": round(memory[variant] - memory["deterministic"], 1),
                 }
                 for variant in VARIANTS
             }
-    return {
-        "machine": machine(),
-        "commit": commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "repeats": repeats,
-        "rows": rows,
-    }
-
-
-def machine() -> str:
-    model = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x), ""
-    )
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{model or platform.processor()}, {os.cpu_count()} cores, {versions}"
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip()
+    return {**provenance(), "repeats": repeats, "rows": rows}
 
 
 def table(result: dict) -> str:
@@ -225,10 +163,9 @@ def main() -> None:
         step = make(*options.peak)
         for _ in range(10):
             step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak())
         return
-    if any(os.environ.get(k) != v for k, v in KEEP_MEMORY.items()):  # read by the C library at a process's start alone
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **KEEP_MEMORY})
+    keep_memory()
     result = run(options.threads, options.repeats)
     print(table(result))
     if options.out:
