@@ -110,17 +110,12 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
         if score == "nll":
             lines += ["", f"| test NLL at sparsity | 0 % | {shares} |", "|---|" + "---|" * (len(TABLE) + 1)]
         for title, (name, kind) in rows.items():
-            cells = [
-                _cell(records, lambda r, s=s, n=name: _at(r["curves"][n], s)[kind][score], scale, digits)
-                for s in (0, *TABLE)
-            ]
-            lines.append(f"| {title} | {' | '.join(cells)} |")
-        cells = [
-            _cell(records, lambda r, s=s: _near(r["refitted"], s)["draws"][score], scale, digits)
-            if s in REFITTED
-            else ""
-            for s in (0, *TABLE)
+            own = [[scale * _at(r["curves"][name], s)[kind][score] for r in records] for s in (0, *TABLE)]
+            lines.append(f"| {title} | {' | '.join(_spread(values, digits) for values in own)} |")
+        own = [
+            [scale * _near(r["refitted"], s)["draws"][score] for r in records] if s in REFITTED else [] for s in TABLE
         ]
+        cells = ["", *(_spread(values, digits) for values in own)]
         lines.append(f"| by signal-to-noise, then 2 epochs | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_chosen(records), "", *_sizes(records)]) + "\n"
 
@@ -137,9 +132,8 @@ def _chosen(records: Sequence[Mapping[str, Any]]) -> list[str]:
     for r in records:
         curve = r["curves"]["signal_to_noise"]
         before, after, ninety = (100 * _at(curve, s)["draws"]["accuracy"] for s in (0, r["chosen"], 0.9))
-        lines.append(
-            f"| {r['seed']} | {100 * r['chosen']:g} % | {before:.2f} | {after:.2f} | {before - after:.2f} | {before - ninety:.2f} |"
-        )
+        lost = f"{before - after:.2f} | {before - ninety:.2f}"
+        lines.append(f"| {r['seed']} | {100 * r['chosen']:g} % | {before:.2f} | {after:.2f} | {lost} |")
     return lines
 
 
@@ -147,8 +141,8 @@ def _sizes(records: Sequence[Mapping[str, Any]]) -> list[str]:
     """Say how much smaller the tensors become where whole units are gone, after the two epochs."""
     layers = list(records[0]["sizes"][str(REFITTED[0])]["layers"])
     lines = [
-        "`smaller` takes out the units and filters that lost all weights, or all readers (after the two epochs; means over seeds). "
-        "Single weights that are 0 between others still take their place in memory:",
+        "`smaller` takes out the units and filters that lost all weights, or all readers (after the two epochs; means over "
+        "seeds). Single weights that are 0 between others still take their place in memory:",
         "",
         f"| sparsity | {' | '.join(layers)} | weights in tensors, of 61,706 |",
         "|---|" + "---|" * (len(layers) + 1),
@@ -180,8 +174,9 @@ def _near(curve: Sequence[Mapping[str, Any]], share: float) -> Mapping[str, Any]
     return min(curve, key=lambda point: abs(point["sparsity"] - share))
 
 
-def _cell(records: Sequence[Mapping[str, Any]], value: Any, scale: float, digits: int) -> str:
-    values = [scale * value(r) for r in records]
+def _spread(values: Sequence[float], digits: int) -> str:
+    if not values:
+        return ""
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.{digits}f}{deviation}"
 

@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from posterity.compress.prune import prune as prune
+    from posterity.compress.structured import smaller as smaller
     from posterity.core.optimizer import Optimizer as Optimizer
     from posterity.decide.abstain import abstain as abstain
     from posterity.decide.conformal import calibrate as calibrate
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "posterity.compress.prune": ("prune",),
+    "posterity.compress.structured": ("smaller",),
     "posterity.core.optimizer": ("Optimizer",),
     "posterity.decide.abstain": ("abstain",),
     "posterity.decide.conformal": ("calibrate",),

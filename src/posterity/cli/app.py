@@ -24,6 +24,7 @@ COMMANDS = {
     "shift": "Score a trained posterior on its test data under corruptions of five severities.",
     "calibrate": "Make promises that a trained posterior keeps: prediction sets, when to abstain, a temperature.",
     "predict": "Predict images, CSV or .npy files, with uncertainty.",
+    "acquire": "Say which inputs to label next, or simulate what choosing them well is worth.",
     "prune": "Remove the weights that matter least, and show what that costs.",
     "report": "Write a run's report.html anew.",
     "bench": "Run every method on the same data, and print one table: uci, or images.",

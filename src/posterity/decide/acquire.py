@@ -5,7 +5,7 @@ A label is worth what it would tell of the function, I(y; θ | x, D): `bald`. Ot
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor
@@ -30,6 +30,7 @@ CLASS_SCORES = (*CLASSES, "batch_bald", "random")
 VALUE_SCORES = (*VALUES, "log_determinant", "random")
 
 
+@runtime_checkable
 class Predicts(Protocol):
     """What a posterior does here."""
 
@@ -87,6 +88,8 @@ def choose(
     """
     if not 1 <= n <= len(pool):
         raise InvalidInput(f"{n} inputs were asked for, of a pool of {len(pool):,}; ask for 1 to {len(pool):,}.")
+    if score == "random":
+        return torch.randperm(len(pool), generator=generator)[:n]
     predictive = posterior.predict(pool, draws, generator=generator)
     return ranked(predictive, n, score, generator)
 
