@@ -16,7 +16,11 @@ def blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "chapter", [pytest.param(p, id=p.name, marks=[pytest.mark.slow] if p.name in SLOW else []) for p in ENGLISH]
+    "chapter",
+    [
+        pytest.param(p, id=p.name, marks=[pytest.mark.slow, pytest.mark.timeout(1800)] if p.name in SLOW else [])
+        for p in ENGLISH
+    ],
 )
 def test_a_chapter_runs_from_top_to_bottom(chapter: Path) -> None:
     """Its claims are the assertions that it is made of."""
