@@ -146,7 +146,7 @@ def _entries(path: Path, saved: Saved, use: Use, twins: bool) -> Iterator[Entry]
     draws = use.count(config.predictive_draws)
     common = config.model_dump(mode="json", exclude=set(ELSEWHERE))
     common["data"] = {
-        key: getattr(config.data, key) for key in ("image_size", "standardise", "validation", "batch_size")
+        key: getattr(config.data, key) for key in ("image_size", "standardise", "validation", "batch_size", "augment")
     }
     yield Entry(path, saved, MODEL, title(saved.posterior.provenance["method"]), common, draws)
     if twins and saved.twin is not None:

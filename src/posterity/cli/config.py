@@ -48,6 +48,7 @@ class DataConfig(_Table):
     root: str | None = None
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     batch_size: Count = 128
+    augment: bool = False  # images: each is flipped and shifted at random whenever it is seen
 
 
 class ModelConfig(BaseModel):

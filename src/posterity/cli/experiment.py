@@ -8,6 +8,7 @@ from torch import nn
 
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.data import Dataset, Options, describe, load, names
+from posterity.data.augment import flipped_and_shifted
 from posterity.errors import InvalidInput
 from posterity.methods import (
     HMC,
@@ -75,9 +76,9 @@ def prepare(config: RunConfig) -> Experiment:
     assert config.model.name is not None
     spec = NetworkSpec(config.model.name, dataset.input_shape, _num_outputs(likelihood, dataset), config.model.options)
     network = _seeded(spec, config.seed)
-    data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size).split(
-        config.data.validation, config.seed
-    )
+    augment = flipped_and_shifted if config.data.augment else None
+    data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size, augment=augment)
+    data = data.split(config.data.validation, config.seed)
     _check(config, data)
     problem = Problem(network, config.prior, likelihood, data.num_data, config.where)
     data.checked(problem.check, torch.device("cpu"))
@@ -169,6 +170,12 @@ def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:
 def _check(config: RunConfig, data: TensorData) -> None:
     _check_prior(config)
     member = config.member
+    if data.augment is not None and data.inputs.dim() != 4:
+        raise InvalidInput(f"--augment flips and shifts images; '{config.data.name}' has none. Leave it out.")
+    if data.augment is not None and isinstance(member, HMC | NUTS):
+        raise InvalidInput(
+            f"--augment shows other images at every pass, and {member.kind} needs the same. Leave it out."
+        )
     if isinstance(member, Laplace):
         if member.method is None:
             raise InvalidInput("--method laplace trains the network that it is around; leave out --method.method none.")

@@ -54,6 +54,11 @@ class Settings(ProblemSettings):
     batch: Annotated[
         str | None, Key("data.batch_size"), Parameter(group=DATA, metavar="INT", help="Examples per step. [128]")
     ] = None
+    augment: Annotated[
+        bool | None,
+        Key("data.augment"),
+        Parameter(negative="--no-augment", group=DATA, help="Flip and shift training images at random. [no]"),
+    ] = None
     method: Annotated[
         str | None,
         Key("method.kind"),

@@ -120,6 +120,7 @@ def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
         "Temperature": temperature,
         "Epochs": getattr(member, "epochs", None),
         "Batch": config.data.batch_size,
+        "Augmentation": "flips and shifts" if config.data.augment else None,
         "Learning rate": config.learning_rate,
         "Seed": config.seed,
         "Versions": f"posterity {posterity.__version__}, torch {torch.__version__}",

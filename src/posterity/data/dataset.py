@@ -26,7 +26,7 @@ class Scaling:
     [100.0, 110.0]
     """
 
-    input_mean: Tensor  # (D,) float32, or () for all pixels of an image
+    input_mean: Tensor  # (D,) float32; of images () for all pixels, or (C, 1, 1) for the pixels of each colour
     input_std: Tensor  # likewise, > 0
     target_mean: float = 0.0
     target_std: float = 1.0
@@ -48,7 +48,7 @@ class Scaling:
 class Dataset:
     """Inputs and targets of a training and a test part, as tensors on the CPU.
 
-    Inputs are float32, (N, 1, H, W) in [0, 1] for images and (N, D) with mean 0 and std 1 over the training rows for
+    Inputs are float32, (N, C, H, W) in [0, 1] for images and (N, D) with mean 0 and std 1 over the training rows for
     tables. Targets are int64 class indices (N,), or float32 (N,) with mean 0 and std 1 over the training rows.
     A set that has no training part (notMNIST) has training tensors of 0 rows.
 
@@ -85,6 +85,8 @@ class Dataset:
     def standardised(self) -> "Dataset":
         """Give images mean 0 and std 1 over all training pixels, and remember the scaling; tables already have it.
 
+        Of images in several colours, each colour gets mean 0 and std 1.
+
         A network's first layer then meets inputs of the scale that initialisations and priors assume.
 
         >>> from posterity.data import load
@@ -94,10 +96,13 @@ class Dataset:
         """
         if self.scaling is not None or len(self.train_inputs) == 0:
             return self
-        std = self.train_inputs.std(correction=0)
-        scaling = Scaling(self.train_inputs.mean(), std if std > 0 else torch.ones_like(std))
-        inputs = scaling.scale_inputs(self.train_inputs), scaling.scale_inputs(self.test_inputs)
-        return replace(self, train_inputs=inputs[0], test_inputs=inputs[1], scaling=scaling)
+        inputs = self.train_inputs
+        colours = inputs.dim() == 4 and inputs.shape[1] > 1
+        std, mean = torch.std_mean(inputs, (0, 2, 3) if colours else None, correction=0)
+        std = torch.where(std > 0, std, 1.0)
+        scaling = Scaling(mean[:, None, None], std[:, None, None]) if colours else Scaling(mean, std)
+        train, test = scaling.scale_inputs(inputs), scaling.scale_inputs(self.test_inputs)
+        return replace(self, train_inputs=train, test_inputs=test, scaling=scaling)
 
     def __repr__(self) -> str:
         sizes = f"{len(self.train_inputs)} train, {len(self.test_inputs)} test, inputs {self.input_shape}"

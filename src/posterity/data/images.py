@@ -73,8 +73,7 @@ def resize(images: Tensor, image_size: int | None) -> Tensor:
 def _contents(known: Known, place: Place) -> tuple[dict[str, tuple[Path, Bytes]], dict[str, str]]:
     """Return name -> (path, values) for each file of the set, and the checksum of each file as it lies."""
     values, source = {}, {}
-    if known.archive in place.files:
-        path = place.files[known.archive]
+    if path := next((place.files[name] for name in known.archives if name in place.files), None):
         content = read(path)
         found = archive.arrays(content, path)
         for file in known.files:

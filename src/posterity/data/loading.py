@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from posterity.data.cifar import load_cifar
 from posterity.data.dataset import Dataset, Options, Task
 from posterity.data.download import download as fetch_files
 from posterity.data.embedded import load_diabetes, load_digits
@@ -46,8 +47,8 @@ def load(
 
     `root` is looked at first, then `$POSTERITY_DATA`, the own cache, and the places of torchvision and Keras. `split`
     chooses one of the 20 published splits of a UCI set, and is the seed of the split of your own file. `image_size` is
-    in pixels: 32 pads MNIST-like images with zeros; `digits` are interpolated to any size. `download` fetches MNIST and
-    Fashion-MNIST where they are not found, into `root` or the own cache.
+    in pixels: 32 pads MNIST-like images with zeros; `digits` and CIFAR are interpolated to any size. `download` fetches
+    MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100 where they are not found, into `root` or the own cache.
 
     Raises `DataNotFound` (with every place looked at), `CorruptFile` (with the file, and the line where there is one)
     and `InvalidInput`.
@@ -66,7 +67,11 @@ def load(
     files, folder = _files(known, split), _folder(root)
     place = _place(known, files, folder, options.progress) if download else locate(known, files, folder)
     try:
-        return load_uci(known, place, split) if known.kind == "uci" else load_images(known, place, image_size, options)
+        if known.kind == "uci":
+            return load_uci(known, place, split)
+        if known.kind == "cifar":
+            return load_cifar(known, place, image_size)
+        return load_images(known, place, image_size, options)
     except CorruptFile as error:
         advice = f"posterity data {known.name} --download" if known.mirror else f"it comes from {known.origin}"
         raise CorruptFile(f"{error} Remove the file and get it anew: {advice}") from error

@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 
 def locate(known: Known, files: tuple[str, ...], root: Path | None = None) -> Place:
-    """Find the first place that has all `files` of a data set (or its one archive).
+    """Find the first place that has all `files` of a data set (or an archive of them).
 
     The order: `root`, `$POSTERITY_DATA`, the own cache, then the places of torchvision and Keras. Raises
     `DataNotFound`, which lists them all and says what to do, also where a `root` is given that is no folder.
@@ -36,9 +36,10 @@ def locate(known: Known, files: tuple[str, ...], root: Path | None = None) -> Pl
         found = {file: path for file in files if (path := _present(folder, file))}
         if len(found) == len(files):
             return Place(folder, found)
-        archive = folder.parent / known.archive
-        if known.archive and archive.is_file():
-            return Place(folder.parent, {known.archive: archive})
+        for beside in (folder, folder.parent):
+            for archive in known.archives:
+                if (beside / archive).is_file():
+                    return Place(beside, {archive: beside / archive})
         missing = [file for file in files if file not in found]
         tried.append(f"  {folder}" + (f"  (lacks {', '.join(missing)})" if found else ""))
     raise DataNotFound(_message(known, files, tried))
@@ -62,20 +63,20 @@ def _candidates(known: Known, root: Path | None) -> Iterator[Path]:
 
 
 def _present(folder: Path, file: str) -> Path | None:
-    return next((path for path in (folder / f"{file}.gz", folder / file) if path.is_file()), None)
+    return next((path for end in (".gz", ".bin", "") if (path := folder / f"{file}{end}").is_file()), None)
 
 
 def _message(known: Known, files: tuple[str, ...], tried: list[str]) -> str:
     home = cache_folder() / known.folders[0]
-    suffix = " (.gz or unpacked)" if known.kind == "idx" else ""
+    suffix = {"idx": " (.gz or unpacked)", "cifar": " (pickles, or .bin)"}.get(known.kind, "")
     lines = [
         f"The files of '{known.name}' are in none of these places:",
         *dict.fromkeys(tried),
         f"Put {', '.join(files)}{suffix}",
         f"into {home}, or into {known.folders[0]} below a folder named by --root or POSTERITY_DATA.",
     ]
-    if known.archive:
-        lines.append(f"Keras' {known.archive} beside such a folder serves as well.")
+    if known.archives:
+        lines.append(f"{' or '.join(known.archives)} in or beside such a folder serves as well.")
     if known.mirror:
         lines.append(f"Or fetch them: posterity data {known.name} --download")
     else:

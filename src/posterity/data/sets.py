@@ -20,7 +20,7 @@ class Known:
     name: str
     title: str
     task: Task
-    kind: Literal["embedded", "idx", "uci"]
+    kind: Literal["embedded", "idx", "cifar", "uci"]
     sizes: tuple[int, int]  # train, test
     input_shape: tuple[int, ...]
     licence: str
@@ -28,8 +28,8 @@ class Known:
     origin: str  # where a person gets the files
     classes: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
-    files: tuple[str, ...] = ()  # IDX files are found with and without `.gz`
-    archive: str = ""  # the one .npz that may stand for all files
+    files: tuple[str, ...] = ()  # IDX files are found with and without `.gz`, those of CIFAR with and without `.bin`
+    archives: tuple[str, ...] = ()  # one of which may stand for all files
     mirror: str = ""  # URL that file names are appended to
     sha256: Mapping[str, str] = field(default_factory=dict)  # of what `mirror` serves
     content: Mapping[str, str] = field(default_factory=dict)  # of the unpacked files
@@ -52,7 +52,7 @@ MNIST = Known(
     classes=tuple("0123456789"),
     folders=("mnist", "MNIST/raw"),
     files=IDX_FILES,
-    archive="mnist.npz",
+    archives=("mnist.npz",),
     mirror="https://ossci-datasets.s3.amazonaws.com/mnist/",
     sha256=_sums(
         "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
@@ -120,6 +120,45 @@ NOTMNIST = Known(
         files=(TEST_IMAGES, TEST_LABELS),
     ),
 )
+_CIFAR_ORIGIN = "https://www.cs.toronto.edu/~kriz/"
+
+
+def _cifar(classes: tuple[str, ...], files: tuple[str, ...], folders: tuple[str, ...], sha256: str) -> Known:
+    name = f"cifar-{len(classes)}"
+    archive = f"{name}-binary.tar.gz"  # the form that needs no pickle is the one that is fetched
+    return Known(
+        name=name,
+        title=f"CIFAR-{len(classes)}, small colour photographs",
+        task="classification",
+        kind="cifar",
+        sizes=(50_000, 10_000),
+        input_shape=(3, 32, 32),
+        licence="none stated; the authors ask to be cited",
+        citation="Krizhevsky: Learning multiple layers of features from tiny images. 2009",
+        origin=_CIFAR_ORIGIN + archive,
+        classes=classes,
+        folders=(name, *(f"{above}{folder}" for folder in folders for above in (f"{name}/", ""))),
+        files=files,
+        archives=(archive, f"{name}-python.tar.gz"),
+        mirror=_CIFAR_ORIGIN,
+        sha256=_sums(sha256, files=(archive,)),
+    )
+
+
+CIFAR_10 = _cifar(
+    ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"),
+    ("cifar-10-batches-py", "cifar-10-batches-bin"),
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)
+CIFAR_100 = _cifar(
+    tuple(
+        ["apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm"]
+    ),
+    ("train", "test"),
+    ("cifar-100-python", "cifar-100-binary"),
+    "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+)
 
 DIGITS = Known(
     name="digits",
@@ -171,6 +210,8 @@ SETS: dict[str, Known] = {
         MNIST,
         FASHION_MNIST,
         NOTMNIST,
+        CIFAR_10,
+        CIFAR_100,
         _uci("boston", "bostonHousing", "House prices in Boston", (455, 51), 13),
         _uci("concrete", "concrete", "Compressive strength of concrete", (927, 103), 8),
         _uci("naval", "naval-propulsion-plant", "Decay of a naval propulsion plant", (10_741, 1193), 14),

@@ -247,12 +247,17 @@ def _in_units(dataset: Dataset, kind: str, seed: int, inputs: Tensor, severity: 
     return unit * (high - low) + low
 
 
-def _range(dataset: Dataset) -> tuple[float, float]:
-    """Return what 0 and 1 of an image are in a data set's units."""
+def _range(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """Return what 0 and 1 of an image are in a data set's units, each () or, for each colour, (C, 1, 1)."""
     scaling = dataset.scaling
-    shift, factor = (0.0, 1.0) if scaling is None else (float(scaling.input_mean), float(scaling.input_std))
+    shift, factor = (0.0, 1.0) if scaling is None else (scaling.input_mean, scaling.input_std)
     known = dataset.train_inputs if len(dataset.train_inputs) else dataset.test_inputs
-    low, high = (float(value) * factor + shift for value in (known.min(), known.max()))
+    low, high = (
+        known.amin((0, 2, 3))[:, None, None] * factor + shift,
+        known.amax((0, 2, 3))[:, None, None] * factor + shift,
+    )
+    low, high = low.min(), high.max()
     tolerance = 1e-5 * (high - low)  # of scaling there and back
-    low, high = (0.0, 1.0) if low >= -tolerance and high <= 1 + tolerance else (low, high)
+    if low >= -tolerance and high <= 1 + tolerance:
+        low, high = torch.zeros_like(low), torch.ones_like(high)
     return (low - shift) / factor, (high - shift) / factor

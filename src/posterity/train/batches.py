@@ -16,6 +16,7 @@ from posterity.errors import InvalidInput
 from posterity.types import Batch
 
 Check = Callable[[Batch], None]
+Augment = Callable[[Tensor, Generator], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +27,8 @@ class TensorData:
         inputs: (N, ...); targets: (N,) or (N, D).
         batch_size: examples per step; the last batch of an epoch is smaller where it must be, and weighs the same.
         held_out: validation (inputs, targets); see `split` for a seeded share of the training data.
+        augment: gives another view of each batch of inputs whenever it is drawn, by the generator that shuffles, so that a
+            resumed run sees the same views; see `posterity.data.augment`, also for what it means for the posterior.
 
     Raises:
         InvalidInput: where lengths differ, or there is nothing to train on.
@@ -35,6 +38,7 @@ class TensorData:
     targets: Tensor
     batch_size: int = 128
     held_out: Batch | None = None
+    augment: Augment | None = None
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.targets):
@@ -57,7 +61,8 @@ class TensorData:
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
         order = torch.randperm(len(self.inputs), generator=generator).to(self.inputs.device)
         for index in order.split(self.batch_size):
-            yield self.inputs[index], self.targets[index]
+            inputs = self.inputs[index]
+            yield inputs if self.augment is None else self.augment(inputs, generator), self.targets[index]
 
     def validation(self) -> Iterator[Batch] | None:
         return iter([self.held_out]) if self.held_out is not None else None
