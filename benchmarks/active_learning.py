@@ -52,8 +52,8 @@ def page() -> str:
             "",
             f"## {data}",
             "",
-            f"{first['machine']}; {first['threads']} thread; commit {first['commit']}; {first['date']}. Labels of the first fit that "
-            f"reaches it on test data, of {last} at most: mean ± standard deviation over seeds, then each.",
+            f"{first['machine']}; {first['threads']} thread; commit {first['commit']}; {first['date']}. Labels of the first "
+            f"fit that reaches it on test data, of {last} at most: mean ± standard deviation over seeds, then each.",
             "",
             f"| chosen by | seeds | {heads} | accuracy at {last} labels, % | NLL |",
             "|---|---|---|---|---|---|",

@@ -218,7 +218,7 @@ def _in_units(found: Mapping[str, Sequence[Sequence[Round]]], std: float) -> dic
 def _line(seeds: Sequence[Sequence[Round]], score: str, target: float | None) -> dict[str, Any]:
     needed = [None if target is None else labels_needed(rounds, target, score) for rounds in seeds]
     last, nll = ([rounds[-1].scores[key] for rounds in seeds] for key in (score, "nll"))
-    reached = [n for n in needed if n is not None]
+    reached = [float(n) for n in needed if n is not None]
     if target is None:
         text = "–"
     elif len(reached) < len(needed):

@@ -75,7 +75,7 @@ def plot_pruning(curves: Mapping[str, SparsityCurve], chosen: float | None = Non
             if all(score in p.mean for p in curve.points):
                 ax.plot(left, [_shown(p.mean, score) for p in curve.points], ":", color=colour, linewidth=1.3)
         if chosen is not None:
-            ax.axvline(-np.log10(1 - chosen), color=INK, linewidth=1, linestyle="--")
+            ax.axvline(-np.log10(1 - chosen), ymax=0.7, color=INK, linewidth=1, linestyle="--")
         _sparsity_axis(ax, curves)
         values = np.concatenate([np.asarray(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) > 2])
         wide_range(ax.yaxis, float(values.min()), float(values.max()))
