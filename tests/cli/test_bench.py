@@ -87,6 +87,26 @@ def test_mistakes_are_answered_in_one_line(call, fits, tmp_path, flags, words):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_run_by_name_alone_is_left_open_and_the_page_says_so(call, monkeypatch, tmp_path):
+    seen = []
+
+    def run(job: Job, folder: Path) -> dict:
+        seen.append((job.data, job.method))
+        return {"scores": {c.score: 0.5 for c in bench.CIFAR.columns[job.data]}, "seconds": 1.0}
+
+    monkeypatch.setitem(bench.STUDIES, "cifar", replace(bench.CIFAR, run=run))
+    flags = ("bench", "cifar", "--seeds", "1", "--out", tmp_path / "cifar")
+    assert call(*flags).code == 0
+    usual = ["lenet_mle", "lenet_mean_field", "3conv3fc_mle", "3conv3fc_mean_field"]
+    assert seen == [("cifar-10", name) for name in usual]
+    page = (tmp_path / "cifar.md").read_text()
+    assert page.count("| not run |") == 2 + 6  # AlexNet twice on CIFAR-10, and all of CIFAR-100
+    assert page.index("## cifar-100") < page.index("| **LeNet, mean field** | not run |") < page.index("| 31 |")
+    assert call(*flags, "--sets", "cifar-100", "--methods", "alexnet_mle", "lenet_mle").code == 0
+    assert seen[4:] == [("cifar-100", "lenet_mle"), ("cifar-100", "alexnet_mle")]
+    assert (tmp_path / "cifar.md").read_text().count("| not run |") == 2 + 4
+
+
 def test_its_help_names_the_flags(call):
     said = call("bench", "--help")
     assert said.code == 0

@@ -65,6 +65,7 @@ class Study:
         published: rows of others, for each set; sources: where they are from.
         run: fits one job, and returns its record; the folder holds what jobs share.
         left_out: (set, method) that are not run.
+        by_name: sets and methods that are run only where they are asked for by name; the page lists what has not been run.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Study:
     sources: str
     run: Callable[[Job, Path], Record]
     left_out: frozenset[tuple[str, str]] = field(default_factory=frozenset)
+    by_name: frozenset[str] = field(default_factory=frozenset)
 
     def jobs(self, sets: Sequence[str], methods: Sequence[str], repeats: int) -> list[Job]:
         """List the fits in the order of their work: repeat by repeat, so that an early stop leaves whole tables."""

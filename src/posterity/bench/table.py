@@ -15,7 +15,7 @@ class Line:
 
     title: str
     cells: tuple[str, ...]
-    count: str  # of splits or seeds
+    count: str  # of splits or seeds, or "not run"
     ours: bool
 
 
@@ -41,6 +41,8 @@ def lines(study: Study, data: str, rows: dict[str, list[Record]]) -> list[Line]:
         lost = len(records) - len(scored)
         count = f"{len(scored)}" + (f" ({lost} diverged)" if lost else "")
         made.append(Line(study.methods[method], cells, count, ours=True))
+    if study.by_name:
+        made += [Line(t, ("",) * len(columns), "not run", ours=True) for m, t in study.methods.items() if m not in rows]
     published = (
         Line(row.title, tuple(row.cells.get(c.score, "") for c in columns), "", ours=False)
         for row in study.published[data]
@@ -71,7 +73,8 @@ def markdown(study: Study, found: dict[str, dict[str, list[Record]]], remarks: s
     records = [record for rows in found.values() for own in rows.values() for record in own]
     parts = [f"# {study.title}", f"`posterity bench {study.name}`. {study.about}\n{_origin(study, records)}"]
     parts += [remarks.strip()] if remarks.strip() else []
-    for data, rows in found.items():
+    for data in study.sets if study.by_name else found:
+        rows = found.get(data, {})
         heads = ["", f"{study.repeat}s", *(column.title for column in study.columns[data])]
         table = [f"| {' | '.join(heads)} |", f"|---|{'---|' * (len(heads) - 1)}"]
         for line in lines(study, data, rows):

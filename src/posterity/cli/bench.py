@@ -25,13 +25,15 @@ class Choice:
     """Which part of a study is run."""
 
     sets: Annotated[
-        tuple[str, ...], Parameter(negative="", consume_multiple=True, metavar="NAME", help="Data sets. [all]")
+        tuple[str, ...],
+        Parameter(negative="", consume_multiple=True, metavar="NAME", help="Data sets. [all; of cifar cifar-10]"),
     ] = ()
     methods: Annotated[
-        tuple[str, ...], Parameter(negative="", consume_multiple=True, metavar="NAME", help="Methods. [all]")
+        tuple[str, ...],
+        Parameter(negative="", consume_multiple=True, metavar="NAME", help="Methods. [all; of cifar not AlexNet]"),
     ] = ()
     splits: Annotated[str | None, Parameter(metavar="INT", help="Of uci: how many of the 20 splits. [20]")] = None
-    seeds: Annotated[str | None, Parameter(metavar="INT", help="Of images: how many seeds. [3]")] = None
+    seeds: Annotated[str | None, Parameter(metavar="INT", help="Of images and cifar: how many seeds. [3]")] = None
     threads: Annotated[str | None, Parameter(metavar="INT", help="Processor threads. [torch's choice]")] = None
 
 
@@ -56,7 +58,8 @@ def bench(
     Parameters
     ----------
     study
-        uci (regression on the standard splits) or images (MNIST and Fashion-MNIST).
+        uci (regression on the standard splits), images (MNIST and Fashion-MNIST) or cifar (Bayesian networks and their
+        twins; AlexNet and CIFAR-100 only by --methods and --sets).
     """
     if study not in STUDIES:
         raise unknown("study", study, STUDIES)
@@ -101,8 +104,10 @@ def _jobs(study: Study, choice: Choice) -> list[Job]:
         if value is not None:
             raise InvalidInput(f"--{other}s {value}: the study '{study.name}' has {study.repeat}s: --{study.repeat}s.")
     repeats = study.usual if asked is None else _count(f"{study.repeat}s", asked, study.repeats)
-    sets = [name for name in study.sets if name in choice.sets or not choice.sets]
-    methods = [name for name in study.methods if name in choice.methods or not choice.methods]
+    sets, methods = (
+        [name for name in known if (name in asked_for if asked_for else name not in study.by_name)]
+        for known, asked_for in ((study.sets, choice.sets), (study.methods, choice.methods))
+    )
     return study.jobs(sets, methods, repeats)
 
 
