@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -31,7 +31,9 @@ from posterity.zoo import AlexNet, LeNet, ThreeConvThreeFC
 BATCH, VALIDATION = 128, 5_000
 PRIOR = Normal(0, 1.4, fan_in=True)  # √2 / √fan-in keeps the activations' scale; where mean field's prior scales start
 SETS = ("cifar-10", "cifar-100")
-Network = type[LeNet] | type[ThreeConvThreeFC] | type[AlexNet]
+Network: TypeAlias = type[LeNet] | type[ThreeConvThreeFC] | type[AlexNet]
+Kind: TypeAlias = Literal["mle", "mean_field"]
+KINDS: tuple[Kind, ...] = ("mle", "mean_field")  # the twin first
 
 
 @dataclass(frozen=True)
@@ -48,19 +50,19 @@ class Row:
     """One line of the table: a network inferred in one way."""
 
     model: str
-    kind: Literal["twin", "mean_field"]
+    kind: Kind
 
     @property
     def title(self) -> str:
         """What the table calls it."""
-        what = "maximum likelihood" if self.kind == "twin" else "mean field"
+        what = "maximum likelihood" if self.kind == "mle" else "mean field"
         return f"{MODELS[self.model].title}, {what}"
 
     @property
     def method(self) -> MLE | MeanField:
         """The method with the network's number of epochs."""
         epochs = MODELS[self.model].epochs
-        if self.kind == "twin":
+        if self.kind == "mle":
             return MLE(epochs=epochs, optimizer=Optimizer(lr=2e-3, schedule="one_cycle"))
         return MeanField(epochs=epochs, optimizer=Optimizer(lr=4e-3, schedule="one_cycle"), learn_prior="layer")
 
@@ -70,11 +72,7 @@ MODELS = {
     "3conv3fc": Model("3Conv3FC", ThreeConvThreeFC, 18),
     "alexnet": Model("AlexNet", AlexNet, 50),
 }
-ROWS = {
-    f"{model}_{name}": Row(model, kind)
-    for model in MODELS
-    for name, kind in (("mle", "twin"), ("mean_field", "mean_field"))
-}
+ROWS = {f"{model}_{kind}": Row(model, kind) for model in MODELS for kind in KINDS}
 
 
 def run(job: Job, folder: Path) -> Record:
