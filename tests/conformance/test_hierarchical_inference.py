@@ -83,7 +83,7 @@ def quadrature() -> tuple[float, float]:
     return mean, float((weights * (grid - mean).square()).sum().sqrt())
 
 
-@CENTERED
+@pytest.mark.parametrize("centered", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_mean_field_finds_the_scale_with_its_known_bias(centered: bool) -> None:
     """q's mean of log s lies within the exact posterior; its std is too small in the centred form, as q has no correlations.
 

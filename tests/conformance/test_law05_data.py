@@ -69,7 +69,9 @@ def test_gradient_of_a_step_is_that_of_the_log_joint(kind: str) -> None:
     assert ((drawn.mean(0) - exact).abs() < 4.5 * error).all()
 
 
-@pytest.mark.parametrize("name", ["map", "mean_field-weight", "mean_field-flipout"])
+@pytest.mark.parametrize(
+    "name", ["map", "mean_field-weight", pytest.param("mean_field-flipout", marks=pytest.mark.slow)]
+)
 def test_batch_size_does_not_move_the_optimum(name: str) -> None:
     """Batches of 9 do not divide 24 data: the last one of an epoch has 6, and must not pull."""
     case, row = Conjugate.make(), TABLE[name]

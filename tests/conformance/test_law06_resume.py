@@ -108,6 +108,23 @@ def test_an_interrupted_run_is_saved_even_where_nobody_asked(tmp_path: Path, mon
     assert torch.equal(resumed.mean, whole.mean)
 
 
+def test_ctrl_c_after_the_last_step_is_not_lost(tmp_path: Path) -> None:
+    """While the last epoch is validated and saved, say: an ensemble must not go on with its next member."""
+    rows = []
+
+    def last(name, row):
+        rows.append(row)
+        if len(rows) == METHODS["map"].epochs:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    engine = Engine(progress=False, device="cpu", directory=tmp_path, on_epoch=last)
+    with pytest.raises(Interrupted, match="after the last epoch"):
+        run("map", engine, data())
+    resumed = run("map", replace(engine, resume=True, on_epoch=None), data())
+    whole = run("map", Engine(progress=False, device="cpu"), data())
+    assert torch.equal(resumed.theta, whole.theta)
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path) -> None:
     engine = Engine(progress=False, directory=tmp_path)
     first = run("map", engine, data())

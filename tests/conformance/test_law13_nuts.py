@@ -65,7 +65,7 @@ def test_the_conjugate_posterior_is_exact(name: str) -> None:
     assert diagnosis.e_bfmi > 0.5
 
 
-@pytest.mark.parametrize("centered", [True, False])
+@pytest.mark.parametrize("centered", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_hierarchical_scale_is_that_of_quadrature(centered: bool) -> None:
     """The data determine these weights, so that the non-centred form mixes slowly: it is given more draws."""
     exact_mean, exact_std = quadrature()

@@ -17,7 +17,13 @@ SEEDS = 5
 QUIET = {"progress": False, "device": "cpu"}
 
 
-@pytest.mark.parametrize("name", ["mean_field-weight", "mean_field-local_reparam", "mean_field-flipout"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mean_field-weight",
+        *(pytest.param(f"mean_field-{name}", marks=pytest.mark.slow) for name in ("local_reparam", "flipout")),
+    ],
+)
 def test_conjugate_regression_with_a_point_bias(name: str) -> None:
     """The objective's optimum is the exact mean, 1/√precision for the weights' std, and no std for the bias."""
     case = Conjugate.make()

@@ -155,7 +155,9 @@ def recorded(draw: ActivationDraw) -> list[torch.Tensor]:
 
 
 @needs_compiler
-@pytest.mark.parametrize("estimator", ["weight", "local_reparam", "flipout"])
+@pytest.mark.parametrize(
+    "estimator", ["weight", *(pytest.param(name, marks=pytest.mark.slow) for name in ("local_reparam", "flipout"))]
+)
 def test_a_compiled_fit_recovers_the_exact_posterior_and_repeats(estimator: str) -> None:
     case = Conjugate.make()
     method = MeanField(estimator, compiled=True, epochs=STEPS, optimizer=FAST)

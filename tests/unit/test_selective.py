@@ -160,4 +160,4 @@ def test_ood_refuses_unknown_sides_and_rates():
     with pytest.raises(InvalidInput, match="Did you mean 'outside'"):
         ood._sides(torch.zeros(2), torch.ones(2), "outsider")
     with pytest.raises(InvalidInput, match="true positive rate"):
-        ood.ood_fpr(torch.zeros(2), torch.ones(2), 95)
+        ood.ood_fpr(torch.zeros(2), torch.ones(2), 95.0)

@@ -94,13 +94,13 @@ def held_out(saved: Saved, dataset: Dataset) -> tuple[Tensor, Tensor]:
     Raises:
         InvalidInput: where it kept none, or its data have changed since.
     """
-    own = training_data(saved, dataset)
-    if own.held_out is None:
+    held = training_data(saved, dataset).held_out if saved.config.data.validation else None
+    if held is None:
         raise InvalidInput(
             "This run was trained without a validation share, and promises need examples that it was not trained on. "
             f"Train again: posterity train {saved.config.data.name} --validation 0.1 …"
         )
-    return own.held_out
+    return held
 
 
 def predicted(saved: Saved, dataset: Dataset, inputs: Tensor, targets: Tensor, draws: int) -> Predicted:

@@ -12,7 +12,7 @@ def rotated(images: Tensor, degrees: float) -> Tensor:
     """Rotate images (B, C, H, W) counterclockwise about their centre, bilinearly; what comes in from outside is 0.
 
     >>> image = torch.arange(4.0).reshape(1, 1, 2, 2)
-    >>> rotated(image, 90).round()  # of [[0, 1], [2, 3]]
+    >>> rotated(image, 90.0).round()  # of [[0, 1], [2, 3]]
     tensor([[[[1., 3.],
               [0., 2.]]]])
     """

@@ -99,6 +99,8 @@ class Engine:
             line.advance(run.record.epoch * budget.steps_per_epoch + run.record.step)
             while not run.done:
                 run.epoch(line, stop)
+        if stop.is_set():  # after the last step: this run is done, but whoever has more to run must hear of it
+            run.interrupt()
         return run.result()
 
 
@@ -147,7 +149,7 @@ class _Run:
             if stop.is_set():
                 record.sums = {k: float(v) for k, v in sums.items()}
                 record.seconds += time.perf_counter() - started
-                self._interrupt()
+                self.interrupt()
         self._watch(info if record.step > skip else {}, line, record.step % EVERY)
         self._finish({k: float(v) / record.step for k, v in sums.items()}, time.perf_counter() - started)
 
@@ -212,14 +214,16 @@ class _Run:
             shown += "  | val " + progress.summary({k: v for k, v in validation.items() if k != "nelbo"})
         line.advance(steps, f"epoch {self.record.epoch + 1}/{self.budget.epochs}  {shown}")
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
+        """Save, and say how to go on."""
         hint = "run again with resume to go on from there."
         if self.engine.directory is None:  # nothing computed is lost, also where nobody asked for checkpoints
             root = Path(mkdtemp(prefix="posterity-"))
             self.engine = replace(self.engine, directory=root.joinpath(*self.engine.name.split("/")[1:]))
             hint = f"run again with resume, Engine(directory='{root}', resume=True), to go on from there."
         self._save("last")
-        done = f"Interrupted in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}."
+        at = f"in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}"
+        done = f"Interrupted {'after the last epoch' if self.done else at}."
         raise Interrupted(f"{done} Saved in {self._path('last')}; {hint}")
 
     def _path(self, which: str) -> Path | None:
