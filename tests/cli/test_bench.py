@@ -154,7 +154,14 @@ def test_a_real_study_stopped_by_a_signal_goes_on_where_it_was(tmp_path):
         out,
     ]
     command = [sys.executable, "-m", "posterity", *map(str, flags)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background of a script makes them, and what they start, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     first = out / "boston" / "mle-0.json"
     for _ in range(20_000):
         if process.poll() is not None or first.exists():
