@@ -107,7 +107,7 @@ def run(threads: list[int], repeats: int) -> dict:
             for n in DRAWS:
                 calls = {variant: make(name, variant, n) for variant in VARIANTS}
                 with torch.no_grad():
-                    found = medians(calls, 2, max(5, repeats // n))
+                    found = medians(calls, 1, max(3, repeats // n))
                 once = found["deterministic"]
                 ratios = {v: round(ms / (once * n), 3) for v, ms in found.items() if v != "deterministic"}
                 rows[name]["times"][f"{count}/{n}"] = {"deterministic ms": round(once, 2), **ratios}

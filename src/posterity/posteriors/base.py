@@ -62,7 +62,7 @@ class FunctionPosterior(ABC):
             n: number of functions.
             generator: source of the draws; torch's global one where None.
             max_bytes: bound on the activations of one forward pass; larger batches are split, with equal results. None
-                takes 16 MiB on a CPU and 1 GiB elsewhere.
+                takes 16 MiB on a CPU, where more is never used because it is slower, and 1 GiB elsewhere.
 
         Raises:
             InvalidInput: for inputs that are not finite or do not fit the network, and n < 1.

@@ -195,9 +195,10 @@ def _structure(network: nn.Module) -> tuple[Any, ...]:
 
 
 def _budget(inputs: Tensor, max_bytes: int | None) -> int:
-    if max_bytes is not None:
-        return max_bytes
-    return CPU_BYTES if inputs.device.type == "cpu" else ACCELERATOR_BYTES
+    """Return the bytes of one pass; on a processor no more than is fast, however much is allowed."""
+    if inputs.device.type == "cpu":
+        return CPU_BYTES if max_bytes is None else min(max_bytes, CPU_BYTES)
+    return ACCELERATOR_BYTES if max_bytes is None else max_bytes
 
 
 def split(problem: Problem, inputs: Tensor, max_bytes: int | None) -> Sequence[Tensor]:
