@@ -31,8 +31,8 @@ VARIANTS = {
     "deterministic": "one forward pass",
     "plain": "a Python loop over drawn networks",
     "loop": "`predict`, one function after the other",
-    "batched": "`predict`, functions side by side in a pass",
-    "vmap": "`predict`, `torch.vmap`",
+    "batched": "`predict`, functions side by side in a pass (asked for: each call tries it first)",
+    "vmap": "`predict`, `torch.vmap` (likewise)",
     "chosen": "`predict` as it comes: the winner of a race",
     "kept": "`predict` of functions that were drawn once (`draw_functions`)",
     "average": "`average`: no draw is kept",
@@ -139,8 +139,8 @@ def table(result: dict) -> str:
             lines.append(f"| {VARIANTS[variant]} | {' | '.join(cells)} | {row['extra MiB'][variant]:.0f} |")
     lines += [
         "",
-        f"`average` of {MANY:,} functions of {INPUTS:,} inputs, LeNet, given {BUDGET / 2**20:.0f} MiB: a peak of "
-        f"{result['many']:.0f} MiB above the inputs.",
+        f"`average` of {MANY:,} functions of {INPUTS:,} inputs, LeNet, given {BUDGET / 2**20:.0f} MiB: the peak of the "
+        f"process rises by {result['many']:.0f} MiB over what loading torch and the inputs had taken.",
     ]
     return "\n".join(lines) + "\n"
 
