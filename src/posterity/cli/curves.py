@@ -145,13 +145,22 @@ def with_steps(method: Any, steps: int, steps_per_epoch: int) -> Any:
     return replace(method, epochs=-(-steps // steps_per_epoch)) if hasattr(method, "epochs") else method
 
 
+def even_batch(count: int, most: int) -> int:
+    """Return the batch size that makes batches of equal size: of 130 with 64 at most, a last one of 2 would weigh as much.
+
+    >>> [even_batch(n, 64) for n in (20, 64, 130)]
+    [20, 64, 44]
+    """
+    return -(-count // -(-count // most))
+
+
 def fits(experiment: Experiment, steps: int, seed: int) -> Fit:
     """Return what trains the experiment's network, from fresh weights, with the labels that are there."""
     config = experiment.config
 
     def one(inputs: Tensor, targets: Tensor, index: int) -> FunctionPosterior:
         own = derived_seed(seed, "acquire", index)
-        data = TensorData(inputs, targets, config.data.batch_size)
+        data = TensorData(inputs, targets, even_batch(len(inputs), config.data.batch_size))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(own)
             network = experiment.spec.build()
