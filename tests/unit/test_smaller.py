@@ -283,6 +283,15 @@ def test_units_that_are_mixed_stay_and_the_reason_is_named(name: str) -> None:
         prune_units(network, x, {first: 0.5}, by="magnitude")
 
 
+def test_a_network_whose_layer_is_registered_twice_is_not_changed() -> None:
+    layer = nn.Linear(3, 3)
+    network = Model(lambda m, x: m.out(m.again(m.layer(x).relu())), layer=layer, again=layer, out=nn.Linear(3, 2))
+    weight = layer.weight
+    units_of(network, torch.zeros(2, 3))
+    assert layer.weight is weight
+    assert network.get_parameter("again.weight") is weight
+
+
 def test_refusals() -> None:
     network, x = made("lenet")
     sized = Model(lambda m, x: m.out(m.a(x).view(-1, 24)), a=nn.Conv1d(2, 6, 2), out=nn.Linear(24, 2))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
 
 
@@ -16,7 +17,8 @@ def recorded(network: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor]) 
     names, two = list(tensors), torch.cat([inputs[:1], inputs[-1:]])
 
     def run(values: Sequence[Tensor], examples: Tensor) -> Any:
-        return torch.func.functional_call(network, dict(zip(names, values, strict=True)), (examples,))
+        with substituted(network, dict(zip(names, values, strict=True))):
+            return network(examples)
 
     try:
         network.eval()

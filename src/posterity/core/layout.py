@@ -159,9 +159,9 @@ def bound(params: Mapping[str, nn.Parameter], views: Mapping[str, Tensor]) -> It
 
 @contextmanager
 def substituted(network: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """Put other tensors in the place of named parameters inside the block; they may carry gradients or be batched by vmap.
+    """Put other tensors in the place of named parameters and buffers inside the block; they may carry gradients, or be batched.
 
-    A parameter that is tied, or whose module is registered twice, is replaced at every place and put back at every place:
+    A tensor that is tied, or whose module is registered twice, is replaced at every place and put back at every place:
     `torch.func.functional_call` leaves a module that is registered twice with the other tensor.
 
     >>> layer = nn.Linear(1, 1, bias=False)
@@ -172,18 +172,19 @@ def substituted(network: nn.Module, tensors: Mapping[str, Tensor]) -> Iterator[N
     >>> layer.weight is own
     True
     """
-    own = dict(network.named_parameters())
+    own = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     given = {id(own[name]): tensor for name, tensor in tensors.items()}
     places = [
-        (module._parameters, name, parameter)
+        (holder, name, tensor)
         for module in network.modules()
-        for name, parameter in module._parameters.items()
-        if id(parameter) in given
+        for holder in (module._parameters, module._buffers)
+        for name, tensor in holder.items()
+        if id(tensor) in given
     ]
     try:
-        for holder, name, parameter in places:
-            holder[name] = given[id(parameter)]  # type: ignore[assignment]  # any tensor computes as a parameter does
+        for holder, name, tensor in places:
+            holder[name] = given[id(tensor)]  # type: ignore[assignment]  # any tensor computes as a parameter does
         yield
     finally:
-        for holder, name, parameter in places:
-            holder[name] = parameter
+        for holder, name, tensor in places:
+            holder[name] = tensor  # type: ignore[assignment]
