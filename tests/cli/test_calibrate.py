@@ -131,6 +131,27 @@ def test_predict_then_says_sets_abstention_and_p_values(call, calibrated: Path, 
     assert "At least 80.0" in table.err
 
 
+def test_predict_tempers_what_it_says_and_not_what_was_promised(call, calibrated: Path, images: Path) -> None:
+    plain, tempered = (
+        json.loads(call("predict", calibrated, images, "--json", *flag).out)["predictions"]
+        for flag in ((), ("--tempered",))
+    )
+    saved = open_run(calibrated)
+    predictive = predict(saved.posterior, scored_data(saved).test_inputs, 4, saved.config.seed)
+    expected = promises_of(saved).temperature.apply(predictive)
+    for row, own, probability, entropy in zip(
+        tempered, plain, expected.confidence.tolist(), expected.entropy.tolist(), strict=True
+    ):
+        assert row["probability"] == pytest.approx(probability, rel=1e-4)
+        assert row["entropy"] == pytest.approx(entropy, rel=1e-4, abs=1e-6)
+        assert [row[k] for k in ("set", "abstains", "p_value")] == [own[k] for k in ("set", "abstains", "p_value")]
+    assert tempered[0]["probability"] != plain[0]["probability"]
+
+
+def test_there_must_be_a_temperature_to_temper_by(call, digits_run: Path, images: Path) -> None:
+    check_one_line(call("predict", digits_run, images, "--tempered"), "no temperature yet", "posterity calibrate")
+
+
 def test_other_draws_are_not_what_was_promised(call, calibrated: Path, images: Path) -> None:
     said = call("predict", calibrated, images, "--draws", "7", "--json")
     assert "calibrated with 4 draws, and 7" in said.err

@@ -27,7 +27,7 @@ COMMANDS = {
     "acquire": "Say which inputs to label next, or simulate what choosing them well is worth.",
     "prune": "Remove the weights that matter least, and show what that costs.",
     "report": "Write a run's report.html anew.",
-    "bench": "Run every method on the same data, and print one table: uci, or images.",
+    "bench": "Run methods on the same data, and print one table: uci, images or cifar.",
     "conformance": "Hold methods, ours or another library's, to the same laws, and print one table.",
     "data": "List the known data sets, or show (and fetch) one.",
 }

@@ -51,7 +51,7 @@ def bench(
     table: Annotated[bool, Parameter(negative="", group=OUTPUT, help="Run nothing: only make the table.")] = False,
     output: Output = PLAIN,
 ) -> None:
-    """Run every method on the same data and print one table; what is done already is not run again.
+    """Run methods on the same data and print one table; what is done already is not run again.
 
     The page, DIR.md, has what you write into DIR/remarks.md above its tables.
 

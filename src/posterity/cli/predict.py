@@ -47,6 +47,10 @@ class Form:
     invert: Annotated[
         bool, Parameter(negative="", help="Images are dark on light; the network learnt light on dark.")
     ] = False
+    tempered: Annotated[
+        bool,
+        Parameter(negative="", help="Probabilities and entropies, or stds, by the temperature of posterity calibrate."),
+    ] = False
 
 
 SHOWN = Form()
@@ -80,13 +84,15 @@ def predict(
     saved = open_run(run, use.trust)
     rows, promises = read_inputs(inputs, saved, form.invert), promises_of(saved)
     draws = use.count(saved.config.predictive_draws if promises is None else promises.draws)
+    if form.tempered and promises is None:
+        raise InvalidInput(f"--tempered: this run has no temperature yet. Find it: posterity calibrate {run}")
     predictive = averaged(saved.posterior, rows.inputs, draws, saved.config.seed)
     if isinstance(predictive, Regression):
         scaling = saved.scaling or Scaling(torch.zeros(()), torch.ones(()))
         predictive = predictive.rescale(scaling.target_mean, scaling.target_std)
-        records = values(predictive, rows.names)
-    else:
-        records = classes(predictive, rows.names, saved.data["classes"])
+    shown = promises.temperature.apply(predictive) if form.tempered and promises is not None else predictive
+    names, labels = rows.names, saved.data["classes"]
+    records = values(shown, names) if isinstance(shown, Regression) else classes(shown, names, labels)
     if promises is not None:
         promised = _promised(promises, predictive, saved, draws, Voice(output))
         records = [{**record, **own} for record, own in zip(records, promised, strict=True)]
