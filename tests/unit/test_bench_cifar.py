@@ -33,13 +33,14 @@ def small(monkeypatch) -> Dataset:
 
 @pytest.mark.parametrize("model", cifar.MODELS)
 def test_a_network_and_its_twin_differ_in_the_method_alone(model):
-    rows = [cifar.ROWS[f"{model}_{name}"] for name in ("mle", "mean_field")]
-    twin, bayesian = (row.method for row in rows)
+    rows = [cifar.ROWS[f"{model}_{name}"] for name in cifar.KINDS]
+    twin, bayesian, cold = (row.method for row in rows)
     assert (type(twin), type(bayesian)) == (MLE, MeanField)
     assert twin.epochs == bayesian.epochs == cifar.MODELS[model].epochs
     assert twin.optimizer.schedule == bayesian.optimizer.schedule
     assert bayesian.temperature == 1.0
-    assert rows[0].model == rows[1].model
+    assert cold == replace(bayesian, temperature=cifar.COLD)
+    assert len({row.model for row in rows}) == 1
 
 
 def test_the_last_epoch_counts_and_the_views_are_augmented(small, monkeypatch, tmp_path):
@@ -58,7 +59,7 @@ def test_the_last_epoch_counts_and_the_views_are_augmented(small, monkeypatch, t
     network, data, _ = seen[0]
     assert data.held_out is None  # nothing to choose an epoch by
     assert data.num_data == len(small.train_inputs) - 200
-    assert data.augment is cifar.flipped_and_shifted
+    assert data.augment is cifar.views
     assert record["validation"]["accuracy"] == record["scores"]["validation_accuracy"]
     assert record["fit"]["seed"] == 3
     scores = record["scores"]
@@ -66,6 +67,15 @@ def test_the_last_epoch_counts_and_the_views_are_augmented(small, monkeypatch, t
     assert scores["epistemic"] + scores["aleatoric"] == pytest.approx(_total(network, small, 3), rel=1e-5)
     assert {c.score for c in cifar.CIFAR.columns["cifar-10"]} <= scores.keys()
     json.dumps(record, allow_nan=False)
+
+
+def test_views_are_flipped_images_channel_by_channel_in_memory():
+    images = torch.arange(64 * 2 * 3.0).view(64, 2, 1, 3)
+    seen = cifar.views(images, torch.Generator().manual_seed(0))
+    flips = torch.stack([(v == image.flip(-1)).all() for v, image in zip(seen, images, strict=True)])
+    assert ((seen == images).flatten(1).all(1) | flips).all()
+    assert 0 < flips.sum() < 64
+    assert seen.is_contiguous(memory_format=torch.channels_last)
 
 
 def _total(network, data: Dataset, seed: int) -> float:
