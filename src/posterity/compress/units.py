@@ -17,48 +17,12 @@ from torch import Tensor, fx, nn
 
 from posterity.compress.recording import any_nonzero, in_place, is_padded, kind_of, pools_places, recorded, shape_of
 
-ELEMENTWISE = frozenset(
-    [
-        "relu",
-        "relu6",
-        "softplus",
-        "tanh",
-        "sigmoid",
-        "gelu",
-        "silu",
-        "elu",
-        "celu",
-        "selu",
-        "leaky_relu",
-        "hardtanh",
-        "hardswish",
-        "hardsigmoid",
-        "mish",
-        "softsign",
-        "logsigmoid",
-        "exp",
-        "square",
-        "abs",
-        "neg",
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "pow",
-        "add",
-        "sub",
-        "mul",
-        "div",
-        "maximum",
-        "minimum",
-        "dropout",
-        "feature_dropout",
-        "alpha_dropout",
-        "clone",
-        "alias",
-        "detach",
-        "contiguous",
-    ]
-)
+RECTIFIERS = {"relu", "relu6", "softplus", "gelu", "silu", "elu", "celu", "selu", "leaky_relu", "hardswish", "mish"}
+SIGMOIDS = {"tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign", "logsigmoid"}
+ARITHMETIC = {"add", "sub", "mul", "div", "neg", "abs", "square", "pow", "exp", "maximum", "minimum"}
+BOUNDS = {"clamp", "clamp_min", "clamp_max"}
+UNCHANGED = {"dropout", "feature_dropout", "alpha_dropout", "clone", "alias", "detach", "contiguous"}  # in eval mode
+ELEMENTWISE = frozenset(RECTIFIERS | SIGMOIDS | ARITHMETIC | BOUNDS | UNCHANGED)
 POOLING = frozenset(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg") for n in (1, 2, 3)) | {"mean", "amax"}
 RESHAPING = frozenset(["flatten", "view", "reshape", "_unsafe_view", "squeeze", "unsqueeze"])
 LAYERS = MappingProxyType({"linear": 0, "conv1d": 1, "conv2d": 2, "conv3d": 3})  # and their spatial dimensions
