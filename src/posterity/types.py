@@ -157,6 +157,8 @@ class Engine(Protocol):
         """Return the engine of a named part of the work: its own random streams, checkpoints and progress line."""
 
     def streams(self) -> Streams: ...
+    def mapped(self, name: str, like: Tensor, rows: int) -> Tensor:
+        """Return a tensor (rows, *like) that lives in a file beside the checkpoints: larger than memory, never lost."""
 
 
 @runtime_checkable

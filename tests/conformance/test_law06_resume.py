@@ -45,6 +45,7 @@ METHODS = {
     "sgld": SGLD(epochs=4, draws=10, burn_in=0.1, lr=0.03, schedule="polynomial"),
     "sgld-rmsprop": SGLD(epochs=4, draws=10, burn_in=0.25, lr=0.01, preconditioner="rmsprop"),
     "sghmc": SGHMC(epochs=4, draws=10, burn_in=0.1),
+    "sghmc-on-disk": SGHMC(epochs=4, draws=10, burn_in=0.1, on_disk=True),
     "cyclical": Cyclical(SGHMC(epochs=4, draws=6), cycles=3, exploration=0.5),
     "ivon": IVON(epochs=4, draws=2),
     "swag": SWAG(4, epochs=4, iterates=10),
@@ -103,7 +104,7 @@ def test_an_interrupted_run_is_saved_even_where_nobody_asked(tmp_path: Path, mon
         run("map", Engine(progress=False, device="cpu"), Stopper(data(), 6))
     (saved,) = tmp_path.glob("posterity-*")
     assert f"Engine(directory='{saved}', resume=True)" in str(stopped.value)
-    resumed = run("map", Engine(progress=False, device="cpu", directory=saved, resume=True), data())
+    resumed = run("map", Engine(progress=False, device="cpu", directory=str(saved), resume=True), data())
     whole = run("map", Engine(progress=False, device="cpu"), data())
     assert torch.equal(resumed.mean, whole.mean)
 

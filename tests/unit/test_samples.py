@@ -1,15 +1,30 @@
 """A posterior of draws: which of them are used, and what they say."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import posterity
-from posterity import SGHMC, SGLD, Cyclical, Engine, Flat, Gaussian, Hierarchical, InvalidInput, Normal, Problem
+from posterity import (
+    SGHMC,
+    SGLD,
+    CorruptFile,
+    Cyclical,
+    Engine,
+    Flat,
+    Gaussian,
+    Hierarchical,
+    InvalidInput,
+    Normal,
+    Problem,
+)
 from posterity.model.potential import Potential
 from posterity.posteriors.samples import Samples
 
@@ -96,15 +111,19 @@ def test_gradient_of_the_potential_is_that_of_the_log_joint(prior: posterity.Pri
         torch.testing.assert_close(nll, problem.nll(batch)[0].detach())
 
 
-def fit(method: object, prior: posterity.Prior | None = None) -> Samples:
+CPU = Engine(progress=False, device="cpu")
+
+
+def fit(method: object, prior: posterity.Prior | None = None, engine: Engine = CPU) -> Samples:
     """12 data in one batch: an epoch is a step."""
+    torch.manual_seed(0)
     posterior = posterity.fit(
         nn.Linear(1, 1),
         (X, X[:, 0]),
         likelihood=Gaussian(std=0.1),
         prior=prior,
         method=method,
-        engine=Engine(progress=False, device="cpu"),
+        engine=engine,
     )
     assert isinstance(posterior, Samples)
     return posterior
@@ -151,6 +170,42 @@ def test_exactly_what_was_asked_for_is_kept_and_a_budget_that_fits_is_enough() -
     ):
         kept = fit(method).thetas
         assert len(kept) == draws == len(kept.unique(dim=0))
+
+
+def test_draws_on_disk_are_those_in_memory(tmp_path: Path) -> None:
+    for index, method in enumerate((SGHMC(epochs=20, draws=10), Cyclical(SGLD(epochs=10, draws=4), 2, 0.5))):
+        folder = tmp_path / str(index)
+        expected = fit(method).thetas
+        inner = replace(method.method, on_disk=True) if isinstance(method, Cyclical) else None
+        own = replace(method, on_disk=True) if inner is None else replace(method, method=inner)
+        found = fit(own, engine=replace(CPU, directory=folder))
+        assert torch.equal(found.thetas, expected)
+        assert torch.equal(load_file(folder / "draws.safetensors")["draws"], expected)
+        with safe_open(folder / "last.safetensors", "pt") as checkpoint:
+            assert "state.draws" not in checkpoint.keys()  # noqa: SIM118  # not a mapping
+        found.save(tmp_path / "p.safetensors")
+        assert torch.equal(posterity.load(tmp_path / "p.safetensors", nn.Linear(1, 1)).thetas, expected)
+
+
+def test_a_file_of_draws_that_was_lost_is_missed(tmp_path: Path) -> None:
+    engine = replace(CPU, directory=tmp_path)
+    method = SGHMC(epochs=20, draws=10, on_disk=True)
+    expected = fit(method, engine=engine).thetas.clone()
+    again = replace(engine, resume=True)
+    assert torch.equal(fit(method, engine=again).thetas, expected)
+    (tmp_path / "draws.safetensors").unlink()
+    with pytest.raises(CorruptFile, match="counts 10 draws"):
+        fit(method, engine=again)
+
+
+def test_draws_on_disk_need_a_folder_and_space(tmp_path: Path) -> None:
+    method = SGHMC(epochs=20, draws=10, on_disk=True)
+    with pytest.raises(InvalidInput, match="no folder for a file of draws"):
+        fit(method)
+    engine = replace(CPU, directory=tmp_path)
+    with pytest.raises(InvalidInput, match=r"Cannot keep .* bytes .* Choose another folder, or free some space"):
+        engine.mapped("draws", torch.zeros(2), 2**50)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_validation_does_not_cut_the_chain(tmp_path: Path) -> None:

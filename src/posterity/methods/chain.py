@@ -1,4 +1,4 @@
-"""What stochastic-gradient samplers share: their settings, when a draw is kept, and the loop over batches."""
+"""What stochastic-gradient samplers share: their settings, when a draw is kept, and where, and the loop over batches."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass as plain_dataclass
@@ -13,7 +13,7 @@ from torch import Tensor
 from posterity.core import dynamics
 from posterity.core.compiled import CompiledNormals
 from posterity.core.gaussian import noise_like
-from posterity.errors import InvalidInput
+from posterity.errors import CorruptFile, InvalidInput
 from posterity.methods.options import Epochs
 from posterity.model.likelihoods import training_score
 from posterity.model.potential import Potential
@@ -92,6 +92,9 @@ class Chain(ABC):
         compiled: make the noise in a compiled kernel: faster for networks of a million weights. Needs a compiler.
         max_bytes: bound on the draws kept, K · P · bytes per number. What does not fit is refused before the first step. The
             chain is held once; at its last epoch, where there are validation data, twice.
+        on_disk: keep the draws in a file, `draws.safetensors` in the engine's directory, that is mapped into memory: the
+            system holds as much of it as it has room for, and checkpoints do not copy it. The posterior reads from this
+            file. On a processor alone.
     """
 
     epochs: Epochs = 50
@@ -102,6 +105,7 @@ class Chain(ABC):
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     compiled: bool = False
     max_bytes: Annotated[int, Field(ge=1)] = 2**30
+    on_disk: bool = False
 
     @abstractmethod
     def moves(self, num_data: int) -> Moves:
@@ -118,7 +122,9 @@ def run(chain: Chain, plan: Plan, problem: Problem, data: Data, engine: Engine) 
     """Run a chain by a plan.
 
     Raises:
-        InvalidInput: for a flat prior, fewer sampling steps than draws, and draws that do not fit into `max_bytes`.
+        InvalidInput: for a flat prior, fewer sampling steps than draws, draws that do not fit into `max_bytes`, and `on_disk`
+            without a directory or the space, or on an accelerator.
+        CorruptFile: where a run on disk goes on, and its draws are not there any more.
     """
     if isinstance(problem.prior, Flat):
         raise InvalidInput("A flat prior may leave no posterior to sample: use a proper prior, e.g. Normal(0, 0.3).")
@@ -130,7 +136,8 @@ def run(chain: Chain, plan: Plan, problem: Problem, data: Data, engine: Engine) 
     _refuse_too_large(chain, problem.theta())
     # Every epoch before the last has a part of the chain only: none of them is the best, whatever its score.
     budget = Budget(chain.epochs, data.steps_per_epoch, warmup_epochs=chain.epochs)
-    inference = ChainInference(problem, chain, plan)
+    on_disk = engine.mapped("draws", problem.theta(), chain.draws) if chain.on_disk else None
+    inference = ChainInference(problem, chain, plan, on_disk)
     return inference.posterior(engine.run(inference, data, budget))
 
 
@@ -144,10 +151,12 @@ def _refuse_too_large(chain: Chain, theta: Tensor) -> None:
 
 
 class ChainInference:
-    """Runs one chain. State: theta, the draws and their number, step, the sampler's tensors, the network's buffers."""
+    """Runs one chain. State: theta, the draws (where they are not on disk), their number, step, and what the sampler and the
+    network remember.
+    """
 
-    def __init__(self, problem: Problem, chain: Chain, plan: Plan) -> None:
-        self.problem, self.chain, self.plan = problem, chain, plan
+    def __init__(self, problem: Problem, chain: Chain, plan: Plan, on_disk: Tensor | None = None) -> None:
+        self.problem, self.chain, self.plan, self.on_disk = problem, chain, plan, on_disk
         self._moves = chain.moves(problem.num_data)
         self._potential = Potential(problem)
 
@@ -158,16 +167,18 @@ class ChainInference:
         self._grad = torch.zeros_like(theta)
         self._random = theta[self.problem.coordinates.start :]
         self._normals = CompiledNormals() if self.chain.compiled else noise_like
-        state: State = {
-            "theta": theta,
-            "draws": theta.new_zeros(self.chain.draws, len(theta)),
-            **self._moves.state(theta),
-        }
+        state: State = {"theta": theta, **self._moves.state(theta)}
+        if self.on_disk is None:
+            self._draws = state["draws"] = theta.new_zeros(self.chain.draws, len(theta))
+        else:
+            self._draws = self.on_disk
+        self._looked = False
         state["kept"], state["step"] = (torch.zeros((), dtype=torch.int64) for _ in range(2))
         state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
         return state
 
     def update(self, state: State, batch: Batch) -> tuple[State, Info]:
+        self._look(state)
         theta, step = state["theta"], int(state["step"])
         nll, distribution = self._potential.gradient(theta, batch, self._grad)
         noise = self._normals(self._random, self._generator) if self.plan.noisy(step) else None
@@ -175,7 +186,7 @@ class ChainInference:
         self._moves.move(state, self._grad, noise, self.chain.lr * self.plan.factor(step), adapting=position is None)
         state["step"] += 1
         if position is not None and self._keeps(position):
-            state["draws"][int(state["kept"])].copy_(theta)
+            self._draws[int(state["kept"])].copy_(theta)
             state["kept"] += 1
         name, score = training_score(distribution, batch[1])
         return state, {"nll": nll, name: score}
@@ -184,8 +195,19 @@ class ChainInference:
         """Return the draws so far; before the first one, where the chain stands."""
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
         kept = int(state["kept"])
+        self._look(state)
         # A draw is never overwritten, so that it is not copied; where the chain stands is.
-        return Samples(self.problem.snapshot(buffers), state["draws"][:kept] if kept else state["theta"][None].clone())
+        return Samples(self.problem.snapshot(buffers), self._draws[:kept] if kept else state["theta"][None].clone())
+
+    def _look(self, state: State) -> None:
+        """See, once, that the draws that a checkpoint counts are there: a file that had to be made anew has zeros."""
+        kept = int(state["kept"])
+        if not self._looked and not self._draws[:kept].any(1).all():
+            raise CorruptFile(
+                f"The checkpoint counts {kept} draws, and draws.safetensors beside it does not hold them. Put it back, or "
+                "remove the checkpoint to start afresh."
+            )
+        self._looked = True
 
     def _keeps(self, position: int) -> bool:
         """Whether this sampling step is the last of one of K equal parts."""

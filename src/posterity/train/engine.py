@@ -15,11 +15,12 @@ from types import FrameType
 from typing import Any, Literal
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from posterity.errors import Diverged, Interrupted, InvalidInput, unknown
 from posterity.train import checkpoint, progress
 from posterity.train.checkpoint import Record
+from posterity.train.mapped import mapped
 from posterity.train.random import NamedStreams, derived_seed
 from posterity.types import Budget, Data, Inference, Info, Scores, State
 
@@ -46,7 +47,7 @@ class Engine:
     device: str = "auto"
     seed: int = 0
     precision: Literal["float32", "bfloat16"] = "float32"
-    directory: Path | None = None
+    directory: Path | str | None = None
     resume: bool = False
     progress: bool = True
     validation_draws: int = 8
@@ -60,6 +61,10 @@ class Engine:
             raise unknown("precision", self.precision, ("float32", "bfloat16"))
         if self.validation_draws < 1:
             raise InvalidInput(f"validation_draws is {self.validation_draws}; it must be at least 1.")
+
+    def path(self, name: str) -> Path | None:
+        """Return where the safetensors file of this name belongs; None where nothing is kept on disk."""
+        return None if self.directory is None else Path(self.directory) / f"{name}.safetensors"
 
     def torch_device(self) -> torch.device:
         """Resolve `device`.
@@ -79,11 +84,28 @@ class Engine:
 
     def fork(self, name: str) -> "Engine":
         """Return the engine of a named part of the work: its own random streams and checkpoints."""
-        directory = self.directory / name if self.directory else None
+        directory = None if self.directory is None else Path(self.directory) / name
         return replace(self, name=f"{self.name}/{name}", label=f"{self.label} {name}", directory=directory)
 
     def streams(self) -> NamedStreams:
         return NamedStreams(self.seed, self.name, self.torch_device())
+
+    def mapped(self, name: str, like: Tensor, rows: int) -> Tensor:
+        """Return a tensor (rows, *like) whose numbers are those of NAME.safetensors, beside the checkpoints.
+
+        What an earlier run of the same shape left there stays.
+
+        Raises:
+            InvalidInput: without a `directory`, on an accelerator, and where the disk has no such space.
+        """
+        path = self.path(name)
+        if path is None:
+            raise InvalidInput(f"There is no folder for a file of {name}: give one, Engine(directory='runs/mine').")
+        if like.device.type != "cpu":
+            raise InvalidInput(
+                f"What lives in a file is on the processor, and this network on {like.device}: device='cpu'."
+            )
+        return mapped(path, name, (rows, *like.shape), like.dtype)
 
     def run(self, inference: Inference, data: Data, budget: Budget) -> State:
         """Run to the end of the budget; return the best state by validation, or the last where there is no validation.
@@ -119,14 +141,14 @@ class _Run:
         return self.record.finished or self.record.epoch >= self.budget.epochs
 
     def restore(self) -> None:
-        path = self._path("last")
+        path = self.engine.path("last")
         if not (self.engine.resume and path and path.exists()):
             return
         state, streams, record = checkpoint.load(path)
         checkpoint.restore(self.state, state, path)
         self.streams.restore(streams)
         self.record = record
-        best = self._path("best")
+        best = self.engine.path("best")
         if record.best_score is not None and best and best.exists():
             saved = checkpoint.load(best)[0]
             self.best = {k: saved[k].to(v.device) for k, v in self.state.items()}
@@ -224,13 +246,10 @@ class _Run:
         self._save("last")
         at = f"in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}"
         done = f"Interrupted {'after the last epoch' if self.done else at}."
-        raise Interrupted(f"{done} Saved in {self._path('last')}; {hint}")
-
-    def _path(self, which: str) -> Path | None:
-        return self.engine.directory / f"{which}.safetensors" if self.engine.directory else None
+        raise Interrupted(f"{done} Saved in {self.engine.path('last')}; {hint}")
 
     def _save(self, which: str) -> None:
-        path = self._path(which)
+        path = self.engine.path(which)
         if path is not None:
             checkpoint.save(path, self.state, self.streams.states(), self.record)
 

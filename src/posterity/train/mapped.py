@@ -1,0 +1,72 @@
+"""A tensor that lives in a safetensors file, mapped into memory: larger than the memory that is to spare, and never lost."""
+
+import json
+import mmap
+import os
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+from posterity.errors import InvalidInput
+
+NAMES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
+
+
+def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return a tensor whose numbers are those of a file; writing to it writes to the file.
+
+    A file of this very tensor is gone on with; any other is replaced by one of zeros. The file is valid safetensors at any
+    moment, and its whole size is claimed at once: a disk that becomes full later cannot break it.
+
+    Args:
+        path: of the file; its folder is made.
+        name: of the tensor in it.
+
+    Raises:
+        InvalidInput: where the file cannot be written, or the disk has no such space.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     mapped(Path(folder) / "draws.safetensors", "draws", (2, 3), torch.float32)[1] = 7
+    ...     mapped(Path(folder) / "draws.safetensors", "draws", (2, 3), torch.float32)
+    tensor([[0., 0., 0.],
+            [7., 7., 7.]])
+    """
+    size = prod(shape) * dtype.itemsize
+    entry = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [0, size]}
+    text = json.dumps({name: entry}).encode()
+    text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8 bytes
+    header = len(text).to_bytes(8, "little") + text
+    there = _is_of(path, header, size)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("r+b" if there else "w+b") as file:
+            _claim(file, header, size)
+            memory = mmap.mmap(file.fileno(), 0)
+    except OSError as error:
+        if not there:
+            path.unlink(missing_ok=True)
+        raise InvalidInput(
+            f"Cannot keep {size:,} bytes in {path}: {error}. Choose another folder, or free some space."
+        ) from error
+    return torch.frombuffer(memory, dtype=dtype, offset=len(header)).view(shape)
+
+
+def _is_of(path: Path, header: bytes, size: int) -> bool:
+    if not path.is_file() or path.stat().st_size != len(header) + size:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(header)) == header
+
+
+def _claim(file: BinaryIO, header: bytes, size: int) -> None:
+    """Write the header and take the space; what is there already stays."""
+    file.write(header)
+    file.flush()
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, len(header) + size)
+    else:
+        file.truncate(len(header) + size)
