@@ -39,7 +39,7 @@ def test_a_network_and_its_twin_differ_in_the_method_alone(model):
     assert twin.epochs == bayesian.epochs == cifar.MODELS[model].epochs
     assert twin.optimizer.schedule == bayesian.optimizer.schedule
     assert bayesian.temperature == 1.0
-    assert cold == replace(bayesian, temperature=cifar.COLD)
+    assert cold == replace(bayesian, temperature=cifar.MODELS[model].temperature)
     assert len({row.model for row in rows}) == 1
 
 

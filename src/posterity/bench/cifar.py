@@ -34,17 +34,16 @@ SETS = ("cifar-10", "cifar-100")
 Network: TypeAlias = type[LeNet] | type[ThreeConvThreeFC] | type[AlexNet]
 Kind: TypeAlias = Literal["mle", "mean_field", "cold"]
 KINDS: tuple[Kind, ...] = ("mle", "mean_field", "cold")  # the twin first
-TITLES = {"mle": "maximum likelihood", "mean_field": "mean field", "cold": "mean field, temperature 0.1"}
-COLD = 0.1
 
 
 @dataclass(frozen=True)
 class Model:
-    """A network, and for how long it and its twin are trained."""
+    """A network, for how long it and its twin are trained, and the temperature of its cold posterior."""
 
     title: str
     network: Network
     epochs: int
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -57,27 +56,30 @@ class Row:
     @property
     def title(self) -> str:
         """What the table calls it."""
-        return f"{MODELS[self.model].title}, {TITLES[self.kind]}"
+        model = MODELS[self.model]
+        cold = f"mean field, temperature {model.temperature}"
+        titles = {"mle": "maximum likelihood", "mean_field": "mean field", "cold": cold}
+        return f"{model.title}, {titles[self.kind]}"
 
     @property
     def method(self) -> MLE | MeanField:
         """The method with the network's number of epochs."""
-        epochs = MODELS[self.model].epochs
+        model = MODELS[self.model]
         if self.kind == "mle":
-            return MLE(epochs=epochs, optimizer=Optimizer(lr=2e-3, schedule="one_cycle"))
+            return MLE(epochs=model.epochs, optimizer=Optimizer(lr=2e-3, schedule="one_cycle"))
         return MeanField(
-            epochs=epochs,
+            epochs=model.epochs,
             optimizer=Optimizer(lr=4e-3, schedule="one_cycle"),
             initial_std=0.01,
             learn_prior="layer",
-            temperature=COLD if self.kind == "cold" else 1,
+            temperature=model.temperature if self.kind == "cold" else 1,
         )
 
 
 MODELS = {
-    "lenet": Model("LeNet", LeNet, 30),
-    "3conv3fc": Model("3Conv3FC", ThreeConvThreeFC, 15),
-    "alexnet": Model("AlexNet", AlexNet, 50),
+    "lenet": Model("LeNet", LeNet, 30, 0.2),
+    "3conv3fc": Model("3Conv3FC", ThreeConvThreeFC, 15, 0.1),
+    "alexnet": Model("AlexNet", AlexNet, 50, 0.1),
 }
 ROWS = {f"{model}_{kind}": Row(model, kind) for model in MODELS for kind in KINDS}
 
@@ -146,9 +148,9 @@ CIFAR = Study(
         + f"), batch {BATCH}, Adam by a one-cycle schedule, bfloat16 autocast, and the same views of {50_000 - VALIDATION:,} "
         "training images, flipped at random; each colour is standardised by the training pixels. Mean field: weight draws, "
         "a normal prior for each layer whose std starts at 1.4/√fan-in and is fitted by empirical Bayes; 16 draws of whole "
-        f"weights predict. The other {VALIDATION:,} training images chose these settings, with seed 100, the temperature "
-        f"among them: {COLD} is a cold posterior, whose KL counts a tenth; without it, it is the posterior itself. Of the "
-        "rows below they choose nothing: the last epoch counts, and their accuracy stands beside that of the test set. "
+        f"weights predict. The other {VALIDATION:,} training images chose these settings, with seed 100, the "
+        "temperatures among them: below 1 it is a cold posterior, whose KL counts so much less; without one, the posterior "
+        "itself. Of the rows below they choose nothing, the last epoch counts; their accuracy stands beside the test set's. "
         "Accuracy, ECE (15 bins) and the epistemic variance of class probabilities, summed over classes, in per cent; NLL in "
         "nats. AlexNet, the posterior itself of 3Conv3FC, and CIFAR-100 with any network are run by name alone (`--methods "
         "alexnet_mle alexnet_cold`, `--sets cifar-100`), better on a GPU; until then their rows say so."
