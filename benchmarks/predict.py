@@ -31,7 +31,7 @@ VARIANTS = {
     "deterministic": "one forward pass",
     "plain": "a Python loop over drawn networks",
     "loop": "`predict`, one function after the other",
-    "batched": "`predict`, functions side by side in a pass (asked for: each call tries it first)",
+    "batched": "`predict`, functions side by side in a pass (asked for)",
     "vmap": "`predict`, `torch.vmap` (likewise)",
     "chosen": "`predict` as it comes: the winner of a race",
     "kept": "`predict` of functions that were drawn once (`draw_functions`)",

@@ -10,10 +10,12 @@ All three compute the same functions; their last digits may differ. `evaluating_
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -26,6 +28,10 @@ from posterity.model.problem import Problem, call
 
 Way = Literal["loop", "batched", "vmap"]
 WAYS: tuple[Way, ...] = ("loop", "batched", "vmap")
+# What says that a way cannot run a network; torch.func has no error of its own for what it cannot batch.
+CANNOT: Mapping[Way, type[Exception] | tuple[()]] = MappingProxyType(
+    {"loop": (), "batched": NoRule, "vmap": RuntimeError}
+)
 # What fits a processor's caches is twice as fast there as batches of hundreds of megabytes; an accelerator wants more.
 CPU_BYTES, ACCELERATOR_BYTES = 16 * 2**20, 2**30
 AT_ONCE = 8  # functions of one pass, at most
@@ -90,30 +96,38 @@ class Plan:
         return [min(self.at_once, n - start) for start in range(0, n, self.at_once)]
 
     def __call__(self, thetas: Tensor) -> Iterator[Draws]:
-        """Evaluate the functions at `thetas` (k, P) on each batch in turn."""
+        """Evaluate the functions at `thetas` (k, P) on each batch in turn; by the loop where this way cannot."""
+        evaluate = self.at(thetas)
+        for batch in self.batches:
+            try:
+                found = evaluate(batch)
+            except CANNOT[self.way]:
+                evaluate = replace(self, way="loop").at(thetas)
+                found = evaluate(batch)
+            yield found
+
+    def at(self, thetas: Tensor) -> Callable[[Tensor], Draws]:
+        """Return what evaluates the functions at `thetas` on a batch. It raises `CANNOT` where the way cannot."""
         if self.way == "loop":
-            yield from self._one_by_one(thetas)
-            return
+            return partial(self._one_by_one, thetas)
         where = self.problem.coordinates
         views = where.layout.views(torch.stack([where.weights(theta) for theta in thetas]))
         run, own = _batched if self.way == "batched" else _vmapped, where.of_network(views)
         latents = {name: value.clone() for name, value in self.problem.latents(views).items()}
-        for batch in self.batches:
-            outputs = run(self.problem, own, batch).to(thetas.dtype)  # autocast may have lowered it
-            yield Draws(outputs.unsqueeze(-1) if outputs.dim() == 2 else outputs, latents)
 
-    def _one_by_one(self, thetas: Tensor) -> Iterator[Draws]:
-        for batch in self.batches:
-            outputs, latents = [], []
-            for theta in thetas:
-                with self.problem.bound(theta):
-                    outputs.append(call(self.problem, batch))
-                    latents.append(
-                        {n: p.detach().clone() for n, p in self.problem.latents(self.problem.params).items()}
-                    )
-            yield Draws(
-                torch.stack(outputs), {name: torch.stack([own[name] for own in latents]) for name in latents[0]}
-            )
+        def together(batch: Tensor) -> Draws:
+            outputs = run(self.problem, own, batch).to(thetas.dtype)  # autocast may have lowered it
+            return Draws(outputs.unsqueeze(-1) if outputs.dim() == 2 else outputs, latents)
+
+        return together
+
+    def _one_by_one(self, thetas: Tensor, batch: Tensor) -> Draws:
+        outputs, latents = [], []
+        for theta in thetas:
+            with self.problem.bound(theta):
+                outputs.append(call(self.problem, batch))
+                latents.append({n: p.detach().clone() for n, p in self.problem.latents(self.problem.params).items()})
+        return Draws(torch.stack(outputs), {name: torch.stack([own[name] for own in latents]) for name in latents[0]})
 
 
 def plan(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None = None) -> Plan:
@@ -127,8 +141,7 @@ def plan(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None = None)
     if (asked is None and n * len(loop.batches) < WORTH_A_RACE) or asked == "loop" or not len(inputs):
         return loop
     if asked is not None:
-        other = _several(problem, asked, inputs, n, max_bytes)
-        return other if _seconds(other) is not None else loop
+        return _several(problem, asked, inputs, n, max_bytes)
     key = (*_structure(problem.network), problem.layout, problem.network.training)
     key += (loop.batches[0].shape, min(n, AT_ONCE), max_bytes, inputs.dtype, inputs.device, torch.get_num_threads())
     candidates = {way: _several(problem, way, inputs, n, max_bytes) for way in WAYS[1:]} | {"loop": loop}
@@ -155,19 +168,14 @@ def _race(candidates: dict[Way, Plan]) -> Way:
 def _seconds(plan: Plan) -> float | None:
     """Time a pass on the first batch, per function and example, the better of two; None where this way cannot run it."""
     batch = plan.batches[0]
-    one = Plan(plan.problem, plan.way, plan.at_once, (batch,))
     thetas = plan.problem.theta().expand(plan.at_once, -1)
     times = []
     for _ in range(2):
         start = time.perf_counter()
         try:
-            outputs = Draws.beside(one(thetas)).outputs
-        except NoRule:
+            outputs = plan.at(thetas)(batch).outputs
+        except CANNOT[plan.way]:
             return None
-        except RuntimeError:
-            if plan.way != "vmap":
-                raise
-            return None  # torch.func cannot batch what this network does; the loop can
         outputs.flatten()[0].item()  # wait for an accelerator
         times.append(time.perf_counter() - start)
     return min(times) / (plan.at_once * len(batch))
