@@ -1,7 +1,7 @@
 """MNIST and Fashion-MNIST by LeNet: every method with the same number of epochs."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from posterity.types import Scores
 from posterity.zoo import LeNet
 
 EPOCHS, MEMBERS, DRAWS, BATCH = 4, 5, 16, 128
+COLD = 0.3  # of members that are not too cautious together; chosen on validation images of MNIST, seed 100
 VALIDATION, OUTSIDE = 5_000, 5_000  # images held out of the training set; images of each other set
 PRIOR = Normal(0, 0.3)
 SETS = ("mnist", "fashion-mnist")
@@ -83,6 +84,10 @@ ROWS = {
     ),
     "ensemble_mle": Row("ensemble of 5, maximum likelihood", Ensemble(_MLE, MEMBERS)),
     "ensemble_mean_field": Row("ensemble of 5, mean field, weight draws", Ensemble(_mean_field("weight"), MEMBERS)),
+    "ensemble_cold": Row(
+        f"ensemble of 5, mean field, temperature {COLD}",
+        Ensemble(replace(_mean_field("weight"), temperature=COLD), MEMBERS),
+    ),
     "ensemble_ivon": Row("ensemble of 5, IVON", Ensemble(_IVON, MEMBERS)),
 }
 
@@ -170,8 +175,9 @@ IMAGES = Study(
     about=(
         f"LeNet on 32×32 images, padded and standardised by the training pixels; {EPOCHS} epochs for every fit, and for each "
         f"of an ensemble's {MEMBERS} members; batch {BATCH}; {DRAWS} draws of whole weights, in an ensemble of each member; "
-        f"temperature 1; Normal(0, 0.3). 55,000 images train, {VALIDATION:,} choose the best epoch where a method has one, and "
-        "rates were set on those of Fashion-MNIST; the test set is touched once, at the end. Accuracy, ECE (15 bins) "
+        f"temperature 1 but where {COLD} is named; Normal(0, 0.3). 55,000 images train, {VALIDATION:,} choose the best epoch "
+        "where a method has one; on those of Fashion-MNIST rates were set, on those of MNIST, with seed 100, that "
+        "temperature; the test set is touched once, at the end. Accuracy, ECE (15 bins) "
         "and AUROC in per cent, NLL in nats. AUROC: how well the entropy of the prediction, or its mutual information, tells "
         f"the 10,000 test images from {OUTSIDE:,} test images of another set, drawn once; a point has no mutual information."
     ),
