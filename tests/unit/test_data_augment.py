@@ -8,7 +8,20 @@ import torch
 from scipy import stats
 from torch import Generator, nn
 
-from posterity import Categorical, Engine, Interrupted, MeanField, Normal, Problem, TensorData
+from posterity import (
+    HMC,
+    MAP,
+    NUTS,
+    Categorical,
+    Engine,
+    Interrupted,
+    MeanField,
+    Normal,
+    Problem,
+    Refine,
+    TensorData,
+    fit,
+)
 from posterity.data.augment import flipped, flipped_and_shifted, shifted
 from posterity.errors import InvalidInput
 from tests.conformance.test_law06_resume import Stopper
@@ -88,6 +101,14 @@ def inferred(data, engine: Engine):
     torch.manual_seed(0)
     problem = Problem(nn.Sequential(nn.Flatten(), nn.Linear(64, 2)), Normal(0, 0.3), Categorical(), data.num_data)
     return MeanField(epochs=3).infer(problem, data, engine)
+
+
+@pytest.mark.parametrize("method", [NUTS(), HMC(), Refine(NUTS(), MAP(1))])
+def test_a_sampler_whose_target_must_stand_still_refuses_views(method):
+    data = TensorData(torch.randn(6, 1, 2, 2), torch.arange(6) % 2, augment=flipped)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(InvalidInput, match="shows other inputs at every pass"):
+        fit(network, data, method=method, engine=Engine(progress=False))
 
 
 def test_a_resumed_run_sees_the_same_views(tmp_path):

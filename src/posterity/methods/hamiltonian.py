@@ -113,8 +113,13 @@ class FullBatch:
         """Gather the batches of one epoch.
 
         Raises:
-            InvalidInput: where the network's activations for all data would not fit into memory.
+            InvalidInput: where the network's activations for all data would not fit into memory, and for augmented data.
         """
+        if getattr(data, "augment", None) is not None:
+            raise InvalidInput(
+                "augment=… shows other inputs at every pass, and Hamiltonian Monte Carlo needs the same. Leave it out, or take "
+                "a method of batches: MeanField, SGHMC."
+            )
         parts = list(data.batches(0, torch.Generator().manual_seed(0)))
         inputs, targets = (torch.cat(column) for column in zip(*parts, strict=True))
         with torch.no_grad():
