@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from posterity.cli.experiment import batch_size, prepare
 from posterity.cli.flags import Settings, given, undotted
 from posterity.cli.merge import merge
 from posterity.errors import InvalidInput
@@ -152,3 +153,24 @@ def test_a_wrong_key_in_a_file_is_named(change: dict, words: list[str]) -> None:
 def test_data_must_be_named() -> None:
     with pytest.raises(InvalidInput, match="posterity train digits"):
         merge({}, {})
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "expected"),
+    [
+        (60_000, {}, 128),
+        (1_437, {}, 33),  # 1,293.3 examples are trained on, in 40 steps
+        (1_437, {"validation": "0"}, 36),
+        (300, {}, 8),
+        (1_437, {"method": "sghmc"}, 128),
+        (1_437, {"method": "cyclical"}, 128),
+    ],
+)
+def test_few_examples_come_in_small_batches(count: int, settings: dict, expected: int) -> None:
+    config = merge({"data": {"name": "digits"}}, given(Settings(**settings)))
+    assert batch_size(config, count) == expected
+
+
+def test_the_batch_that_was_chosen_is_written_down() -> None:
+    assert prepare(merge({"data": {"name": "diabetes"}}, {})).config.data.batch_size == 8
+    assert prepare(merge({"data": {"name": "diabetes", "batch_size": 200}}, {})).config.data.batch_size == 200

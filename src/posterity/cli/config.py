@@ -47,7 +47,7 @@ class DataConfig(_Table):
     task: Literal["classification", "regression"] | None = None
     root: str | None = None
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    batch_size: Count = 128
+    batch_size: Count | None = None  # by the number of examples; see `batch_size` of cli/experiment.py
     augment: bool = False  # images: each is flipped and shifted at random whenever it is seen
 
 

@@ -84,7 +84,9 @@ def run_curves(config: RunConfig, study: Study, voice: Voice) -> Curves:
         InvalidInput: for unknown scores, counts that the data do not allow, and a folder of other settings.
         Interrupted: after Ctrl-C; the message says how to go on.
     """
-    model = config.data.model_copy(update={"validation": 0.0, "batch_size": min(config.data.batch_size, BATCH)})
+    model = config.data.model_copy(
+        update={"validation": 0.0, "batch_size": min(config.data.batch_size or BATCH, BATCH)}
+    )
     experiment = prepare(config.model_copy(update={"data": model, "twin": False}))
     config, dataset = experiment.config, experiment.dataset
     scores = study.scores or (("bald", "random") if dataset.classes else ("variance", "random"))
@@ -160,7 +162,7 @@ def fits(experiment: Experiment, steps: int, seed: int) -> Fit:
 
     def one(inputs: Tensor, targets: Tensor, index: int) -> FunctionPosterior:
         own = derived_seed(seed, "acquire", index)
-        data = TensorData(inputs, targets, even_batch(len(inputs), config.data.batch_size))
+        data = TensorData(inputs, targets, even_batch(len(inputs), config.data.batch_size or BATCH))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(own)
             network = experiment.spec.build()

@@ -1,6 +1,7 @@
 """One run, prepared and checked: data, network and problem; nothing is trained here, and nothing is written."""
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from posterity.methods import (
     MAP,
     MLE,
     NUTS,
+    SGHMC,
+    SGLD,
+    Cyclical,
     Ensemble,
     FullRank,
     Laplace,
@@ -34,6 +38,11 @@ from posterity.train.random import derived_seed
 from posterity.zoo import NetworkSpec, image_side
 
 DROPOUT_RATE = 0.1  # of networks without dropout of their own
+BATCH, LEAST, STEPS = (
+    TensorData.batch_size,
+    8,
+    40,
+)  # examples of a batch, usually and at least; steps of an epoch, at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +86,7 @@ def prepare(config: RunConfig) -> Experiment:
     spec = NetworkSpec(config.model.name, dataset.input_shape, _num_outputs(likelihood, dataset), config.model.options)
     network = _seeded(spec, config.seed)
     augment = flipped_and_shifted if config.data.augment else None
+    assert config.data.batch_size is not None
     data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size, augment=augment)
     data = data.split(config.data.validation, config.seed)
     _check(config, data)
@@ -127,7 +137,19 @@ def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:
         )
     name = config.model.name or ("lenet" if len(dataset.input_shape) == 3 else "mlp:50")
     model = ModelConfig(name=name, **config.model.options)
-    return config.model_copy(update={"likelihood": likelihood, "model": model})
+    own = config.data.batch_size or batch_size(config, len(dataset.train_inputs))
+    data = config.data.model_copy(update={"batch_size": own})
+    return config.model_copy(update={"likelihood": likelihood, "model": model, "data": data})
+
+
+def batch_size(config: RunConfig, count: int) -> int:
+    """Return the usual batch, or a smaller one of few examples: an epoch of three steps would leave weights where they are.
+
+    Samplers of stochastic gradients keep the usual one: the noise of a small batch's gradient heats them.
+    """
+    if isinstance(config.member, SGLD | SGHMC | Cyclical):
+        return BATCH
+    return min(BATCH, max(LEAST, ceil((1 - config.data.validation) * count / STEPS)))
 
 
 def _dropping(config: RunConfig, problem: Problem) -> RunConfig:

@@ -52,7 +52,11 @@ class Settings(ProblemSettings):
         ),
     ] = None
     batch: Annotated[
-        str | None, Key("data.batch_size"), Parameter(group=DATA, metavar="INT", help="Examples per step. [128]")
+        str | None,
+        Key("data.batch_size"),
+        Parameter(
+            group=DATA, metavar="INT", help="Examples per step. [128; of few examples 8 or more, for 40 steps an epoch]"
+        ),
     ] = None
     augment: Annotated[
         bool | None,

@@ -117,7 +117,8 @@ def training_data(saved: Saved, dataset: Dataset) -> TensorData:
         InvalidInput: where the data have changed since.
     """
     data, device = saved.config.data, saved.posterior.mean.device
-    whole = TensorData(dataset.train_inputs.to(device), dataset.train_targets.to(device), data.batch_size)
+    size = data.batch_size or TensorData.batch_size
+    whole = TensorData(dataset.train_inputs.to(device), dataset.train_targets.to(device), size)
     own = whole.split(data.validation, saved.config.seed)
     if own.num_data != saved.posterior.problem.num_data:
         raise InvalidInput(
