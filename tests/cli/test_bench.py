@@ -97,14 +97,14 @@ def test_what_is_run_by_name_alone_is_left_open_and_the_page_says_so(call, monke
     monkeypatch.setitem(bench.STUDIES, "cifar", replace(bench.CIFAR, run=run))
     flags = ("bench", "cifar", "--seeds", "1", "--out", tmp_path / "cifar")
     assert call(*flags).code == 0
-    usual = ["lenet_mle", "lenet_mean_field", "3conv3fc_mle", "3conv3fc_mean_field"]
+    usual = ["lenet_mle", "lenet_mean_field", "lenet_cold", "3conv3fc_mle", "3conv3fc_cold"]
     assert seen == [("cifar-10", name) for name in usual]
     page = (tmp_path / "cifar.md").read_text()
-    assert page.count("| not run |") == 2 + 6  # AlexNet twice on CIFAR-10, and all of CIFAR-100
+    assert page.count("| not run |") == 4 + 9  # AlexNet thrice and a 3Conv3FC on CIFAR-10, and all of CIFAR-100
     assert page.index("## cifar-100") < page.index("| **LeNet, mean field** | not run |") < page.index("| 31 |")
     assert call(*flags, "--sets", "cifar-100", "--methods", "alexnet_mle", "lenet_mle").code == 0
-    assert seen[4:] == [("cifar-100", "lenet_mle"), ("cifar-100", "alexnet_mle")]
-    assert (tmp_path / "cifar.md").read_text().count("| not run |") == 2 + 4
+    assert seen[5:] == [("cifar-100", "lenet_mle"), ("cifar-100", "alexnet_mle")]
+    assert (tmp_path / "cifar.md").read_text().count("| not run |") == 4 + 7
 
 
 def test_its_help_names_the_flags(call):

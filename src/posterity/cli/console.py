@@ -13,6 +13,8 @@ from rich.table import Table
 
 from posterity.cli.flags import Output
 
+MAX_WIDTH = 400  # characters
+
 
 @dataclass(frozen=True)
 class Voice:
@@ -31,9 +33,13 @@ class Voice:
             print(text, flush=True)
 
     def table(self, table: Table) -> None:
-        """Print a table of the result, where the result is for people."""
-        if not self.output.json:
-            Console(highlight=False).print(table)
+        """Print a table of the result, where the result is for people: as wide as it is, in a terminal as words allow."""
+        if self.output.json:
+            return
+        console = Console(highlight=False)
+        needed = console.measure(table, options=console.options.update(max_width=MAX_WIDTH))
+        width = max(console.width, needed.minimum + len(table.columns)) if console.is_terminal else needed.maximum
+        Console(highlight=False, width=width).print(table)
 
     def result(self, values: Mapping[str, Any]) -> None:
         """Print the result where it is for programs: one JSON object."""
@@ -68,7 +74,12 @@ def grid(
 
     table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
-        table.add_column(escape(name), justify="left" if index < left else "right", overflow="fold")
+        text = index < left
+        # A number and its spread stay together; words of a name may go below each other.
+        widest = 0 if text else max((len(row[index]) for row in rows), default=0)
+        longest = max(map(len, name.split()), default=0)
+        least = None if text else max(widest, longest)
+        table.add_column(escape(name), justify="left" if text else "right", overflow="fold", min_width=least)
     for at, row in enumerate(rows):
         texts = [escape(cell) for cell in row]
         table.add_row(*(f"[bold]{text}[/bold]" if (at, i) in bold else text for i, text in enumerate(texts)))
