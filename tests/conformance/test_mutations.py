@@ -84,7 +84,7 @@ def takes_noise_twice(subject: Subject) -> Subject:
 def few(name: str) -> Subject:
     """Three seeds are enough to see a factor of 2; cycles, whose draws say the least, take more."""
     subject = SUBJECTS[name]
-    return replace(subject, replicates=6 if name == "cyclical" else min(3, subject.replicates))
+    return replace(subject, replicates=16 if name == "cyclical" else min(3, subject.replicates))
 
 
 MUTATIONS: list[tuple[str, Callable[[Patch], None]]] = [

@@ -285,6 +285,7 @@ SUBJECTS = {
             ),
             densities=("modes",),
             draws=200,
+            replicates=16,  # few draws of each are worth much
         ),
         _hamiltonian(
             "hmc",
