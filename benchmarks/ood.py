@@ -78,10 +78,10 @@ def study(size: Size) -> Study:
         name="ood",
         title="MNIST against notMNIST and Fashion-MNIST",
         about=(
-            f"LeNet on 32×32 images, standardised by the training pixels; {size.epochs} epochs of batches of 128 on 55,000 "
-            f"images, temperature 1, Normal(0, 0.3); mean field by weight draws; a prediction averages {DRAWS} functions, of an "
-            "ensemble an equal number of each member's; the test set is touched once. AUROC, in per cent, of telling the 10,000 "
-            "test images from "
+            f"LeNet on 32×32 images, standardised by the training pixels; {size.epochs} epochs of batches of 128 on "
+            "55,000 images, temperature 1, Normal(0, 0.3); mean field by weight draws; a prediction averages "
+            f"{DRAWS} functions, of an ensemble an equal number of each member's; the test set is touched once. "
+            "AUROC, in per cent, of telling the 10,000 test images from "
             f"{OUTSIDE:,} test images of another set, drawn once: MI is the mutual information, max-prob. one minus the "
             "largest mean probability; a point has no mutual information. Accuracy and ECE (15 bins) in per cent, NLL in nats. "
             "Aleatoric and epistemic: class-wise variances of the softmax form (Kwon et al. 2018), means over classes and test "
