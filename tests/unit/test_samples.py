@@ -198,6 +198,16 @@ def test_a_file_of_draws_that_was_lost_is_missed(tmp_path: Path) -> None:
         fit(method, engine=again)
 
 
+@pytest.mark.parametrize("draws", [10, 4])
+def test_another_run_in_the_same_folder_leaves_an_earlier_posterior_as_it_was(draws: int, tmp_path: Path) -> None:
+    engine = replace(CPU, directory=tmp_path)
+    first = fit(SGHMC(epochs=20, draws=10, on_disk=True), engine=engine)
+    kept = first.thetas.clone()
+    second = fit(SGHMC(epochs=20, draws=draws, on_disk=True), engine=replace(engine, seed=1))
+    assert torch.equal(first.thetas, kept)
+    assert not torch.equal(second.thetas[:4], kept[:4])
+
+
 def test_draws_on_disk_need_a_folder_and_space(tmp_path: Path) -> None:
     method = SGHMC(epochs=20, draws=10, on_disk=True)
     with pytest.raises(InvalidInput, match="no folder for a file of draws"):

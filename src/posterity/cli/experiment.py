@@ -38,11 +38,8 @@ from posterity.train.random import derived_seed
 from posterity.zoo import NetworkSpec, image_side
 
 DROPOUT_RATE = 0.1  # of networks without dropout of their own
-BATCH, LEAST, STEPS = (
-    TensorData.batch_size,
-    8,
-    40,
-)  # examples of a batch, usually and at least; steps of an epoch, at least
+BATCH, LEAST = TensorData.batch_size, 8  # examples per step, usually and at least
+STEPS = 40  # of an epoch, at least
 
 
 @dataclass(frozen=True, eq=False)

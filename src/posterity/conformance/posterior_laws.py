@@ -28,9 +28,8 @@ def conjugate(subject: Subject) -> list[Check]:
 
 def data_counted(subject: Subject) -> list[Check]:
     """Law 5: the data given twice are twice the data: the posterior is that of the doubled precision beside the prior."""
-    many = (
-        subject.replicates > Subject.replicates
-    )  # law 1 needs them to tell right from twice as much, and so does this one
+    # Where law 1 needs many seeds to tell right from twice as much, so does this one.
+    many = subject.replicates > Subject.replicates
     return _recovered(subject, Conjugate.make().repeated(2), subject.replicates if many else min(3, subject.replicates))
 
 

@@ -93,19 +93,19 @@ class Engine:
     def mapped(self, name: str, like: Tensor, rows: int) -> Tensor:
         """Return a tensor (rows, *like) whose numbers are those of NAME.safetensors, beside the checkpoints.
 
-        What an earlier run of the same shape left there stays.
+        A run that is resumed finds there what it left; any other has a new file, and an earlier posterior keeps its own.
 
         Raises:
             InvalidInput: without a `directory`, on an accelerator, and where the disk has no such space.
         """
-        path = self.path(name)
-        if path is None:
+        path, last = self.path(name), self.path("last")
+        if path is None or last is None:
             raise InvalidInput(f"There is no folder for a file of {name}: give one, Engine(directory='runs/mine').")
         if like.device.type != "cpu":
             raise InvalidInput(
                 f"What lives in a file is on the processor, and this network on {like.device}: device='cpu'."
             )
-        return mapped(path, name, (rows, *like.shape), like.dtype)
+        return mapped(path, name, (rows, *like.shape), like.dtype, again=self.resume and last.exists())
 
     def run(self, inference: Inference, data: Data, budget: Budget) -> State:
         """Run to the end of the budget; return the best state by validation, or the last where there is no validation.

@@ -15,15 +15,16 @@ from posterity.errors import InvalidInput
 NAMES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, again: bool = False) -> Tensor:
     """Return a tensor whose numbers are those of a file; writing to it writes to the file.
 
-    A file of this very tensor is gone on with; any other is replaced by one of zeros. The file is valid safetensors at any
-    moment, and its whole size is claimed at once: a disk that becomes full later cannot break it.
+    The file is valid safetensors at any moment, and its whole size is claimed at once: a disk that becomes full later cannot
+    break it. A file that is replaced stays what it is for whoever has it mapped already.
 
     Args:
         path: of the file; its folder is made.
         name: of the tensor in it.
+        again: go on with a file of this very tensor; otherwise, and where there is none, it is a new one of zeros.
 
     Raises:
         InvalidInput: where the file cannot be written, or the disk has no such space.
@@ -31,7 +32,7 @@ def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype) ->
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
     ...     mapped(Path(folder) / "draws.safetensors", "draws", (2, 3), torch.float32)[1] = 7
-    ...     mapped(Path(folder) / "draws.safetensors", "draws", (2, 3), torch.float32)
+    ...     mapped(Path(folder) / "draws.safetensors", "draws", (2, 3), torch.float32, again=True)
     tensor([[0., 0., 0.],
             [7., 7., 7.]])
     """
@@ -40,9 +41,11 @@ def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype) ->
     text = json.dumps({name: entry}).encode()
     text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8 bytes
     header = len(text).to_bytes(8, "little") + text
-    there = _is_of(path, header, size)
+    there = again and _is_of(path, header, size)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not there:
+            path.unlink(missing_ok=True)  # not emptied: an earlier posterior may read from it
         with path.open("r+b" if there else "w+b") as file:
             _claim(file, header, size)
             memory = mmap.mmap(file.fileno(), 0)
