@@ -34,6 +34,7 @@ VARIANTS = {
     "batched": "`predict`, functions side by side in a pass (asked for)",
     "vmap": "`predict`, `torch.vmap` (likewise)",
     "chosen": "`predict` as it comes: the winner of a race",
+    "compiled": "`predict`, its normals by a compiled kernel (`compiled_normals`)",
     "kept": "`predict` of functions that were drawn once (`draw_functions`)",
     "average": "`average`: no draw is kept",
 }
@@ -78,7 +79,7 @@ def make(name: str, variant: str, n: int) -> Callable[[], object]:
         return lambda: posterior.predict(x, n).mean
 
     def asked() -> Tensor:
-        with evaluating_by(variant):
+        with posterity.compiled_normals() if variant == "compiled" else evaluating_by(variant):
             return posterior.predict(x, n).mean
 
     return asked

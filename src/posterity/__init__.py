@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from posterity.compress.prune import prune as prune
     from posterity.compress.structured import smaller as smaller
+    from posterity.core.compiled import compiled_normals as compiled_normals
     from posterity.core.optimizer import Optimizer as Optimizer
     from posterity.decide.abstain import abstain as abstain
     from posterity.decide.conformal import calibrate as calibrate
@@ -83,6 +84,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "posterity.compress.prune": ("prune",),
     "posterity.compress.structured": ("smaller",),
+    "posterity.core.compiled": ("compiled_normals",),
     "posterity.core.optimizer": ("Optimizer",),
     "posterity.decide.abstain": ("abstain",),
     "posterity.decide.conformal": ("calibrate",),

@@ -10,11 +10,12 @@ from torch import nn
 
 from posterity import Categorical, Gaussian, InvalidInput, MeanField, Normal, Optimizer, Problem, ScaleMixture
 from posterity.core.activation import ActivationDraw, Flipout, LocalReparam
-from posterity.core.compiled import CompiledNormals, CompiledStep, key, normals
-from posterity.core.gaussian import inverse_softplus, softplus
+from posterity.core.compiled import CompiledNormals, CompiledStep, compiled_normals, key, normals
+from posterity.core.gaussian import LONG, inverse_softplus, noise_like, softplus
 from posterity.core.newton import CompiledNewton
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo
+from posterity.posteriors.gaussian import DiagonalGaussian
 from tests.conformance.table import FAST, STEPS, Conjugate
 
 N = 1_000_000
@@ -67,6 +68,32 @@ def test_compiled_normals_fill_any_dense_shape(like: torch.Tensor) -> None:
     assert len(first.unique()) == like.numel()
     assert abs(float(first.mean())) < 4 * like.numel() ** -0.5
     assert torch.equal(draw(like, torch.Generator().manual_seed(3)), first)
+
+
+@needs_compiler
+def test_long_draws_come_from_the_kernel_inside_the_block_alone() -> None:
+    long, short = torch.empty(LONG + 3), torch.empty(LONG - 1)
+
+    def drawn(like: torch.Tensor) -> torch.Tensor:
+        return noise_like(like, torch.Generator().manual_seed(5))
+
+    before = drawn(long), drawn(short)
+    with compiled_normals():
+        first, again, few = drawn(long), drawn(long), drawn(short)
+    assert torch.equal(drawn(long), before[0])
+    assert torch.equal(few, before[1])
+    assert torch.equal(first, again)
+    assert not torch.equal(first, before[0])
+    assert stats.kstest(first.numpy(), "norm").pvalue > 1e-3
+
+
+@needs_compiler
+def test_a_posterior_predicts_by_compiled_normals() -> None:
+    problem = Problem(torch.nn.Linear(LONG, 1, bias=False), Normal(0, 1), Gaussian(std=0.1), num_data=1)
+    q = DiagonalGaussian(problem, torch.full((LONG,), 2.0), torch.full((LONG,), 0.5))
+    with compiled_normals():
+        outputs = q.draw(torch.eye(50, LONG), 200, generator=torch.Generator().manual_seed(0)).flatten()
+    assert stats.kstest(outputs.numpy(), "norm", (2, 0.5)).pvalue > 1e-3
 
 
 def mean_field_draw(mean: torch.Tensor, std: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

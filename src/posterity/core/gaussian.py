@@ -1,11 +1,15 @@
 """Diagonal Gaussians on flat vectors: std = softplus(rho), log-density, Kullback–Leibler divergence, and its gradient."""
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from math import log, pi
 
 import torch
 from torch import Generator, Tensor
 
 LOG_2PI = log(2 * pi)
+LONG = 2**15  # numbers, from which on another source of normals may be worth its call
+another_source: ContextVar[Callable[[Tensor, Generator | None], Tensor] | None] = ContextVar("normals", default=None)
 
 
 def softplus(rho: Tensor, out: Tensor | None = None) -> Tensor:
@@ -28,6 +32,9 @@ def inverse_softplus(std: Tensor) -> Tensor:
 
 def noise_like(vector: Tensor, generator: Generator | None) -> Tensor:
     """Draw standard normals of a tensor's shape, dtype and device."""
+    source = another_source.get()
+    if source is not None and vector.numel() >= LONG:
+        return source(vector, generator)
     # Not normal_() in place, which vmap cannot make different for each draw; and no generator where there is none, for
     # compiled code of variable shapes cannot take even that.
     if generator is None:

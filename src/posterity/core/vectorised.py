@@ -28,6 +28,17 @@ class NoRule(Exception):
     """A function of torch met the values of many functions, and has no rule for them."""
 
 
+def _channels_last(weight: Tensor) -> Tensor:
+    """Lay a kernel (C′, C, H, W) out so that a convolution answers with its channels last.
+
+    Pooling is ten times as fast then, and many small groups are twice. A kernel of one channel is laid out both ways at once;
+    its strides say which is meant.
+    """
+    _, channels, height, width = weight.shape
+    strides = (channels * height * width, 1, width * channels, channels)
+    return weight.contiguous(memory_format=torch.channels_last).as_strided(weight.shape, strides)
+
+
 class ManyWeights(TorchFunctionMode):
     """Inside the block a network computes with n values of each of its parameters.
 
@@ -113,12 +124,10 @@ class ManyWeights(TorchFunctionMode):
             groups *= self.count
         elif groups > 1:
             raise NoRule("a grouped convolution of the inputs")
-        y = replace(op, groups=groups).forward(x, weight.flatten(0, 1), None if bias is None else bias.flatten())
-        if y.dim() == 4 and y.device.type == "cpu":
-            y = y.contiguous(
-                memory_format=torch.channels_last
-            )  # pooling is ten times as fast, and many small groups twice
-        return y
+        weight = weight.flatten(0, 1)
+        if weight.dim() == 4 and weight.device.type == "cpu":
+            weight = _channels_last(weight)
+        return replace(op, groups=groups).forward(x, weight, None if bias is None else bias.flatten())
 
     def _multiplied(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if x not in self.forms:
