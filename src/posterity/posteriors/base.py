@@ -94,7 +94,8 @@ class FunctionPosterior(ABC):
         """Evaluate n functions, a few at a time, on one batch of the inputs after the other: nothing is kept here."""
         own = plan(self.problem, inputs, n, max_bytes)
         for count in own.counts(n):
-            yield own(torch.stack([self.sample(generator) for _ in range(count)]))
+            thetas = [self.sample(generator) for _ in range(count)]
+            yield own(torch.stack(thetas) if count > 1 else thetas[0].unsqueeze(0))  # a view: no copy of P numbers
 
     @property
     def latents(self) -> dict[str, LatentDraws]:

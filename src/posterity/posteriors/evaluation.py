@@ -92,8 +92,9 @@ class Plan:
     batches: Sequence[Tensor]
 
     def counts(self, n: int) -> list[int]:
-        """Split n functions into passes."""
-        return [min(self.at_once, n - start) for start in range(0, n, self.at_once)]
+        """Split n functions into as few passes as there must be, as even as can be."""
+        passes = -(-n // self.at_once)
+        return [n // passes + (index < n % passes) for index in range(passes)]
 
     def __call__(self, thetas: Tensor) -> Iterator[Draws]:
         """Evaluate the functions at `thetas` (k, P) on each batch in turn; by the loop where this way cannot."""

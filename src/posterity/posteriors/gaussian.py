@@ -24,9 +24,9 @@ class DiagonalGaussian(FunctionPosterior):
     kind: ClassVar[str] = "diagonal_gaussian"
 
     def sample(self, generator: Generator | None = None) -> Tensor:
-        draw = self.loc.clone()
-        draw[len(draw) - len(self.std) :].addcmul_(self.std, noise_like(self.std, generator))
-        return draw
+        start = len(self.loc) - len(self.std)
+        drawn = torch.addcmul(self.loc[start:], self.std, noise_like(self.std, generator))
+        return torch.cat([self.loc[:start], drawn]) if start else drawn
 
     def latent_draws(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
         count = len(self.loc) - self.problem.coordinates.network
