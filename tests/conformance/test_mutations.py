@@ -9,7 +9,7 @@ import torch
 
 from posterity import fitting
 from posterity.conformance import Subject, Task, judge
-from posterity.conformance.ours import SUBJECTS
+from posterity.conformance.subjects import SUBJECTS
 from posterity.core import dynamics, newton
 from posterity.core.covariance import CholeskyCovariance, LowRankCovariance
 from posterity.core.hamiltonian import Metric

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from posterity.conformance import LAWS, Inferred, Subject, Task, Verdict, judge
 from posterity.conformance.densities import DENSITIES
-from posterity.conformance.ours import SUBJECTS
+from posterity.conformance.subjects import SUBJECTS
 from posterity.conformance.table import SIGNS, markdown, values
 from posterity.conformance.verdict import compared, counted, worst
 from posterity.methods import AnyMethod

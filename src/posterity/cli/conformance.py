@@ -10,8 +10,8 @@ from posterity.cli.directory import replace_json, replace_text
 from posterity.cli.flags import OUTPUT, PLAIN, Output
 from posterity.conformance.adapters import chosen, loaded
 from posterity.conformance.laws import LAWS, judge
-from posterity.conformance.ours import SUBJECTS
 from posterity.conformance.subject import Subject
+from posterity.conformance.subjects import SUBJECTS
 from posterity.conformance.table import markdown, notes_of, rich_table, told, values
 from posterity.conformance.verdict import Verdict
 from posterity.errors import InvalidInput

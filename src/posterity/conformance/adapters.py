@@ -39,7 +39,7 @@ def chosen(subjects: Mapping[str, Subject], names: Sequence[str]) -> list[Subjec
     Raises:
         InvalidInput: for a name that is none of them.
 
-    >>> from posterity.conformance.ours import SUBJECTS
+    >>> from posterity.conformance.subjects import SUBJECTS
     >>> [s.name for s in chosen(SUBJECTS, ["nuts", "mean_field"])]
     ['mean_field-weight', 'mean_field-local_reparam', 'mean_field-flipout', 'nuts']
     """

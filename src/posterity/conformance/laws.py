@@ -42,7 +42,7 @@ LAWS = {
 def judge(subject: Subject, number: int) -> Verdict:
     """Hold one subject to one law; an exception of the subject breaks it.
 
-    >>> from posterity.conformance.ours import SUBJECTS
+    >>> from posterity.conformance.subjects import SUBJECTS
     >>> judge(SUBJECTS["map"], 2).note
     'no KL in its objective'
     """

@@ -1,0 +1,180 @@
+"""Every method of Posterity as a subject: what it is run with, and which laws say nothing about it."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from posterity.conformance.chains import cycled, sample, stationary
+from posterity.conformance.ours import correlated_kl, diagonal_kl, inferred, layer, log_joint, random_module, resumed
+from posterity.conformance.subject import Subject, full, independent, point
+from posterity.core.optimizer import Optimizer
+from posterity.methods import (
+    HMC,
+    IVON,
+    MAP,
+    MLE,
+    NUTS,
+    SGHMC,
+    SGLD,
+    SWAG,
+    Cyclical,
+    Ensemble,
+    FullRank,
+    Laplace,
+    LowRank,
+    MCDropout,
+    MeanField,
+    Refine,
+)
+
+FAST = Optimizer(lr=0.05, schedule="cosine")
+DESCENT = Optimizer("SGD", lr=0.2, schedule="constant")  # of a quadratic: its error shrinks by a factor at each step
+
+NO_KL, NO_LAYER, NO_SAMPLER = "no KL in its objective", "no layers of its own", "not a sampler"
+SILENT = {2: NO_KL, 4: NO_LAYER, 10: NO_LAYER, 13: NO_SAMPLER}
+
+
+def subject(name: str, method: Any, quick: Any, **fields: Any) -> Subject:
+    """Make a subject of a method, and of its quick version for laws that any posterior will do for."""
+    infer = partial(inferred, method=method, quick=quick)
+    silent = {
+        law: why for law, why in SILENT.items() if {2: "kl", 4: "layer", 10: "module", 13: "sample"}[law] not in fields
+    }
+    return Subject(
+        name,
+        infer,
+        resumed=partial(resumed, infer=lambda task, engine: infer(task, engine=engine)),
+        log_joint=log_joint,
+        refuses=infer,
+        not_applicable={**silent, **fields.pop("not_applicable", {})},
+        **fields,
+    )
+
+
+STEPS, DESCENTS = 450, 250
+
+
+def _without_width(why: str) -> dict[str, Any]:
+    return {"not_applicable": {1: why, 5: why}}
+
+
+def _mean_field(estimator: Any, **settings: Any) -> Subject:
+    return subject(
+        f"mean_field-{estimator}",
+        MeanField(estimator, epochs=STEPS, initial_std=0.3, optimizer=FAST, **settings),
+        MeanField(estimator, epochs=3),
+        covariance=independent,
+        kl=diagonal_kl,
+        layer=partial(layer, estimator),
+        module=partial(random_module, estimator),
+    )
+
+
+def _correlated(name: str, method: Any) -> Subject:
+    long = replace(method, epochs=STEPS, initial_std=0.3, optimizer=FAST, draws=2, antithetic=True)
+    return subject(name, long, replace(method, epochs=3), covariance=full, kl=correlated_kl)
+
+
+def _laplace(structure: Any, **settings: Any) -> Subject:
+    long, short = (Laplace(m, structure, **settings) for m in (MAP(epochs=DESCENTS, optimizer=DESCENT), MAP(epochs=3)))
+    covariance = independent if structure == "diag" else full
+    return subject(f"laplace-{structure}", long, short, covariance=covariance, replicates=2)
+
+
+def _chain(name: str, method: Any, quick: Any, on_densities: Any) -> Subject:
+    return subject(
+        name,
+        method,
+        quick,
+        covariance=partial(stationary, method),
+        sample=partial(sample, on_densities),
+        stationary=partial(stationary, on_densities, num_data=50),
+        draws=method.draws,
+    )
+
+
+def _hamiltonian(name: str, method: Any, on_densities: Any, **short: int) -> Subject:
+    quick = replace(method, warmup=30, draws=30, **short)
+    return subject(
+        name, method, quick, covariance=full, sample=partial(sample, on_densities), draws=method.draws, replicates=4
+    )
+
+
+CYCLES = Cyclical(SGHMC(lr=0.02, epochs=1200, draws=200), cycles=3, exploration=0.5)
+SUBJECTS = {
+    s.name: s
+    for s in (
+        subject("map", MAP(epochs=DESCENTS, optimizer=DESCENT), MAP(epochs=3), covariance=point, replicates=2, draws=4),
+        subject(
+            "mle", MLE(epochs=3), MLE(epochs=3), covariance=point, **_without_width("maximum likelihood has no prior")
+        ),
+        _mean_field("weight", draws=2, antithetic=True),
+        _mean_field("local_reparam"),
+        _mean_field("flipout"),
+        _correlated("low_rank", LowRank(2)),
+        _correlated("full_rank", FullRank()),
+        subject(
+            "ivon",
+            IVON(epochs=600, hessian_momentum=0.99, initial_hessian=1.0, draws=4),
+            IVON(epochs=3),
+            covariance=independent,
+            kl=diagonal_kl,
+        ),
+        *(_laplace(structure) for structure in ("full", "kron", "low_rank")),
+        _laplace("diag", prediction="sampled"),
+        subject("swag", SWAG(epochs=4), SWAG(epochs=4), **_without_width("its width is that of SGD's iterates")),
+        subject(
+            "mc_dropout",
+            MCDropout(0.2, epochs=3),
+            MCDropout(0.2, epochs=3),
+            **_without_width("its width is set by the rates, not by the data"),
+        ),
+        _chain(
+            "sgld",
+            SGLD(lr=0.03, epochs=1600, draws=300, burn_in=0.25),
+            SGLD(epochs=32, draws=12),
+            SGLD(lr=0.008 * 50, epochs=25, draws=50, burn_in=0.2),
+        ),
+        _chain(
+            "sghmc",
+            SGHMC(lr=0.02, epochs=1200, draws=240, burn_in=0.2, friction=0.2),
+            SGHMC(epochs=32, draws=12),
+            SGHMC(lr=0.002 * 50, epochs=20, draws=50, burn_in=0.2, friction=0.1),
+        ),
+        subject(
+            "cyclical",
+            CYCLES,
+            Cyclical(SGHMC(epochs=32, draws=12), cycles=2, exploration=0.5),
+            covariance=partial(cycled, CYCLES),
+            sample=partial(
+                sample, Cyclical(SGHMC(lr=0.3 * 50, epochs=40, draws=40, friction=0.3), cycles=20, exploration=0.25)
+            ),
+            densities=("modes",),
+            draws=200,
+            replicates=16,  # few draws of each are worth much
+        ),
+        _hamiltonian(
+            "hmc",
+            HMC(chains=1, warmup=80, draws=200, steps=8),
+            HMC(chains=2, warmup=100, draws=300, steps=8, jitter=0.5),
+        ),
+        _hamiltonian(
+            "nuts", NUTS(chains=1, warmup=80, draws=150), NUTS(chains=2, warmup=100, draws=200, jitter=0.5), max_depth=4
+        ),
+        subject(
+            "ensemble",
+            Ensemble(MAP(epochs=DESCENTS, optimizer=DESCENT), 2),
+            Ensemble(MLE(epochs=3), 2),
+            covariance=point,
+            replicates=2,
+            draws=4,
+        ),
+        subject(
+            "refine",
+            Refine(MeanField(epochs=STEPS, optimizer=FAST), after=MAP(epochs=40, optimizer=DESCENT)),
+            Refine(MeanField(epochs=2), after=MAP(epochs=2)),
+            covariance=independent,
+            kl=diagonal_kl,
+        ),
+    )
+}
