@@ -1,12 +1,17 @@
 """The Python of README and guides runs as it is printed, and their commands exist."""
 
+import ast
+import importlib
 import re
 import tomllib
+from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 
 import pytest
 
 README = Path(__file__).parents[2] / "README.md"
+PAGES = [README, *sorted((README.parent / "docs").rglob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
@@ -57,15 +62,42 @@ def test_its_file_of_a_product_is_a_configuration() -> None:
     assert config.prior.parts["*"].per == "row"
 
 
+def shown(node: ast.AST) -> Iterator[tuple[str, list[str]]]:
+    """Yield what a piece of code takes from the package: a module, and attributes that lead on from it."""
+    match node:
+        case ast.ImportFrom(module=str(module), names=names) if module.split(".")[0] == "posterity":
+            yield from ((module, [alias.name]) for alias in names)
+        case ast.Import(names=names):
+            yield from ((alias.name, []) for alias in names if alias.name.split(".")[0] == "posterity")
+        case ast.Attribute():
+            chain: list[str] = []
+            inner: ast.expr = node
+            while isinstance(inner, ast.Attribute):
+                chain, inner = [inner.attr, *chain], inner.value
+            if isinstance(inner, ast.Name) and inner.id == "posterity":
+                yield "posterity", chain
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_name_of_the_package_that_a_page_shows_exists(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        for node in ast.walk(ast.parse(block)):
+            for module, chain in shown(node):
+                reduce(getattr, chain, importlib.import_module(module))
+
+
 def test_every_command_shown_is_one() -> None:
     from posterity.cli.app import run
 
-    shown = {line.split()[1] for block in blocks("sh") for line in block.splitlines() if line.startswith("posterity ")}
-    assert {"train", "evaluate", "predict", "data"} <= shown
-    for command in shown:
+    text = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.S) for line in block.splitlines()]
+    commands = {line.split()[1] for line in lines if line.startswith("posterity ")}
+    assert {"train", "evaluate", "predict", "data"} <= commands
+    for command in commands:
         assert run([command, "--help"]) == 0
 
 
-def test_what_it_links_to_is_there() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text(encoding="utf-8")):
-        assert (README.parent / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
