@@ -29,7 +29,7 @@ COMMON = "--method mc_dropout --method.rate 0.25 --lr 0.002 --steps 300 --start 
 STUDIES = {
     "digits": "--model mlp:100-100 --labels 240 --buy 10 --predictive-draws 64 --seeds 5 "
     "--scores bald batch_bald entropy random",
-    "mnist": "--model lenet --labels 400 --buy 20 --predictive-draws 20 --pool-size 5000 --candidates 2000 --test-size 2000 "
+    "mnist": "--model lenet --labels 900 --buy 20 --predictive-draws 20 --pool-size 5000 --candidates 2000 --test-size 2000 "
     "--seeds 3 --scores bald random",
 }
 TARGETS = (0.9, 0.95)

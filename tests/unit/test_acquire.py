@@ -64,9 +64,10 @@ def test_random_chooses_each_input_as_often() -> None:
     assert ((counts - 0.3 * runs).abs() < 4 * (runs * 0.3 * 0.7) ** 0.5).all()
 
 
+@pytest.mark.parametrize("spread", [2.0, 8.0])  # ordinary configurations, and those that are hardly possible
 @pytest.mark.parametrize("places", [(0,), (0, 1), (2, 0, 1), (3, 3)])
-def test_imagined_labels_add_up_to_the_joint_information(places: tuple[int, ...]) -> None:
-    probs = drawn(5, 4, 3)
+def test_imagined_labels_add_up_to_the_joint_information(places: tuple[int, ...], spread: float) -> None:
+    probs = drawn(5, 4, 3, spread=spread)
     steps = [conditional(probs, places[:k], places[k]) for k in range(1, len(places))]
     assert joint_information(probs, places[:1]) + sum(steps) == pytest.approx(
         joint_information(probs, places), abs=1e-12
@@ -124,8 +125,9 @@ def test_noise_is_wanted_by_entropy_and_not_by_bald() -> None:
     assert ranked(predictive, 1, "bald").item() == 1
 
 
-def test_values_by_variance_and_by_determinant() -> None:
-    generator = torch.Generator().manual_seed(0)
+@pytest.mark.parametrize("seed", range(10))
+def test_values_by_variance_and_by_determinant(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
     means = torch.randn(12, 9, generator=generator, dtype=torch.float64)
     noise = torch.rand(9, generator=generator, dtype=torch.float64) + 0.2
     predictive = Regression(means, noise.expand(12, 9))

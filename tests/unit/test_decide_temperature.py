@@ -117,6 +117,15 @@ def test_intervals_are_stretched_about_the_mean() -> None:
     assert torch.allclose(again.epistemic, 6.25 * parted.epistemic)
 
 
+def test_a_label_that_was_impossible_has_no_temperature() -> None:
+    sure = Classification(torch.tensor([[[1.0, 0.0], [0.7, 0.3], [0.2, 0.8]]]))
+    with pytest.raises(InvalidInput, match="1 of 3 labels have probability 0"):
+        Temperature.fit(sure, torch.tensor([1, 0, 1]))
+    other = Classification(torch.tensor([[[0.9, 0.1], [0.7, 0.3], [0.2, 0.8]]]))  # another function allows it
+    both = Classification(torch.cat([sure.probs, other.probs]))
+    assert Temperature.fit(both, torch.tensor([1, 0, 1])).value > 0
+
+
 def test_what_cannot_be_fitted_or_applied() -> None:
     (predictive, labels), (reals, targets) = classes(30, 1.0), values(30, 1.0)
     right = Temperature.fit(predictive, predictive.probs.mean(0).argmax(-1))

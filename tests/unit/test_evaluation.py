@@ -1,6 +1,7 @@
 """Three ways to evaluate many functions, which must be the same functions; averages that keep none of them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -67,7 +68,7 @@ def runs(chosen: evaluation.Plan) -> bool:
     """Whether the way of a plan can run its network, without the help of the loop."""
     try:
         chosen.at(chosen.problem.theta().expand(chosen.at_once, -1))(chosen.batches[0])
-    except evaluation.CANNOT[chosen.way]:
+    except (NoRule, RuntimeError):
         return False
     return True
 
@@ -151,6 +152,112 @@ def test_the_winner_of_another_networks_race_may_fail(way: evaluation.Way, monke
         torch.testing.assert_close(found, odd.draw(x, 100, generator=torch.Generator().manual_seed(0)))
 
 
+class Forward(nn.Module):
+    """Layers by name, one parameter, and any function of them."""
+
+    def __init__(self, forward: Callable[["Forward", Tensor], Tensor], parameter: Tensor, **layers: nn.Module) -> None:
+        super().__init__()
+        self.function, self.q = forward, nn.Parameter(parameter)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(self, x)
+
+
+@torch.jit.script
+def scripted(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+def changed_by_another_name(net: Any, x: Tensor) -> Tensor:
+    h = net.conv(x)
+    return net.fc(functional.relu(h.flatten(1), inplace=True)) + net.out(h.mean((2, 3)))
+
+
+def awkward() -> dict[str, tuple[nn.Module, Tensor]]:
+    """Networks that look easy and are not: each was once computed wrongly, or not at all."""
+    linear, conv, flat = nn.Linear, nn.Conv2d, nn.Flatten()
+    image, row, weights = torch.randn(5, 1, 10, 10), torch.randn(1, 5), torch.randn(1, 6)
+    same = [conv(1, 8, 3, padding="same"), nn.ReLU(), conv(8, 8, 3, padding="same"), nn.ReLU()]
+    to_places = Forward(lambda m, x: m.fc(m.conv(x).mean(axis=(2, 3))), weights, conv=conv(1, 4, 3), fc=linear(4, 3))
+    across = Forward(
+        lambda m, x: m.fc(functional.avg_pool2d(m.conv(x), (3, 1), stride=1, padding=(1, 0)).flatten(1)),
+        weights,
+        conv=nn.Conv1d(2, 4, 3),
+        fc=linear(32, 3),
+    )
+    return {
+        "a parameter as input": (
+            Forward(
+                lambda m, x: m.out(torch.tanh(m.fc(x)) + torch.tanh(m.own(m.q))),
+                torch.randn(1, 4),
+                fc=linear(5, 6),
+                own=linear(4, 6),
+                out=linear(6, 3),
+            ),
+            row,
+        ),
+        "a reshaped parameter": (
+            Forward(lambda m, x: m.out(m.fc(x) * m.q.view(1, -1)), weights, fc=linear(5, 6), out=linear(6, 3)),
+            row,
+        ),
+        "pooling of channels": (across, torch.randn(4, 2, 10)),
+        "padding same": (nn.Sequential(*same, flat, linear(800, 3)), image),
+        "mean by axis": (to_places, image),
+        "groups of the inputs": (
+            nn.Sequential(conv(2, 4, 3, groups=2), nn.ReLU(), flat, linear(256, 3)),
+            torch.randn(5, 2, 10, 10),
+        ),
+        "script in the middle": (
+            Forward(lambda m, x: m.fc(scripted(m.conv(x)).flatten(1)), weights, conv=conv(1, 4, 3), fc=linear(256, 3)),
+            image,
+        ),
+        "script at the end": (Forward(lambda m, x: scripted(m.fc(x)), weights, fc=linear(5, 3)), torch.randn(8, 5)),
+        "another name": (
+            Forward(changed_by_another_name, weights, conv=conv(1, 4, 3), fc=linear(256, 3), out=linear(4, 3)),
+            image,
+        ),
+        "an example without a batch": (
+            Forward(
+                lambda m, x: m.fc(torch.stack([m.conv(one) for one in x]).flatten(1)),
+                weights,
+                conv=conv(1, 4, 3),
+                fc=linear(256, 3),
+            ),
+            image,
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", awkward())
+def test_what_a_way_computes_otherwise_it_does_not_compute(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = awkward()[name]
+    posterior = gaussian(network.double())
+    monkeypatch.setattr(evaluation, "_winners", {})
+
+    def drawn() -> Tensor:
+        return posterior.draw(x.double(), 32, generator=torch.Generator().manual_seed(0))
+
+    with evaluating_by("loop"):
+        expected = drawn()
+    torch.testing.assert_close(drawn(), expected)
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_the_fastest_way_loses_if_it_disagrees(way: evaluation.Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    posterior, x = gaussian(MLP((3, 5, 2))), torch.randn(6, 3)
+
+    def instantly(problem: Problem, views: dict[str, Tensor], batch: Tensor) -> Tensor:
+        return torch.zeros(len(views["layers.0.weight"]), 6, 2)
+
+    runs = {"batched": "_batched", "vmap": "_vmapped"}
+    for other, name in runs.items():
+        monkeypatch.setattr(evaluation, name, instantly if other == way else None)
+    monkeypatch.setattr(evaluation, "_winners", {})
+    assert plan(posterior.problem, x, 100).way != way
+
+
 def test_a_number_that_is_a_parameter_has_no_rule() -> None:
     """It looks like a plain number, and is n of them."""
 
@@ -196,7 +303,7 @@ def test_a_race_is_run_once_and_not_for_little(monkeypatch: pytest.MonkeyPatch) 
     first = plan(posterior.problem, x, 32)
     (winner,) = evaluation._winners.values()
     assert first.way == winner
-    monkeypatch.setattr(evaluation, "_seconds", None)  # a second race would fail
+    monkeypatch.setattr(evaluation, "_race", None)  # a second race would fail
     assert plan(gaussian(MLP((3, 5, 2))).problem, x, 32).way == winner
 
 
@@ -274,6 +381,11 @@ def test_a_tolerance_stops_when_the_mean_is_known() -> None:
     assert found.count == 512
     assert found.error.item() == pytest.approx(1 / 512**0.5, rel=0.15)
     assert found.error.item() <= 0.05 < found.error.item() * 2**0.5 * 1.15
+    many = torch.cat([torch.ones(1, 1), torch.zeros(20, 1)])  # the input that is known least decides
+    assert (
+        posterity.average(posterior, many, 100_000, tolerance=0.05, generator=torch.Generator().manual_seed(0)).count
+        == 512
+    )
     few = posterity.average(posterior, torch.ones(1, 1), 100, tolerance=1e-9)
     assert few.count == 100
 

@@ -75,6 +75,17 @@ def test_adaptive_ece_by_hand(probs, labels):
     assert calibration.adaptive_ece(probs, labels, bins=10) == pytest.approx(sum(gaps), abs=1e-6)
 
 
+def test_adaptive_ece_of_ties_does_not_depend_on_the_order():
+    probs, labels = torch.tensor([[0.8, 0.2]]).expand(100, 2), (torch.arange(100) >= 80).long()
+    assert calibration.adaptive_ece(probs, labels) == pytest.approx(0, abs=1e-7)
+    two = torch.tensor([[0.9, 0.1]] * 30 + [[0.6, 0.4]] * 70)
+    found = {
+        round(calibration.adaptive_ece(two[order], labels[order]), 9)
+        for order in (torch.randperm(100, generator=torch.Generator().manual_seed(s)) for s in range(5))
+    }
+    assert len(found) == 1
+
+
 def test_classwise_ece_by_hand(probs, labels):
     total = 0.0
     for c in range(5):
@@ -119,6 +130,11 @@ def test_crps_is_scoringrules():
     single = scoringrules.crps_normal(0.7, 0.2, 1.5)
     one = scores.crps_mixture(torch.tensor([[0.2]]).double(), torch.tensor([[2.25]]), torch.tensor([0.7]).double())
     assert one.item() == pytest.approx(single, rel=1e-6)
+
+
+def test_crps_of_a_point_is_its_distance():
+    means, y = torch.tensor([[0.0, 0.0, 2.0], [0.0, 0.0, 4.0]]).double(), torch.tensor([0.0, 1.0, 3.0]).double()
+    np.testing.assert_allclose(scores.crps_mixture(means, torch.zeros(2, 3), y), [0.0, 1.0, 0.5], atol=1e-12)
 
 
 def test_crps_is_its_integral():

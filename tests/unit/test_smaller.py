@@ -208,6 +208,40 @@ def test_draws_keep_their_law_where_constants_go_into_random_biases() -> None:
     torch.testing.assert_close(drawn[0].std(0), drawn[1].std(0), atol=error, rtol=0)
 
 
+def test_a_constant_goes_into_the_bias_of_a_convolution() -> None:
+    torch.manual_seed(0)
+    q = gaussian(nn.Sequential(nn.Conv2d(1, 4, 3), nn.Softplus(), nn.Conv2d(4, 2, 2), nn.Flatten()), 0.3)
+    for vector in (q.loc, q.std):
+        views = q.problem.layout.views(vector)
+        views["0.weight"][:3], views["0.bias"][:3] = 0, 0
+    small = smaller(q, torch.randn(3, 1, 4, 4))
+    views, stds = (q.problem.layout.views(v) for v in (q.loc, q.std))
+    c = torch.tensor(2.0).log()
+    own, own_std = (small.problem.layout.views(v)["2.bias"] for v in (small.loc, small.std))
+    torch.testing.assert_close(own, views["2.bias"] + c * views["2.weight"][:, :3].sum((1, 2, 3)))
+    torch.testing.assert_close(
+        own_std.square(), stds["2.bias"].square() + c**2 * stds["2.weight"][:, :3].square().sum((1, 2, 3))
+    )
+
+
+def test_a_constant_that_a_divisor_changes_stays() -> None:
+    torch.manual_seed(0)
+    pool = nn.AvgPool2d(2, divisor_override=3)
+    network, x = (
+        nn.Sequential(nn.Conv2d(2, 6, 3), nn.Sigmoid(), pool, nn.Flatten(), nn.Linear(24, 3)),
+        torch.randn(4, 2, 6, 6),
+    )
+    network[0].weight.data[:2], network[0].bias.data[:2] = 0, 0
+    torch.testing.assert_close(smaller(network, x)(x), network(x))
+
+
+@pytest.mark.parametrize("share", [0.29, 0.57, 0.58])
+def test_a_share_of_units_is_counted_in_tens(share: float) -> None:
+    network, x = nn.Sequential(nn.Linear(5, 100), nn.ReLU(), nn.Linear(100, 2)), torch.randn(4, 5)
+    small = smaller(prune_units(network, x, share, by="magnitude"), x)
+    assert small[0].out_features == 100 - round(100 * share)
+
+
 def test_a_random_bias_is_no_constant() -> None:
     network, x = made("lenet")
     q = gaussian(network)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from posterity.compress.ranking import importance, moments
+from posterity.compress.ranking import importance, moments, share_of
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.contraction import layer_of
@@ -58,8 +58,7 @@ def prune(posterior: P, sparsity: float, by: str = "signal_to_noise", *, per_lay
     groups = _layers(posterior, values) if per_layer else [torch.arange(len(values), device=values.device)]
     gone = torch.zeros_like(values, dtype=torch.bool)
     for group in groups:
-        count = int(sparsity * len(group) + 1e-6)  # 0.29 of 100 are 29, whatever the product is in binary
-        gone[group[values[group].argsort(stable=True)[:count]]] = True
+        gone[group[values[group].argsort(stable=True)[: share_of(sparsity, len(group))]]] = True
     told = {"sparsity": sparsity, "by": by, "per_layer": per_layer}
     return without(posterior, gone | removed(posterior), told)
 

@@ -123,3 +123,12 @@ def _magnitude(problem: Problem, mean: Tensor, std: Tensor) -> Tensor:
 CRITERIA: Mapping[str, Callable[[Problem, Tensor, Tensor], Tensor]] = MappingProxyType(
     {"signal_to_noise": _signal_to_noise, "kl": _kl, "magnitude": _magnitude}
 )
+
+
+def share_of(part: float, size: int) -> int:
+    """Return how many of `size` things a share is, rounded down: 0.29 of 100 are 29, whatever the product is in binary.
+
+    >>> share_of(0.29, 100), int(0.29 * 100)
+    (29, 28)
+    """
+    return int(part * size + 1e-6)

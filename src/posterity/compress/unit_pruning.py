@@ -65,7 +65,9 @@ def prune_units(
             )
         own = [rows(scores[n]).sum(1) for n in (*units.sources, *units.biases) if n in scores]
         values = torch.stack(own).sum(0)
-        gone = values.argsort(stable=True)[: int(part * units.size)]
+        gone = values.argsort(stable=True)[
+            : int(part * units.size + 1e-6)
+        ]  # 0.29 of 100 are 29, whatever binary makes of it
         for name in (*units.sources, *units.biases):
             zeros[name][gone] = True
         for reader in units.readers:

@@ -214,7 +214,7 @@ class _Walk:
         return flow
 
     def _pooled(self, node: fx.Node) -> Flow | None:
-        """Places of one unit become fewer; a constant stays what it is, unless zeros are averaged in."""
+        """Places of one unit become fewer; a constant stays what it is, unless its average is not one."""
         source = node.all_input_nodes[0]
         flow, before, after = self.flows.get(source), shape_of(source), shape_of(node)
         if (
@@ -225,7 +225,8 @@ class _Walk:
             or not pools_places(node, before)
         ):
             return None
-        padded = "avg_pool" in str(node.target) and "adaptive" not in str(node.target) and any_nonzero(node.args[3:4])
+        averaged = "avg_pool" in str(node.target) and "adaptive" not in str(node.target)
+        padded = averaged and any_nonzero([*node.args[3:4], *node.args[6:7]])  # padding, divisor_override
         unknown = torch.where(flow.constant == 0, flow.constant, UNKNOWN)
         return Flow(flow.units, 1, 1, unknown if padded else flow.constant)
 

@@ -3,7 +3,8 @@
 A `TorchFunctionMode` meets every torch function of the forward pass. The n functions' values live in one tensor, in one of
 two forms: FOLDED, (B, n·C, H, W), where the functions are groups of channels and n convolutions are one grouped convolution;
 or STACKED, (n, B, F), where n matrix products are one batched product. A function of torch that has no rule here raises
-`NoRule`: then the pass cannot be vectorised in this way, and nothing is ever computed wrongly.
+`NoRule`: then the pass cannot be vectorised in this way. What torch does not show to a mode (scripted functions, a tensor
+that is changed through another name) is not seen here: compare some values with the plain network's before trusting it.
 """
 
 from collections.abc import Callable, Mapping
@@ -64,7 +65,7 @@ class ManyWeights(TorchFunctionMode):
             return func(*args, **kwargs)
         call = parse(func, args, kwargs)
         if call is not None:
-            return call.finish(self.linear(call))
+            return call.finish(self.linear(call, args[0] if args else kwargs["input"]))
         rule = RULES.get(func)
         if rule is None:
             raise NoRule(getattr(func, "__name__", str(func)))
@@ -79,7 +80,7 @@ class ManyWeights(TorchFunctionMode):
     def form(self, value: Any) -> str:
         """Return how a value holds the n functions' own."""
         if value not in self.forms:
-            raise NoRule("a parameter by itself")
+            raise NoRule("a parameter by itself, or what none has touched")
         return str(self.forms[value])
 
     def as_(self, form: str, value: Tensor) -> Tensor:
@@ -93,19 +94,19 @@ class ManyWeights(TorchFunctionMode):
 
     def stacked(self, value: Tensor) -> Tensor:
         """Return the values of the n functions, (n, B, ...)."""
-        if value not in self.forms:  # no parameter has touched it
-            return value.expand(self.count, *value.shape)
         if self.form(value) == STACKED:
             return value
         split: Tensor = value.unflatten(1, (self.count, -1)).transpose(0, 1)
         return split
 
-    def linear(self, call: Call) -> Tensor:
-        """Run a layer, op(x, weight, bias), for every function."""
-        if (
-            call.x in self.forms and (call.weight in self.forms or call.bias in self.forms)
-        ) or call.weight in self.forms:
+    def linear(self, call: Call, given: Tensor) -> Tensor:
+        """Run a layer, op(x, weight, bias), for every function; x may be what was given, padded."""
+        if call.weight in self.forms or call.bias in self.forms:
             raise NoRule("a computed weight")
+        if id(given) in self.weights or call.x.dim() != given.dim():
+            raise NoRule("a parameter as a layer's input, or an example without a batch")
+        if given in self.forms and call.x is not given:
+            self.as_(self.form(given), call.x)
         weight, bias = self.each(call.weight), None if call.bias is None else self.each(call.bias)
         match call.op:
             case Convolution(transposed=False):
@@ -167,11 +168,15 @@ def _alike(many: ManyWeights, func: Callable[..., Any], *args: Any, **kwargs: An
     return many.as_(form, func(*args, **kwargs))
 
 
-def _by_channel(many: ManyWeights, func: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Apply what treats every channel by itself."""
-    if many.form(x) != FOLDED:
-        raise NoRule(func.__name__)
-    return many.as_(FOLDED, func(x, *args, **kwargs))
+def _by_channel(axes: int) -> Callable[..., Any]:
+    """Apply what treats every channel by itself, over so many axes of places; over one more, it would pool channels."""
+
+    def apply(many: ManyWeights, func: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if many.form(x) != FOLDED or x.dim() != axes + 2:
+            raise NoRule("pooling")
+        return many.as_(FOLDED, func(x, *args, **kwargs))
+
+    return apply
 
 
 def _flatten(many: ManyWeights, func: Callable[..., Any], x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Any:
@@ -253,14 +258,14 @@ ALIKE = (
     Tensor.__add__, Tensor.__radd__, Tensor.__iadd__, Tensor.__sub__, Tensor.__mul__, Tensor.__rmul__,
     Tensor.__truediv__, Tensor.__neg__, Tensor.clamp, Tensor.contiguous, Tensor.float, Tensor.to,
 )  # fmt: skip
-BY_CHANNEL = (
-    functional.max_pool1d, functional.max_pool2d, functional.max_pool3d, torch.max_pool1d, torch.max_pool2d,
-    torch.max_pool3d, functional.avg_pool1d, functional.avg_pool2d, functional.avg_pool3d,
-    functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d,
-)  # fmt: skip
+BY_CHANNEL = {
+    1: (functional.max_pool1d, torch.max_pool1d, functional.avg_pool1d, functional.adaptive_avg_pool1d),
+    2: (functional.max_pool2d, torch.max_pool2d, functional.avg_pool2d, functional.adaptive_avg_pool2d),
+    3: (functional.max_pool3d, torch.max_pool3d, functional.avg_pool3d, functional.adaptive_avg_pool3d),
+}
 RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(ALIKE, _alike),
-    **dict.fromkeys(BY_CHANNEL, _by_channel),
+    **{function: _by_channel(axes) for axes, functions in BY_CHANNEL.items() for function in functions},
     **dict.fromkeys((torch.flatten, Tensor.flatten), _flatten),
     **dict.fromkeys((Tensor.view, Tensor.reshape, torch.reshape), _reshape),
     **dict.fromkeys((torch.mean, Tensor.mean), _mean),

@@ -120,6 +120,11 @@ def _class_nll(predictive: Classification, targets: Tensor) -> Callable[[float],
         )
     labels = class_labels(targets, *known.shape[1:]).to(known.device)
     own = known.gather(-1, labels.expand(len(known), -1).unsqueeze(-1)).squeeze(-1)
+    if lost := int((own.amax(0) == -torch.inf).sum()):
+        raise InvalidInput(
+            f"{lost} of {labels.numel()} labels have probability 0 here, at any temperature. Give predictions with their "
+            "log-probabilities, as `posterior.predict` makes them, or leave these examples out."
+        )
 
     def nll(log_value: float) -> float:
         value = exp(log_value)

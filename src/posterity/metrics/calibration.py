@@ -65,12 +65,19 @@ def ece(probs: Tensor, labels: Tensor, bins: int = 15) -> float:
 
 
 def adaptive_ece(probs: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Return the ECE of the top class with bins of equal count (Nguyen & O'Connor, 2015): no bin is nearly empty."""
+    """Return the ECE of the top class with bins of equal count (Nguyen & O'Connor, 2015): no bin is nearly empty.
+
+    Where a bin ends among examples of one confidence, each of them counts as right as all of them are on average: the order
+    of the examples does not matter.
+    """
     values, classes = probs_and_labels(probs, labels)
     confidence, predicted = values.max(-1)
+    right = (predicted == classes).double()
+    _, tied, count = confidence.unique(return_inverse=True, return_counts=True)
+    right = (torch.zeros_like(count, dtype=right.dtype).index_add_(0, tied, right) / count)[tied]
     rank = confidence.argsort(stable=True).argsort()
     index = rank * _bins(bins) // len(rank)
-    return _binned(confidence, (predicted == classes).double(), index, bins).ece
+    return _binned(confidence, right, index, bins).ece
 
 
 def classwise_ece(probs: Tensor, labels: Tensor, bins: int = 15) -> float:

@@ -186,5 +186,5 @@ def _width(lower: Tensor, upper: Tensor) -> float:
 def _expected_distance(m: Tensor, variance: Tensor) -> Tensor:
     """Return A = E|N(m, s²)|."""
     s = variance.sqrt()
-    z = m / s
+    z = m / s.clamp(min=torch.finfo(s.dtype).tiny)  # a width of 0 is allowed: A = |m|
     return m * torch.erf(z / sqrt(2)) + 2 * s * torch.exp(-0.5 * z.square()) / sqrt(tau)

@@ -118,7 +118,7 @@ class ClassificationMoments(MeanProbabilities):
     @property
     def aleatoric(self) -> Tensor:
         """(1/n)Σ_s p_sc(1 − p_sc), shape (B, C)."""
-        return (self.probs.mean * (1 - self.probs.mean) - self.probs.variance).to(self.dtype)
+        return (self.probs.mean * (1 - self.probs.mean) - self.probs.variance).clamp(min=0).to(self.dtype)
 
     @property
     def epistemic(self) -> Tensor:
