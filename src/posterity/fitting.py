@@ -60,6 +60,7 @@ def fit(
     >>> round(posterior.predict(torch.tensor([[0.5]]), n=100).mean.item(), 1)
     1.0
     """
+    _check_made(network, likelihood, method, engine)
     if any(isinstance(module, Bayesian) for module in network.modules()):
         raise InvalidInput(
             "The network holds Bayesian modules, which would become Bayesian twice. Give fit the plain one, "
@@ -75,6 +76,20 @@ def fit(
     posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
     return posterior
+
+
+def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None:
+    """Refuse names and classes where an object is wanted."""
+    wanted = {
+        "network": (network, isinstance(network, nn.Module), "a module, as nn.Linear(2, 1)"),
+        "likelihood": (likelihood, likelihood is None or callable(likelihood), "made, as Gaussian()"),
+        "method": (method, method is None or hasattr(method, "infer"), "made, as MeanField()"),
+        "engine": (engine, engine is None or isinstance(engine, Engine), "made, as Engine(device='cpu')"),
+    }
+    for name, (given, fits, example) in wanted.items():
+        if not fits or isinstance(given, type):
+            shown = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
+            raise InvalidInput(f"{name} is {shown}; it must be {example}.")
 
 
 def _labels(network: nn.Module, batch: Batch) -> Categorical:

@@ -1,6 +1,7 @@
 """Ten mistakes (and some more), each answered by one clear line and exit code 2, before anything is lost."""
 
 import gzip
+import json
 import shutil
 import struct
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from posterity.cli.saved import open_run, scored_data
 from tests.cli.conftest import TINY, Said
 
 
@@ -158,3 +160,80 @@ def test_flags_that_contradict_each_other(call, tmp_path: Path, digits_run: Path
     check_one_line(call("evaluate", digits_run, "--draws", 0), "--draws 0")
     check_one_line(call("evaluate", digits_run, "--data", "diabetes"), "does not fit")
     check_one_line(call("predict", digits_run), "No inputs")
+
+
+def labelled(path: Path, names: str, rows: int = 60) -> Path:
+    lines = [f"{i % 7},{(3 * i) % 5},{names[i % len(names)]}" for i in range(rows)]
+    path.write_text("\n".join(["a,b,kind", *lines]) + "\n")
+    return path
+
+
+def test_other_data_are_scored_by_the_names_of_their_classes(call, tmp_path: Path) -> None:
+    own = labelled(tmp_path / "own.csv", "abc")
+    run = tmp_path / "run"
+    assert call("train", own, "--model", "mlp:8", "--epochs", "2", "--out", run, "--quiet").code == 0
+    strange = call("evaluate", run, "--data", labelled(tmp_path / "strange.csv", "zbc"))
+    assert strange.code == 2
+    assert "does not know: z" in strange.err
+    fewer = labelled(tmp_path / "fewer.csv", "cb")  # in another order, and one is absent
+    assert call("evaluate", run, "--data", fewer, "--json").code == 0
+    saved = open_run(run)
+    dataset = scored_data(saved, str(fewer))
+    assert dataset.classes == ("a", "b", "c")
+    assert set(dataset.test_targets.tolist()) <= {1, 2}
+    assert int(dataset.train_targets[0]) in (1, 2)
+
+
+def test_pixels_of_another_scale_are_refused(call, digits_run: Path, tmp_path: Path) -> None:
+    shape = tuple(open_run(digits_run).data["input_shape"])
+    if len(shape) != 3:
+        pytest.skip("the digits of this run are rows")
+    pixels = np.random.default_rng(0).uniform(0, 1, (3, *shape))
+    np.save(tmp_path / "fine.npy", pixels)
+    assert call("predict", digits_run, tmp_path / "fine.npy").code == 0
+    for name, values in {"wide": 255 * pixels, "below": pixels - 0.5}.items():
+        np.save(tmp_path / f"{name}.npy", values)
+        said = call("predict", digits_run, tmp_path / f"{name}.npy")
+        assert said.code == 2
+        assert "floats from 0 to 1" in said.err
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[1]"])
+def test_a_damaged_finding_is_told_from_a_bug(call, digits_run: Path, content: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    (run / "findings").mkdir()
+    (run / "findings" / "ood.json").write_text(content)
+    said = call("report", run)
+    assert said.code == 2
+    assert "ood.json is damaged" in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_an_earlier_finding_is_kept(call, digits_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run)
+    for kinds in (["blur"], ["noise"], ["contrast"]):
+        assert call("shift", run, "--kinds", *kinds, "--limit", "40").code == 0
+    kept = [json.loads((run / "findings" / "earlier" / f"shift-{n}.json").read_text()) for n in (1, 2)]
+    assert "blur" in json.dumps(kept[0])
+    assert "noise" in json.dumps(kept[1])
+    assert "contrast" in (run / "findings" / "shift.json").read_text()
+
+
+def test_flags_of_a_simulation_choose_nothing(call, digits_run: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "pool.npy", np.zeros((3, *open_run(digits_run).data["input_shape"])))
+    said = call("acquire", "--run", digits_run, "--pool", tmp_path / "pool.npy", "--scores", "entropy")
+    assert said.code == 2
+    assert "--score NAME" in said.err
+
+
+def test_what_exists_is_not_written_over(call, digits_run: Path) -> None:
+    before = (digits_run / "posterior.safetensors").read_bytes()
+    said = call("prune", digits_run, "--sparsity", "0.5", "--out", digits_run / "posterior.safetensors")
+    assert said.code == 2
+    assert "exists already" in said.err
+    said = call("compare", digits_run, digits_run, "--out", digits_run / "posterior.safetensors")
+    assert said.code == 2
+    assert ".html" in said.err
+    assert (digits_run / "posterior.safetensors").read_bytes() == before

@@ -118,7 +118,7 @@ def test_a_table_that_lacks_a_column(call, table_run: Path, tmp_path: Path) -> N
     (tmp_path / "less.csv").write_text("a\n1\n")
     said = call("predict", table_run, tmp_path / "less.csv")
     assert said.code == 2
-    assert "Unknown column 'b'" in said.err
+    assert "lacks b; it has a." in said.err
     (tmp_path / "text.csv").write_text("a,b\n1,high\n")
     assert "column 'b'" in call("predict", table_run, tmp_path / "text.csv").err
 

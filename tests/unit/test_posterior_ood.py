@@ -205,15 +205,11 @@ def test_a_regression_is_told_by_its_stds(digits):
     posterior = DiagonalGaussian(problem, theta, torch.full_like(theta, 0.3))
     x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0))
     found = out_of_distribution(posterior, x, {"far": 20 * x}, (x, x.sum(1)), Point(problem, theta), AVERAGING)
-    assert set(found.scores["far"]) == {
-        "std",
-        "epistemic_std",
-        "feature_log_density",
-        "relative_mahalanobis",
-        "twin_std",
-    }
+    # What is the same for all inputs tells nothing: the twin's one noise, a distance relative to itself.
+    assert set(found.scores["far"]) == {"std", "epistemic_std", "feature_log_density"}
     assert found.auroc("far", "epistemic_std") > 0.9
-    assert found.auroc("far", "twin_std") == 0.5  # a constant: all ties
+    with pytest.raises(InvalidInput, match="the same for all"):
+        out_of_distribution(Point(problem, theta), x, {"far": 20 * x}, averaging=AVERAGING)
     assert not found.examples
     shown = section({**found.to_dict(), "data": "line", "classes": []})
     assert "far: epistemic std tells it from line" in shown.verdict

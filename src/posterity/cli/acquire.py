@@ -77,6 +77,11 @@ def acquire(
             raise InvalidInput(
                 "Give --run RUN and --pool FILE to choose inputs, or DATA to simulate: posterity acquire digits."
             )
+        if study != STUDY or given(settings):
+            raise InvalidInput(
+                "With --run and --pool nothing is trained: --scores, --seeds and what says how to train belong to a "
+                "simulation. To rank by one score: --score NAME."
+            )
         choose_next(chosen, use, voice)
         return
     values = given(settings)
@@ -116,12 +121,16 @@ def choose_next(chosen: Pool, use: Use, voice: Voice) -> None:
         shown = {"epistemic_std": predictive.epistemic.sqrt() * scale, "std": predictive.std * scale}
         mean = predictive.mean if saved.scaling is None else saved.scaling.restore_targets(predictive.mean)
         guess = [f"{value:.4g}" for value in mean.tolist()]
+    told = [{k: float(v[i]) for k, v in shown.items()} for i in places]
     records = [
-        {"input": rows.names[i], "prediction": guess[i], **{k: float(v[i]) for k, v in shown.items()}} for i in places
+        {"input": rows.names[i], "index": i, "prediction": guess[i], **own} for i, own in zip(places, told, strict=True)
     ]
-    body = [[str(k), r["input"], r["prediction"], *(f"{r[s]:.4g}" for s in shown)] for k, r in enumerate(records, 1)]
+    body = [
+        [str(rank), rows.names[i], guess[i], *(f"{value:.4g}" for value in own.values())]
+        for rank, (i, own) in enumerate(zip(places, told, strict=True), 1)
+    ]
     heads = ["", "input", "prediction", *(s.replace("_", " ") for s in shown)]
-    voice.table(grid(f"To label next, by {name.replace('_', ' ')}", heads, body, left=3))
+    voice.table(grid(f"To label next, by {name.replace('_', ' ')}; rows count from 1", heads, body, left=3))
     voice.result({"run": str(chosen.run), "score": name, "inputs": records})
 
 

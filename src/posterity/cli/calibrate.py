@@ -178,8 +178,14 @@ def _say(found: Promises, verified: Verified, dataset: Dataset, num_held: int, v
     pairs = [(n.removesuffix("_before"), v) for n, v in verified.scores.items() if n.endswith("_before")]
     body = [[LABELS[n], _written(n, v), _written(n, verified.scores[f"{n}_after"])] for n, v in pairs]
     voice.table(grid("", [f"temperature {found.temperature.value:.3g}", "before", "after"], body))
+    if found.temperature.at_limit:
+        voice.note(UNDETERMINED)
 
 
+UNDETERMINED = (
+    "The temperature is at its limit: the held-out examples do not determine it (are all of them right?). Do not use "
+    "`predict --tempered` here; hold out more, with a larger --validation."
+)
 LABELS = {"nll": "NLL ↓", "ece": "ECE, 15 bins ↓", "coverage_90": "90 % coverage → 90 %"}
 
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from posterity.cli.config import DataConfig
 from posterity.cli.console import Voice, grid
-from posterity.cli.directory import MODEL, TWIN, findings, seconds_of
+from posterity.cli.directory import MODEL, TWIN, findings, read_json, seconds_of
 from posterity.cli.experiment import load_dataset, twin_of
 from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
 from posterity.cli.saved import Saved, open_run
@@ -89,6 +89,8 @@ def compare(
     voice = Voice(output)
     if out is not None and out.is_dir():
         raise InvalidInput(f"--out {out} is a directory; give a file in it, such as {out / 'compare.html'}.")
+    if out is not None and out.suffix != ".html":
+        raise InvalidInput(f"--out {out}: the page is HTML; give {out.with_suffix('.html')}.")
     saved = _opened(runs, use.trust)
     contenders = _scored([e for path, one in saved.items() for e in _entries(path, one, use, twins)], voice)
     warnings = (*unfair(contenders), *_machines(saved))
@@ -271,7 +273,7 @@ def _turned(found: Grid) -> Grid:
 def _machines(saved: Mapping[Path, Saved]) -> tuple[str, ...]:
     """Say where training times are of other machines, devices or thread counts."""
     files = [one.directory.metrics for one in saved.values() if one.directory is not None]
-    machines = [json.loads(f.read_text(encoding="utf-8")).get("machine", {}) for f in files if f.is_file()]
+    machines = [read_json(f).get("machine", {}) for f in files if f.is_file()]
     differing = sorted({k for m in machines for k in m if any(other.get(k) != m[k] for other in machines)})
     if not differing:
         return ()

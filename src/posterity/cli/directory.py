@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from posterity.cli.console import finite
-from posterity.errors import InvalidInput
+from posterity.errors import CorruptFile, InvalidInput
 from posterity.train import checkpoint
 
 MODEL, TWIN = "model", "twin"
@@ -112,12 +112,31 @@ class RunDirectory:
     def _all_rows(self) -> Iterator[Row]:
         if self.log.is_file():
             for line in self.log.read_text(encoding="utf-8").splitlines():
-                yield json.loads(line)
+                yield _parsed(line, self.log, "The run cannot be shown without it; train it again")
 
 
 def findings(path: Path) -> dict[str, dict[str, Any]]:
     """Read what later commands found about the run in a directory, by name."""
-    return {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in path.glob("findings/*.json")}
+    return {file.stem: read_json(file) for file in path.glob("findings/*.json")}
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Read a file that a command wrote.
+
+    Raises:
+        CorruptFile: where it is damaged.
+    """
+    return _parsed(file.read_text(encoding="utf-8", errors="replace"), file, "Remove it, and run what wrote it again")
+
+
+def _parsed(text: str, file: Path, advice: str) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise CorruptFile(f"{file} is damaged ({error}). {advice}.") from error
+    if not isinstance(values, dict) or not values:
+        raise CorruptFile(f"{file} is damaged: it holds no values. {advice}.")
+    return values
 
 
 def default_path(data: str, model: str, method: str, now: datetime | None = None) -> Path:

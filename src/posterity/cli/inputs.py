@@ -15,7 +15,7 @@ from posterity.cli.saved import Saved
 from posterity.data.files import corrupt, read, text
 from posterity.data.sets import SETS
 from posterity.data.tables import numbers, parse_csv
-from posterity.errors import InvalidInput, unknown
+from posterity.errors import InvalidInput
 
 IMAGES = (".png", ".jpg", ".jpeg")
 TABLES = (".csv", ".tsv")
@@ -109,9 +109,8 @@ def _table(path: Path, saved: Saved) -> Tensor:
     if not features:
         raise InvalidInput(f"{path} is a table; this network takes inputs of shape {tuple(saved.data['input_shape'])}.")
     cells = parse_csv(text(read(path), path), path, min_columns=1)
-    for name in features:
-        if name not in cells.columns:
-            raise InvalidInput(f"{path} lacks a column. {unknown('column', name, cells.columns)}")
+    if missing := [name for name in features if name not in cells.columns]:
+        raise InvalidInput(f"{path} lacks {', '.join(missing)}; it has {', '.join(cells.columns)}.")
     values = numbers(cells, [cells.columns.index(name) for name in features])
     return _scaled(torch.from_numpy(values), saved)
 
@@ -134,14 +133,20 @@ def _array(path: Path, saved: Saved, shape: tuple[int, ...]) -> Tensor:
     tensor = torch.from_numpy(values.astype(np.float64))
     if values.dtype == np.uint8 and len(shape) == 3:
         tensor = tensor / EIGHT_BIT
+    elif len(shape) == 3 and str(saved.data["name"]) in SETS and not 0 <= values.min() <= values.max() <= 1:
+        raise InvalidInput(
+            f"{path} holds {values.dtype} values from {values.min():g} to {values.max():g}; pixels are uint8 from 0 to 255, "
+            "or floats from 0 to 1. Divide by the largest value that a pixel can have."
+        )
     return _scaled(fitted(tensor, saved) if image else tensor, saved)
 
 
 def _load_npy(path: Path) -> NDArray[Any]:
     from io import BytesIO
 
+    content = BytesIO(read(path))
     try:
-        values: NDArray[Any] = np.load(BytesIO(read(path)), allow_pickle=False)
+        values: NDArray[Any] = np.load(content, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
         raise corrupt(path, f"it is no .npy array, or would need a pickle ({error})") from error
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":

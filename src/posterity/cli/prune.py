@@ -122,6 +122,8 @@ def _criterion(posterior: FunctionPosterior, cut: Cut) -> str:
         raise InvalidInput(f"--tolerance {cut.tolerance:g}: points of at least 0 and below 100, as 0.3.")
     if cut.out is not None and cut.out.suffix != ".safetensors":
         raise InvalidInput(f"--out {cut.out}: a posterior file ends in .safetensors.")
+    if cut.out is not None and cut.out.exists():
+        raise InvalidInput(f"--out {cut.out} exists already; give another name, or remove it.")
     members = posterior.components if isinstance(posterior, Mixture) else (posterior,)
     by = cut.by or ("magnitude" if all(isinstance(m, Point) for m in members) else "signal_to_noise")
     for member in members:

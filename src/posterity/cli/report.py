@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,10 +62,20 @@ def keep(saved: Saved, name: str, values: Mapping[str, Any], voice: Voice) -> No
     if saved.directory is not None:
         path = saved.directory.finding(name)
         path.parent.mkdir(exist_ok=True)
+        if path.exists():
+            voice.note(f"What was found before is kept as {_put_aside(path)}")
         replace_json(path, values)
         voice.note("Writing its section of the report …")
         rewrite(saved)
         voice.say(f"Report  {saved.directory.report}")
+
+
+def _put_aside(path: Path) -> Path:
+    """Move an earlier finding out of the way: findings/earlier/NAME-1.json, NAME-2.json, …"""
+    folder = path.parent / "earlier"
+    folder.mkdir(exist_ok=True)
+    number = next(n for n in count(1) if not (folder / f"{path.stem}-{n}.json").exists())
+    return path.rename(folder / f"{path.stem}-{number}.json")
 
 
 def write_report(

@@ -102,12 +102,31 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     other = load_dataset(DataConfig(name=name, **kept))
     for what, mine, theirs in (
         ("inputs", tuple(saved.data["input_shape"]), other.input_shape),
-        ("number of classes", len(saved.data["classes"]), len(other.classes)),
         ("columns", tuple(saved.data["features"]), other.features),
+        ("task", saved.data["task"], other.task),
     ):
         if mine != theirs:
             raise Mismatch(f"--data {name} does not fit this posterior: its {what}: {theirs}, the posterior's: {mine}.")
-    return _rescaled(other, saved.scaling)
+    return _rescaled(_with_classes(other, tuple(saved.data["classes"])), saved.scaling)
+
+
+def _with_classes(other: Dataset, classes: tuple[str, ...]) -> Dataset:
+    """Number another data set's labels as the run did, by the names of its classes; some may be absent.
+
+    Raises:
+        Mismatch: for classes that the run does not know.
+    """
+    if other.classes == classes:
+        return other
+    if strange := [name for name in other.classes if name not in classes]:
+        some = ", ".join(strange[:5]) + (" …" if len(strange) > 5 else "")
+        raise Mismatch(
+            f"'{other.name}' has classes that the posterior does not know: {some}; the posterior's: {', '.join(classes)}. "
+            "How it takes inputs of another kind, `posterity ood` shows."
+        )
+    number = torch.tensor([classes.index(name) for name in other.classes])
+    train, test = number[other.train_targets], number[other.test_targets]
+    return replace(other, classes=classes, train_targets=train, test_targets=test)
 
 
 def training_data(saved: Saved, dataset: Dataset) -> TensorData:

@@ -10,11 +10,12 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.core.schedules import learning_rates
+from posterity.options import STRICT
 
 SECOND, EPSILON = 0.999, 1e-8  # Adam's second beta, and what it adds to a root
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Optimizer:
     """Which of torch's optimisers and learning-rate schedules to use."""
 

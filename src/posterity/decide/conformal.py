@@ -15,7 +15,7 @@ from math import ceil
 from typing import Annotated, Any
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
@@ -27,10 +27,10 @@ from posterity.decide.nonconformity import (
     ValueScore,
 )
 from posterity.errors import InvalidInput, unknown
+from posterity.options import STRICT
 from posterity.predict.checks import class_labels, finite_values
 from posterity.predict.predictive import Classification, Regression
 
-STRICT = ConfigDict(extra="forbid")
 Level = Annotated[float, Field(gt=0, lt=1)]
 
 

@@ -12,11 +12,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
+from posterity.options import STRICT
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import Classification, Regression
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class THR:
     """s(x, y) = 1 − p̄_y: sets {y: p̄_y ≥ 1 − q}, the smallest on average at their coverage (Sadinle et al. 2019).
 
@@ -31,7 +32,7 @@ class THR:
         return 1 - precise(predictive.mean)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class RAPS:
     """s(x, y) = Σ_{k before y} p̄_k + u p̄_y + penalty · max(0, rank(y) − free): large sets cost (Angelopoulos et al. 2021).
 
@@ -59,7 +60,7 @@ class RAPS:
         return _cumulative(precise(predictive.mean), self.penalty, self.free, _coins(predictive, self, generator))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class APS:
     """s(x, y) = Σ_{k before y} p̄_k + u p̄_y: sets of the most probable classes (Romano et al. 2020); see `RAPS` for u."""
 
@@ -71,7 +72,7 @@ class APS:
         return _cumulative(precise(predictive.mean), 0.0, 0, _coins(predictive, self, generator))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class AbsoluteResidual:
     """s(x, y) = |y − μ̄(x)|: intervals μ̄ ± q, equally wide for all inputs."""
 
@@ -87,7 +88,7 @@ class AbsoluteResidual:
         return centre - thresholds[0], centre + thresholds[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class ScaledResidual:
     """s(x, y) = |y − μ̄(x)| / σ̄(x): intervals μ̄ ± q σ̄, σ̄ the predictive std; its width is right up to one factor q."""
 
@@ -103,7 +104,7 @@ class ScaledResidual:
         return centre - half, centre + half
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class QuantileResidual:
     """s(x, y) = max(l(x) − y, y − u(x)), [l, u] the posterior's own central interval of the level: [l − q, u + q].
 

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.errors import InvalidInput
+from posterity.options import STRICT
 from posterity.predict.checks import class_labels
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import Classification, Regression
@@ -21,7 +22,7 @@ GOLDEN = (sqrt(5) - 1) / 2
 TOLERANCE = 1e-6  # of log T
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Temperature:
     """A predictive made T times less sure of itself; T = 1 changes nothing, T > 1 mends predictions that are too sure.
 
@@ -41,6 +42,15 @@ class Temperature:
 
     value: Annotated[float, Field(gt=0)]
     task: Literal["classification", "regression"]
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether the data want to go further than a temperature may: they do not determine it.
+
+        >>> Temperature(LOWEST, "classification").at_limit, Temperature(1.0, "classification").at_limit
+        (True, False)
+        """
+        return not 1.001 * LOWEST < self.value < HIGHEST / 1.001
 
     @classmethod
     def fit(cls, predictive: AnyPredictive, targets: Tensor) -> "Temperature":

@@ -19,6 +19,7 @@ from posterity.model.likelihoods import training_score
 from posterity.model.potential import Potential
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.samples import Samples
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
@@ -76,7 +77,7 @@ class Moves(ABC):
         """Move `state["theta"]` by the gradient of Ū; `adapting` where no draw will be kept of this part of the chain."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Chain(ABC):
     """The settings of all stochastic-gradient samplers; see `SGLD` and `SGHMC` for each one's own.
 

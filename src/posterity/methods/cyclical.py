@@ -19,11 +19,12 @@ from posterity.methods.chain import run
 from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.samples import Samples
 from posterity.types import Data, Engine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Cyclical:
     """A sampler whose step size goes through cycles, each ending in another mode.
 

@@ -28,6 +28,7 @@ from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
 from posterity.methods.swag import SWAG
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
@@ -51,7 +52,7 @@ Member = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Ensemble:
     """Run a method n times and mix what it finds.
 

@@ -20,13 +20,14 @@ from posterity.errors import InvalidInput
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.types import Data, Engine
 
 COPIES = 7  # of L: itself, its gradient, two moments of Adam, two at work in a step, the best so far
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class FullRank:
     """Variational inference with a full covariance; all fields but `max_bytes` are those of `MeanField`.
 

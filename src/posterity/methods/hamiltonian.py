@@ -25,6 +25,7 @@ from posterity.core.hamiltonian import Metric, Position, System, Transition, fir
 from posterity.core.leapfrog import CompiledSystem, Kernel, compiled_leapfrog
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.evaluation import activation_bytes
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
@@ -34,7 +35,7 @@ BATCH_BYTES = 2**33  # of the activations of all data, which one gradient needs 
 Count = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class HamiltonianMethod(ABC):
     """The settings that HMC and NUTS share; see each for its own.
 

@@ -13,9 +13,10 @@ from torch import Generator
 from posterity.core import hamiltonian
 from posterity.core.hamiltonian import Position, System, Transition
 from posterity.methods.hamiltonian import Count, HamiltonianMethod
+from posterity.options import STRICT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class HMC(HamiltonianMethod):
     """Hamiltonian Monte Carlo.
 

@@ -31,11 +31,12 @@ from posterity.methods.variational import KL_EVERY
 from posterity.model.divergence import Divergence
 from posterity.model.likelihoods import training_score
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class IVON:
     """Mean-field inference at the cost of a step of SGD with momentum; needs a Normal prior, which is its weight decay.
 

@@ -18,13 +18,14 @@ from posterity.methods.map import MAP
 from posterity.methods.passes import refuse_large
 from posterity.model.outputs import refuse_mixing, refuse_unknown
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.point import Point
 from posterity.types import Data, Engine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Laplace:
     """A Gaussian around a trained network: `fit(network, data, where="last_layer", method=Laplace(MAP(epochs=20)))`.
 

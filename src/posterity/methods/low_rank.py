@@ -21,11 +21,12 @@ from posterity.core.optimizer import Optimizer
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.types import Budget, Data, Engine
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class LowRank:
     """Variational inference with a low-rank covariance; all fields but `rank` are those of `MeanField`.
 

@@ -19,11 +19,12 @@ from posterity.methods.options import Epochs, Patience
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.point import Point
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MAP:
     """Maximum a posteriori: one network, at the mode of the posterior.
 
@@ -47,7 +48,7 @@ class MAP:
         return inference.posterior(engine.run(inference, data, budget))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MLE:
     """Maximum likelihood: MAP with a flat prior, the frequentist twin. The problem's own prior is left out.
 

@@ -21,11 +21,12 @@ from posterity.methods.map import PointInference
 from posterity.methods.options import Epochs, Patience
 from posterity.model.dropout import FreshMasks, dropout_rates, masked
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.dropout import Dropout
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MCDropout:
     """MAP with dropout, in training and at prediction; with a `Flat` prior, maximum likelihood with dropout.
 

@@ -33,13 +33,14 @@ from posterity.model.initial import InitialStd, Relative, curvature_std, initial
 from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 CURVATURE_BATCHES = 50  # squared gradients of so many batches are averaged
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MeanField:
     """Mean-field variational inference (Bayes by Backprop and its lower-variance relatives).
 

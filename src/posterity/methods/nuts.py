@@ -14,9 +14,10 @@ from torch import Generator
 from posterity.core import nuts
 from posterity.core.hamiltonian import Position, System, Transition
 from posterity.methods.hamiltonian import HamiltonianMethod
+from posterity.options import STRICT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class NUTS(HamiltonianMethod):
     """The No-U-Turn sampler.
 

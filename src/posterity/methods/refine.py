@@ -27,6 +27,7 @@ from posterity.methods.sgld import SGLD
 from posterity.methods.swag import SWAG
 from posterity.model.initial import SMALLEST
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -54,7 +55,7 @@ Stage = Annotated[
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Refine:
     """Infer with `after` first, then with `method` from there: `Refine(MeanField(epochs=5), after=MAP(epochs=20))`.
 

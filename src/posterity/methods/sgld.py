@@ -16,10 +16,11 @@ from torch import Tensor
 
 from posterity.core import dynamics
 from posterity.methods.chain import Chain, Moves
+from posterity.options import STRICT
 from posterity.types import State
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SGLD(Chain):
     """Stochastic-gradient Langevin dynamics.
 

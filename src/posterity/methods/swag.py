@@ -22,13 +22,14 @@ from posterity.errors import InvalidInput
 from posterity.methods.map import PointInference
 from posterity.methods.options import Epochs
 from posterity.model.problem import Problem
+from posterity.options import STRICT
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class SWAG:
     """SGD's own wandering as a posterior: the cheapest one with correlations. `Ensemble(SWAG(), 3)` is MultiSWAG.
 

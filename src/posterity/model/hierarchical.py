@@ -16,8 +16,9 @@ from posterity.errors import InvalidInput
 from posterity.model import patterns
 from posterity.model.hyperpriors import AnyScalePrior, HalfNormal, ScalePrior
 from posterity.model.location_scale import laplace_noise
-from posterity.model.patterns import STRICT, Positive
+from posterity.model.patterns import Positive
 from posterity.model.special import folded_mean
+from posterity.options import STRICT
 from posterity.types import PRIOR, Latent, Params, Prior
 
 

@@ -9,8 +9,9 @@ from torch import Generator, Tensor
 
 from posterity.core.gaussian import LOG_2PI, noise_like
 from posterity.model.location_scale import Elementwise, Shapes
-from posterity.model.patterns import STRICT, Positive
+from posterity.model.patterns import Positive
 from posterity.model.special import log_scaled_e1
+from posterity.options import STRICT
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from posterity.core import gaussian
-from posterity.model.patterns import STRICT, Finite, Positive
+from posterity.model.patterns import Finite, Positive
+from posterity.options import STRICT
 
 
 class ScalePrior(ABC):

@@ -18,13 +18,14 @@ from torch.nn import functional
 
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.errors import InvalidInput
+from posterity.options import STRICT
 from posterity.types import Latent, Likelihood, Params
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 IGNORED = -100  # the label of a site whose label is not known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Categorical(Likelihood):
     """Classes: p(y | f) = softmax(f)_y, with outputs f (..., B, C) and integer targets (B,) in 0 … C − 1.
 
@@ -133,7 +134,7 @@ class SiteCategorical(dist.Categorical):
         return each.masked_fill(value == IGNORED, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Bernoulli(Likelihood):
     """Two classes: p(y = 1 | f) = sigmoid(f), with outputs f (..., B, 1) and targets (B,) of 0 and 1.
 
@@ -165,7 +166,7 @@ class _Bernoulli(dist.Bernoulli):
         return super().log_prob(value.to(self.logits.dtype))  # type: ignore[no-untyped-call, no-any-return]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Gaussian(Likelihood):
     """Real targets with one noise level: y ~ N(f, std²), with outputs f (..., B, D): targets (B,) where D = 1, else (B, D).
 
@@ -197,7 +198,7 @@ class Gaussian(Likelihood):
         _check_real(outputs, targets)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class HeteroscedasticGaussian(Likelihood):
     """Real targets whose noise the network says itself: outputs (..., B, 2D) = means (D), then raw r (D) of
 

@@ -15,7 +15,6 @@ from torch import Generator, Size, Tensor
 from posterity.core import gaussian
 from posterity.model import patterns
 from posterity.model.patterns import (
-    STRICT,
     PerPattern,
     PositivePerPattern,
     expand,
@@ -25,6 +24,7 @@ from posterity.model.patterns import (
     spread,
 )
 from posterity.model.special import folded_mean
+from posterity.options import STRICT
 from posterity.types import Params, Prior
 
 Shapes = Mapping[str, Size]

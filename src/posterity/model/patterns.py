@@ -6,13 +6,12 @@ from math import prod
 from typing import Annotated, Any, TypeVar
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import Generator, Size, Tensor
 
 from posterity.errors import InvalidInput, suggest
 from posterity.types import Params
 
-STRICT = ConfigDict(extra="forbid")  # a misspelt key of a configuration is refused, however deep it lies
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PerPattern = Finite | dict[str, Finite]

@@ -24,7 +24,8 @@ from posterity.model.location_scale import Elementwise
 from posterity.model.location_scale import Laplace as Laplace
 from posterity.model.location_scale import Normal as Normal
 from posterity.model.location_scale import StudentT as StudentT
-from posterity.model.patterns import STRICT, Positive
+from posterity.model.patterns import Positive
+from posterity.options import STRICT
 from posterity.types import PRIOR, Latent, Params, Prior
 
 COMPOSED = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # a part may be a prior of your own

@@ -134,7 +134,9 @@ class Problem:
 
 
 def check_inputs(inputs: Tensor) -> None:
-    """Refuse inputs with NaN or infinite values, naming the first row that has one."""
+    """Refuse what is no tensor, and inputs with NaN or infinite values, naming the first row that has one."""
+    if not isinstance(inputs, Tensor):
+        raise InvalidInput(f"Inputs are a torch tensor, got {type(inputs).__name__}: torch.as_tensor(inputs).")
     if inputs.is_floating_point() and not inputs.isfinite().all():
         row = int((~inputs.isfinite().reshape(len(inputs), -1).all(1)).nonzero()[0, 0])
         raise InvalidInput(f"Input {row} holds NaN or infinite values; remove or mend that example.")
@@ -148,7 +150,9 @@ def call(problem: Problem, inputs: Tensor) -> Tensor:
         if isinstance(error, InvalidInput):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        own = next(iter(problem.params.values())).dtype
+        advice = f". Its weights are {own}: give inputs.to({own})" if inputs.dtype not in (own, torch.int64) else ""
         raise InvalidInput(
             f"{type(problem.network).__name__} cannot take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: "
-            f"{reason}"
+            f"{reason}{advice}"
         ) from error

@@ -1,6 +1,6 @@
 """Does a posterior know what it was not trained on? Inputs of other kinds against its own test data, score by score."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeAlias
@@ -123,7 +123,7 @@ def out_of_distribution(
     each function; Wiecki 2016 in the form on counts); of a regression: `epistemic_std`, `std`. With `training`, two of
     the last layer's inputs, which need no posterior: `feature_log_density` (minus log p(z), see `FeatureDensity`) and
     `relative_mahalanobis` (Ren et al. 2021); of an ensemble, their mean over members. A point's one function has none of
-    what compares functions.
+    what compares functions, and what is the same for all inputs is left out.
 
     Args:
         posterior: of the network.
@@ -152,10 +152,16 @@ def out_of_distribution(
         means[name] = mean_variances(predictive)
         if isinstance(predictive, Classification) and predictive.probs.dim() == 3:
             examples[name] = _typical(predictive)
+    told = [u for u in known[INSIDE] if not _constant(u, known.values())]
+    if not told:
+        raise InvalidInput(
+            "All uncertainties are the same for all inputs, as those of one function with one noise are: they tell nothing. "
+            "Give training=… for distances in the last layer's inputs, or a posterior with a width."
+        )
     familiar = known.pop(INSIDE)
 
     def each(measure: Callable[[Tensor, Tensor], Any]) -> dict[str, dict[str, Any]]:
-        return {name: {u: measure(familiar[u], own[u]) for u in own} for name, own in known.items()}
+        return {name: {u: measure(familiar[u], own[u]) for u in told} for name, own in known.items()}
 
     estimates = each(partial(ood_estimates, seed=averaging.seed))
     counts = {name: len(inputs) for name, inputs in outside.items()}
@@ -233,6 +239,12 @@ def _of_features(densities: Sequence[tuple[nn.Module, FeatureDensity]], inputs: 
         "feature_log_density": -torch.stack([density.log_density(z) for density, z in rows]).mean(0),
         "relative_mahalanobis": torch.stack([density.relative_distance(z) for density, z in rows]).mean(0),
     }
+
+
+def _constant(measure: str, sets: Iterable[Mapping[str, Tensor]]) -> bool:
+    """Say whether a measure is the same for all inputs, as one noise for all is, and a distance relative to itself."""
+    values = torch.cat([own[measure] for own in sets])
+    return bool((values.max() - values.min()).abs() <= 1e-9 * values.abs().max())
 
 
 def _of_twin(twin: FunctionPosterior | None, inputs: Tensor, averaging: Averaging) -> dict[str, Tensor]:

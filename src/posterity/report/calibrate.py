@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from posterity.decide.temperature import Temperature
 from posterity.report.section import Grid, Section
 from posterity.report.style import BAYESIAN, INK, MUTED, RIGHT, WRONG, label, legend, panels, svg
 from posterity.report.summary import digits, percent
@@ -51,10 +52,14 @@ def verdict(promises: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
     if promises["abstention"] is not None:
         kept.append(_answered(promises["abstention"], scores))
     else:
-        kept.append("When to abstain was not asked for, or cannot be shown with so few held-out examples")
+        kept.append(
+            "When to abstain was not asked for, or no threshold keeps the risk for sure on these held-out examples"
+        )
     value = float(promises["temperature"]["value"])
     word = "too sure of itself" if value > 1 else "not sure enough"
     kept.append(f"A temperature of {value:.2f} says that the model was {word}")
+    if Temperature(value, "classification").at_limit:
+        kept[-1] = f"The held-out examples do not determine the temperature: {value:.2f} is as far as it may go"
     if abs(value - 1) < NEAR:
         kept[-1] = f"A temperature of {value:.2f} says that the model is about as sure as it should be"
     return "\n".join(f"{line}." for line in kept)

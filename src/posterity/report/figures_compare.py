@@ -187,7 +187,8 @@ def _lines(result: Result, key: str) -> list[tuple[Series, str]]:
 
 def _legend_above(figure: Figure, ax: Axes) -> None:
     handles, names = ax.get_legend_handles_labels()
-    columns = len(names) if sum(8 + len(name) for name in names) < 140 else 4
+    widest = max(8 + len(name) for name in names)  # in letters, of 140 that have room
+    columns = len(names) if sum(8 + len(name) for name in names) < 140 else max(1, 140 // widest)
     figure.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False, fontsize=9, labelcolor=INK)
 
 
