@@ -172,6 +172,7 @@ def test_other_data_are_scored_by_the_names_of_their_classes(call, tmp_path: Pat
     own = labelled(tmp_path / "own.csv", "abc")
     run = tmp_path / "run"
     assert call("train", own, "--model", "mlp:8", "--epochs", "2", "--out", run, "--quiet").code == 0
+    assert "<th>a</th><th>b</th>" in (run / "report.html").read_text(encoding="utf-8")
     strange = call("evaluate", run, "--data", labelled(tmp_path / "strange.csv", "zbc"))
     assert strange.code == 2
     assert "does not know: z" in strange.err

@@ -118,6 +118,7 @@ def promised(held: Predicted, aims: Aims, saved: Saved, run: Path, draws: int, v
     classes = isinstance(predictive, Classification)
     measure = aims.measure or ("max_probability" if classes else "variance")
     score = _score(aims, classes)
+    usual = tuple(uncertainty(predictive, measure).sort().values.tolist())
     return Promises(
         checksum(saved.directory.posterior() if saved.directory else run),
         draws,
@@ -125,7 +126,7 @@ def promised(held: Predicted, aims: Aims, saved: Saved, run: Path, draws: int, v
         conformal(predictive, targets, aims.coverage, score, aims.by_class, coins(saved.config.seed)),
         _abstention(held, aims, measure, voice),
         measure,
-        tuple(uncertainty(predictive, measure).sort().values.tolist()),
+        usual,
     )
 
 
@@ -194,7 +195,9 @@ def rows(found: Promises, scores: dict[str, Any]) -> list[list[str]]:
     body = [["Coverage", f"≥ {percent(found.conformal.level)}", percent(scores["coverage"])]]
     if scores["coverage_interval"] is not None:
         low, high = scores["coverage_interval"]
-        body.append(["  seen in 99 % of such calibrations", f"{percent(low)} to {percent(high)}", ""])
+        tied = getattr(found.conformal.score, "randomised", None) is False  # then only the lower end holds
+        seen = f"at least {percent(low)}" if tied else f"{percent(low)} to {percent(high)}"
+        body.append(["  seen in 99 % of such calibrations", seen, ""])
     if "worst_class_coverage" in scores:
         body.append(["  of the class with the least", "", percent(scores["worst_class_coverage"])])
     for key, label in (("mean_size", "Mean set size"), ("mean_width", "Mean interval width")):

@@ -93,6 +93,9 @@ def run_curves(config: RunConfig, study: Study, voice: Voice) -> Curves:
     for name in scores:
         if name not in (known := CLASS_SCORES if dataset.classes else VALUE_SCORES):
             raise unknown("value for --scores", name, known)
+    most = 1.0 if dataset.classes else float("inf")
+    if study.target is not None and not 0 < study.target < most:
+        raise InvalidInput(f"--target {study.target:g}: an accuracy between 0 and 1, or an RMSE above 0.")
     if study.seeds < 1 or study.steps < 1:
         raise InvalidInput("--seeds and --steps must be at least 1.")
     plan = Plan(scores[0], study.start, study.buy, study.labels, config.predictive_draws, study.candidates)

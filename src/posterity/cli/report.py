@@ -98,6 +98,7 @@ def write_report(
             bayesian=models[0],
             twin=models[1] if len(models) > 1 else None,
             classes=dataset.classes,
+            features=dataset.features,
             settings=_settings(config, scored[0]),
             signal_to_noise=_signal_to_noise(scored[0].posterior),
             command=f"posterity train --config {path.parent / 'config.toml'}",

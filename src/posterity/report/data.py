@@ -43,7 +43,8 @@ class ReportData:
     inputs: (B, ...), image-like where (B, 1 or 3, H, W). targets: (B,), or (B, D) for regression.
     target_scaling: (mean, std) where the predictives and targets are standardised; they are drawn as mean + std·y.
     Scores are printed as they come: give them in the units that the reader should see.
-    signal_to_noise: |μ|/σ of every weight, any shape. command: the command line that made this run.
+    features: names of a table's columns. signal_to_noise: |μ|/σ of every weight, any shape.
+    command: the command line that made this run.
     latents: by full name, `prior.scale.fc` or `likelihood.std`, in the units that the network was trained in.
     findings: what later commands found, by name, as `posterity.report.findings` lists them.
     Raises `InvalidInput` where task, predictives, inputs and targets do not belong together.
@@ -56,6 +57,7 @@ class ReportData:
     bayesian: Model
     twin: Model | None = None
     classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     signal_to_noise: Tensor | None = None
     target_scaling: tuple[float, float] | None = None

@@ -80,7 +80,7 @@ def thumbnail(image: Tensor, low: float, high: float) -> str:
 
 
 def classification_groups(
-    inputs: Tensor, predictive: Classification, targets: Tensor, classes: Sequence[str]
+    inputs: Tensor, predictive: Classification, targets: Tensor, classes: Sequence[str], features: Sequence[str] = ()
 ) -> tuple[Group, ...]:
     """Return the gallery of a classification, by entropy of the mean probabilities."""
     order = predictive.entropy.detach().cpu().argsort(stable=True)
@@ -109,10 +109,10 @@ def classification_groups(
         )  # fmt: skip
         return Remark(facts, said != true, bars)
 
-    return _gather(inputs, picked, remark)
+    return _gather(inputs, picked, remark, features)
 
 
-def regression_groups(inputs: Tensor, bands: Bands, targets: Tensor) -> tuple[Group, ...]:
+def regression_groups(inputs: Tensor, bands: Bands, targets: Tensor, features: Sequence[str] = ()) -> tuple[Group, ...]:
     """Return the gallery of a regression, by predicted standard deviation."""
     order = torch.from_numpy(bands.std).argsort(stable=True)
     places = max(1 - floor(log10(float(bands.std.min()))), 0)  # a digit more than the smallest error bar has
@@ -127,18 +127,21 @@ def regression_groups(inputs: Tensor, bands: Bands, targets: Tensor) -> tuple[Gr
         )
         return Remark(facts, wrong=not bands.lower[i] <= float(targets[i]) <= bands.upper[i])
 
-    return _gather(inputs, {"Least certain": order.flip(0), "Most certain": order}, remark)
+    return _gather(inputs, {"Least certain": order.flip(0), "Most certain": order}, remark, features)
 
 
-def _gather(inputs: Tensor, picked: Mapping[str, Tensor], remark: Callable[[int], Remark]) -> tuple[Group, ...]:
+def _gather(
+    inputs: Tensor, picked: Mapping[str, Tensor], remark: Callable[[int], Remark], features: Sequence[str]
+) -> tuple[Group, ...]:
     """Show the first few of each pick: as images where they are images, else by their first features."""
     images = image_like(inputs)
     low, high = (float(inputs.min()), float(inputs.max())) if images else (0.0, 1.0)
-    names = () if images else tuple(f"x{j + 1}" for j in range(min(inputs[0].numel(), FEATURES)))
+    count = min(inputs[0].numel(), FEATURES)
+    names = () if images else tuple(features[:count]) or tuple(f"x{j + 1}" for j in range(count))
 
     def entry(i: int) -> Entry:
-        features = tuple(f"{value:.3g}" for value in inputs[i].detach().flatten()[:FEATURES].tolist())
-        return Entry(thumbnail(inputs[i], low, high) if images else "", features, remark(i))
+        values = tuple(f"{value:.3g}" for value in inputs[i].detach().flatten()[:FEATURES].tolist())
+        return Entry(thumbnail(inputs[i], low, high) if images else "", values, remark(i))
 
     groups = []
     for rank, (title, indices) in enumerate(picked.items()):

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from posterity.errors import InvalidInput
-from posterity.posteriors.ood import INSIDE, TWIN, Example, OutOfDistribution, label_of, ood_from
+from posterity.posteriors.ood import INSIDE, TWIN, Example, Histogram, OutOfDistribution, label_of, ood_from
 from posterity.report.section import Grid, Section
 from posterity.report.style import (
     ALEATORIC,
@@ -23,7 +24,6 @@ from posterity.report.style import (
     RIGHT,
     WIDE,
     WRONG,
-    Axes,
     label,
     legend,
     panels,
@@ -165,9 +165,32 @@ def plot_scores(found: OutOfDistribution, other: str) -> Figure:
         top = sorted((*drawn.inside, *drawn.outside))[-3:]
         if top[-1] > 3 * top[0] and top[0] > 0:  # one bar dwarfs the others
             ax.set_ylim(0, 150 * top[0])
+            _say_what_is_cut(ax, drawn)
         label(ax, label_of(u), _unit(u), "% of its group" if ax is axes[0] else "")
     legend(axes[0])
     return figure
+
+
+def _say_what_is_cut(ax: Axes, drawn: Histogram) -> None:
+    """Write the height of bars that leave the picture beside where they leave it."""
+    limit = ax.get_ylim()[1]
+    width = drawn.edges[-1] - drawn.edges[0]
+    cut = [
+        (100 * share, (drawn.edges[k] + drawn.edges[k + 1]) / 2, colour)
+        for shares, colour in ((drawn.inside, RIGHT), (drawn.outside, WRONG))
+        for k, share in enumerate(shares)
+        if 100 * share > limit
+    ]
+    for line, (share, place, colour) in enumerate(cut):
+        left = place < drawn.edges[0] + width / 2
+        ax.annotate(
+            f"↑ {share:.0f} %" if left else f"{share:.0f} % ↑",
+            (place, limit * (0.97 - 0.1 * line)),
+            ha="left" if left else "right",
+            va="top",
+            fontsize=8,
+            color=colour,
+        )
 
 
 def plot_pair(

@@ -142,7 +142,7 @@ def _classification(data: ReportData) -> tuple[Section, ...]:
         (svg(classes.plot_referral(found, y), "Accuracy on the rest against the share of inputs referred."),),
         beside=True,
     )
-    groups = gallery.classification_groups(data.inputs, bayesian, y, data.classes)
+    groups = gallery.classification_groups(data.inputs, bayesian, y, data.classes, data.features)
     return (calibration, confusion, doubt, referral, Section("Single inputs", _READ_CLASSES, groups=groups))
 
 
@@ -187,7 +187,7 @@ def _regression(data: ReportData) -> tuple[Section, ...]:
             svg(values.plot_parts(bands), "Histograms of aleatoric and epistemic standard deviation."),
         ),
     )
-    groups = gallery.regression_groups(data.inputs, bands, y) if alone else ()
+    groups = gallery.regression_groups(data.inputs, bands, y, data.features) if alone else ()
     reading = (
         "The inputs with the widest and the narrowest predictions; red where the target is outside its 90 % interval."
     )
