@@ -32,7 +32,7 @@ def inverse_softplus(std: Tensor) -> Tensor:
 
 def noise_like(vector: Tensor, generator: Generator | None) -> Tensor:
     """Draw standard normals of a tensor's shape, dtype and device."""
-    source = another_source.get()
+    source = None if torch.compiler.is_compiling() else another_source.get()
     if source is not None and vector.numel() >= LONG:
         return source(vector, generator)
     # Not normal_() in place, which vmap cannot make different for each draw; and no generator where there is none, for

@@ -57,13 +57,13 @@ class ReportData:
     bayesian: Model
     twin: Model | None = None
     classes: tuple[str, ...] = ()
-    features: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
     signal_to_noise: Tensor | None = None
     target_scaling: tuple[float, float] | None = None
     command: str = ""
     latents: Mapping[str, LearntLatent] = field(default_factory=dict)
     findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         kinds: dict[str, type] = {"classification": Classification, "regression": Regression}
