@@ -173,24 +173,16 @@ def plot_scores(found: OutOfDistribution, other: str) -> Figure:
 
 def _say_what_is_cut(ax: Axes, drawn: Histogram) -> None:
     """Write the height of bars that leave the picture beside where they leave it."""
-    limit = ax.get_ylim()[1]
-    width = drawn.edges[-1] - drawn.edges[0]
-    cut = [
-        (100 * share, (drawn.edges[k] + drawn.edges[k + 1]) / 2, colour)
-        for shares, colour in ((drawn.inside, RIGHT), (drawn.outside, WRONG))
-        for k, share in enumerate(shares)
-        if 100 * share > limit
-    ]
-    for line, (share, place, colour) in enumerate(cut):
-        left = place < drawn.edges[0] + width / 2
-        ax.annotate(
-            f"↑ {share:.0f} %" if left else f"{share:.0f} % ↑",
-            (place, limit * (0.97 - 0.1 * line)),
-            ha="left" if left else "right",
-            va="top",
-            fontsize=8,
-            color=colour,
-        )
+    limit, middle, line = ax.get_ylim()[1], (drawn.edges[0] + drawn.edges[-1]) / 2, 0
+    for shares, colour in ((drawn.inside, RIGHT), (drawn.outside, WRONG)):
+        for share, place in zip(shares, drawn.edges[1:], strict=True):
+            if 100 * share > limit:
+                text, side = (
+                    (f"↑ {100 * share:.0f} %", "left") if place < middle else (f"{100 * share:.0f} % ↑", "right")
+                )
+                height = limit * (0.97 - 0.1 * line)
+                ax.annotate(text, (place, height), ha=side, va="top", fontsize=8, color=colour)
+                line += 1
 
 
 def plot_pair(
