@@ -144,6 +144,8 @@ def plan(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None = None)
     key = (*_structure(problem.network), problem.layout, problem.network.training)
     key += (loop.batches[0].shape, min(n, AT_ONCE), max_bytes, inputs.dtype, inputs.device, torch.get_num_threads())
     candidates = {way: _several(problem, way, inputs, n, max_bytes) for way in WAYS[1:]} | {"loop": loop}
+    if max(candidate.at_once for candidate in candidates.values()) == 1:
+        return loop  # weights of two do not fit
     if key not in _winners:
         _winners[key] = _race(candidates)
     return candidates[_winners[key]]
