@@ -216,6 +216,8 @@ def test_an_earlier_finding_is_kept(call, digits_run: Path, tmp_path: Path) -> N
     shutil.copytree(digits_run, run)
     for kinds in (["blur"], ["noise"], ["contrast"]):
         assert call("shift", run, "--kinds", *kinds, "--limit", "40").code == 0
+    assert call("shift", run, "--kinds", "contrast", "--limit", "40").code == 0  # nothing new
+    assert len(list((run / "findings" / "earlier").iterdir())) == 2
     kept = [json.loads((run / "findings" / "earlier" / f"shift-{n}.json").read_text()) for n in (1, 2)]
     assert "blur" in json.dumps(kept[0])
     assert "noise" in json.dumps(kept[1])

@@ -62,9 +62,12 @@ def keep(saved: Saved, name: str, values: Mapping[str, Any], voice: Voice) -> No
     if saved.directory is not None:
         path = saved.directory.finding(name)
         path.parent.mkdir(exist_ok=True)
-        if path.exists():
-            voice.note(f"What was found before is kept as {_put_aside(path)}")
+        earlier = _put_aside(path) if path.exists() else None
         replace_json(path, values)
+        if earlier is not None and earlier.read_bytes() == path.read_bytes():
+            earlier.unlink()
+        elif earlier is not None:
+            voice.note(f"What was found before is kept as {earlier}")
         voice.note("Writing its section of the report …")
         rewrite(saved)
         voice.say(f"Report  {saved.directory.report}")

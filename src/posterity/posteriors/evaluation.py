@@ -169,11 +169,11 @@ def _race(candidates: dict[Way, Plan]) -> Way:
     for way in WAYS[1:]:
         plan = candidates[way]
         try:
-            found, times[way] = _timed(plan, [thetas] * 2)
+            found, seconds = _timed(plan, [thetas] * 2)
         except Exception:  # this way cannot run the network, for whatever reason; the loop can
             continue
-        if not _agree(found[0][[0, -1]], torch.cat(expected)[:, : found[0].shape[1]]):
-            del times[way]
+        if _agree(found[0][[0, -1]], torch.cat(expected)[:, : found[0].shape[1]]):
+            times[way] = seconds
     return min(times, key=lambda way: times[way])
 
 
