@@ -37,6 +37,14 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C in the middle of a fit: the step was finished, and the message says where it was saved and how to go on."""
 
 
+class PosterityWarning(UserWarning):
+    """Something that a user should know, and may go on with."""
+
+
+class NotArrived(PosterityWarning):
+    """A fit that ended before it arrived, and by what one sees it."""
+
+
 def suggest(name: str, choices: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the nearest of `choices`, with all of them listed, or those most alike of many.
 
