@@ -71,7 +71,9 @@ def fit(
     source = as_data(data)
     copied = deepcopy(network).to(device)
     likelihood = likelihood or _labels(copied, next(source.batches(0, Generator())))
-    problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where)
+    problem = Problem(
+        copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where, source.mean_batch_size
+    )
     method = method or MeanField()
     posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))

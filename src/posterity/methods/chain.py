@@ -190,7 +190,7 @@ class ChainInference:
             self._draws[int(state["kept"])].copy_(theta)
             state["kept"] += 1
         name, score = training_score(distribution, batch[1])
-        return state, {"nll": nll, name: score}
+        return state, {"nll": nll / self.problem.weight(batch), name: score}
 
     def posterior(self, state: State) -> Samples:
         """Return the draws so far; before the first one, where the chain stands."""

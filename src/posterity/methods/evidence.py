@@ -63,7 +63,8 @@ def tuned(found: Expansion, per: Literal["network", "layer"] | None, noise: bool
     likelihood = Gaussian(std=float(start * best[-1].exp())) if noise else problem.likelihood
     prior = _prior(problem, named) if per else problem.prior
     network = found.point.network()
-    return Problem(network, prior, likelihood, problem.num_data, frozenset(problem.coordinates.random_names))
+    random = frozenset(problem.coordinates.random_names)
+    return Problem(network, prior, likelihood, problem.num_data, random, problem.mean_batch_size)
 
 
 def refuse_untunable(problem: Problem, per: str | None, noise: bool, curvature: str) -> None:

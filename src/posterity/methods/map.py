@@ -91,7 +91,8 @@ class PointInference:
         self._optimizer.step(int(state["step"]))
         state["step"] += 1
         name, score = training_score(distribution, batch[1])
-        return state, {"nll": nll.detach(), "log_prior": log_prior / self.problem.num_data, name: score}
+        nll = nll.detach() / self.problem.weight(batch)
+        return state, {"nll": nll, "log_prior": log_prior / self.problem.num_data, name: score}
 
     def posterior(self, state: State) -> Point:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}

@@ -29,6 +29,8 @@ class Problem:
         likelihood: of the targets given the outputs.
         num_data: N, the size of the training set that a batch stands for.
         where: which parameters are random; see `select`. The others are points, by MAP.
+        mean_batch_size: B̄, the mean number of data in a batch, so that each datum weighs the same in batches of any size;
+            None takes each batch for one of mean size.
     """
 
     network: nn.Module
@@ -36,6 +38,7 @@ class Problem:
     likelihood: Likelihood
     num_data: int
     where: Where = None
+    mean_batch_size: float | None = None
     coordinates: Coordinates = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -86,10 +89,18 @@ class Problem:
         return self.likelihood(self.outputs(inputs), self.latents(self.params))
 
     def nll(self, batch: Batch) -> tuple[Tensor, Distribution]:
-        """Return the batch's mean negative log-likelihood, (), in nats per datum, and the distribution it came from."""
+        """Return what a batch adds to the mean nll of an epoch's data, and the distribution that it came from.
+
+        1/B̄ Σ_b −log p(y_b | x_b, θ), (), in nats per datum: over the batches of an epoch its mean is the mean over all data,
+        however they are cut. Divide by `weight` for the mean over the batch.
+        """
         inputs, targets = batch
         distribution = self.predict(inputs)
-        return -distribution.log_prob(targets).mean(), distribution
+        return -distribution.log_prob(targets).mean() * self.weight(batch), distribution
+
+    def weight(self, batch: Batch) -> float:
+        """Return B / B̄: a batch of B data counts for B data."""
+        return 1.0 if self.mean_batch_size is None else len(batch[1]) / self.mean_batch_size
 
     def log_joint(self, theta: Tensor, batch: Batch) -> Tensor:
         """Return N/B Σ_b log p(y_b | x_b, θ) + log p(θ), shape (), in nats for the whole data set; differentiable in θ."""
@@ -130,7 +141,8 @@ class Problem:
         own = dict(network.named_buffers())
         for name, value in (buffers or {}).items():
             own[name].copy_(value)
-        return Problem(network, self.prior, self.likelihood, self.num_data, frozenset(self.coordinates.random_names))
+        random = frozenset(self.coordinates.random_names)
+        return Problem(network, self.prior, self.likelihood, self.num_data, random, self.mean_batch_size)
 
 
 def check_inputs(inputs: Tensor) -> None:
