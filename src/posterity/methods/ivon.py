@@ -105,7 +105,7 @@ class IVONInference:
         self.divergence = Divergence.of(where)
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         where, mean = self.problem.coordinates, self.problem.theta()
         self._noise = streams("noise")
         self._rates = learning_rates(self.method.schedule, self.method.lr, self.budget.steps)

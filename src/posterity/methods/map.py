@@ -73,7 +73,7 @@ class PointInference:
         self.problem, self.optimizer, self.steps = problem, optimizer, steps
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         theta = self.problem.theta()
         self._optimizer = self.optimizer.bind({"theta": theta}, self.steps)
         state: State = {"theta": theta, "step": torch.zeros((), dtype=torch.int64), **self._optimizer.state()}

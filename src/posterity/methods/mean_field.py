@@ -157,7 +157,7 @@ class MeanFieldInference:
         self.divergence = self.learnt.divergence if self.learnt else Divergence.of(problem.coordinates)
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         mean = self.problem.theta()
         rho = inverse_softplus(initial_std(self.problem.coordinates, self.initial))
         self._noise = streams("noise")

@@ -78,7 +78,7 @@ class CorrelatedInference:
         self.divergence = CorrelatedDivergence.of(problem.coordinates)
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         mean = self.problem.theta()
         self._noise = streams("noise")
         self.covariance = self.initial(streams("initialisation"))

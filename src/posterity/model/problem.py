@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from posterity.core.layout import Layout, substituted
 from posterity.errors import InvalidInput
 from posterity.model.coordinates import Coordinates
+from posterity.model.modes import still, train
 from posterity.model.selection import Where
 from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
 
@@ -31,6 +32,8 @@ class Problem:
         where: which parameters are random; see `select`. The others are points, by MAP.
         mean_batch_size: B̄, the mean number of data in a batch, so that each datum weighs the same in batches of any size;
             None takes each batch for one of mean size.
+        still: names of the modules that stay in eval mode while the others are trained; None: those that stand so in the
+            network, and frozen normalisation, see `posterity.model.modes`.
     """
 
     network: nn.Module
@@ -39,11 +42,14 @@ class Problem:
     num_data: int
     where: Where = None
     mean_batch_size: float | None = None
+    still: frozenset[str] | None = None
     coordinates: Coordinates = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_data < 1:
             raise InvalidInput(f"num_data is {self.num_data}; a posterior needs at least one training example.")
+        if self.still is None:
+            object.__setattr__(self, "still", still(self.network))
         latents = {LIKELIHOOD + n: latent for n, latent in self.likelihood.latents().items()}
         coordinates = Coordinates.of(self.network, self.prior, latents, self.where)
         object.__setattr__(self, "coordinates", coordinates)
@@ -72,6 +78,10 @@ class Problem:
     def bound(self, theta: Tensor) -> AbstractContextManager[None]:
         """Make the network (and the latents) compute with θ inside a `with` block."""
         return self.coordinates.bound(theta)
+
+    def train(self) -> None:
+        """Put the network in train mode, but for what keeps still."""
+        train(self.network, self.still or frozenset())
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Run the network with the parameters that it is bound to: (B, *out), never (B,)."""
@@ -142,7 +152,7 @@ class Problem:
         for name, value in (buffers or {}).items():
             own[name].copy_(value)
         random = frozenset(self.coordinates.random_names)
-        return Problem(network, self.prior, self.likelihood, self.num_data, random, self.mean_batch_size)
+        return Problem(network, self.prior, self.likelihood, self.num_data, random, self.mean_batch_size, self.still)
 
 
 def check_inputs(inputs: Tensor) -> None:
