@@ -41,6 +41,12 @@ def frozen(network: nn.Module) -> frozenset[str]:
     )
 
 
+def moving(network: nn.Module, still: Set[str]) -> list[_NormBase]:
+    """Return the layers whose running statistics move while the network is trained: they are those of one θ."""
+    named = network.named_modules()
+    return [m for name, m in named if isinstance(m, _NormBase) and m.track_running_stats and name not in still]
+
+
 def train(network: nn.Module, still: Set[str]) -> None:
     """Put a network in train mode, but for the modules of these names."""
     network.train()

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.modules.batchnorm import _NormBase
 
 from posterity.core.layout import Layout, substituted
 from posterity.errors import InvalidInput
 from posterity.model.coordinates import Coordinates
-from posterity.model.modes import still, train
+from posterity.model.modes import moving, still, train
 from posterity.model.selection import Where
 from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
 
@@ -82,6 +83,10 @@ class Problem:
     def train(self) -> None:
         """Put the network in train mode, but for what keeps still."""
         train(self.network, self.still or frozenset())
+
+    def normalisations(self) -> list[_NormBase]:
+        """Return the layers whose running statistics are those of one θ; none of a network that does not have such."""
+        return moving(self.network, self.still or frozenset())
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Run the network with the parameters that it is bound to: (B, *out), never (B,)."""

@@ -55,6 +55,7 @@ class Engine:
     on_epoch: Callable[[str, dict[str, Any]], None] | None = None
     label: str = "fit"
     name: str = field(default="fit", repr=False)
+    ready: Callable[[Any, int], Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.torch_device()
@@ -87,6 +88,10 @@ class Engine:
         """Return the engine of a named part of the work: its own random streams and checkpoints."""
         directory = None if self.directory is None else Path(self.directory) / name
         return replace(self, name=f"{self.name}/{name}", label=f"{self.label} {name}", directory=directory)
+
+    def validating(self, ready: Callable[[Any, int], Any]) -> "Engine":
+        """Return the engine that validates `ready(posterior, n)` in place of a posterior, by n functions."""
+        return replace(self, ready=ready)
 
     def streams(self) -> NamedStreams:
         return NamedStreams(self.seed, self.name, self.torch_device())
@@ -198,6 +203,8 @@ class _Run:
         if batches is None:
             return {}
         posterior = self.inference.posterior(self.state)
+        if self.engine.ready is not None:
+            posterior = self.engine.ready(posterior, self.engine.validation_draws)
         totals: dict[str, float] = {}
         count = 0
         for inputs, targets in batches:
