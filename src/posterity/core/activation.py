@@ -31,8 +31,15 @@ class ActivationDraw(Estimator, Drawing):
     the first pass, by a rehearsal that leaves no trace (its random numbers, and the buffers of `network`, are put back).
     """
 
-    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0, network: nn.Module | None = None) -> None:
-        super().__init__(params, start)
+    def __init__(
+        self,
+        params: Mapping[str, nn.Parameter],
+        start: int = 0,
+        network: nn.Module | None = None,
+        *,
+        layout: Layout | None = None,
+    ) -> None:
+        super().__init__(params, start, layout=layout)
         self.network = network
         self.by_rule: set[str] | None = None  # names; None before the first pass
         self.normals: Normals = noise_like  # where normals come from
@@ -40,12 +47,12 @@ class ActivationDraw(Estimator, Drawing):
     def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
         mean, std = q
         self._prepare(std, generator)
-        spreads = Layout.of(self.random).views(self._spread)
+        spreads = self.spreads.changes(self._spread)
         leaves = {n: spread.detach().requires_grad_() for n, spread in spreads.items()}
         weights = {n: RandomWeight(p, leaves[n]) for n, p in self.random.items()}
         with bound(self.params, self.layout.views(mean)):
             value: Tensor = self.run(loss, self.random, weights, generator)
-            differentiate(value, (self.params, out[0]), (leaves, out[1]))
+            differentiate(value, (self.params, out[0], self.layout), (leaves, out[1], self.spreads))
         self._chain(out[1], std)
         return value.detach()
 
@@ -176,11 +183,11 @@ class _LocalReparam(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         squared = x.square() if x.is_floating_point() else x
         y = op.forward(x, mean, bias_mean)
-        # A floor of 1e-20 on the variance keeps the slope of the root finite where all inputs are zero.
-        std = op.forward(squared, variance, bias_variance).clamp_(min=1e-20).sqrt_()
+        std = op.forward(squared, variance, bias_variance).clamp_(min=0).sqrt_()
         noise = normals(y)
         y.addcmul_(std, noise)
-        return y, noise.div_(std).mul_(0.5)
+        # A floor keeps the slope of the root finite where all inputs are zero, or the weight is a constant.
+        return y, noise.div_(std.clamp_(min=1e-10)).mul_(0.5)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

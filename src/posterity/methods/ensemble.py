@@ -27,6 +27,7 @@ from posterity.methods.refine import Refine
 from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
 from posterity.methods.swag import SWAG
+from posterity.model.padding import padding_kept
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.mixture import Mixture
@@ -87,7 +88,7 @@ class Ensemble:
 
 def reinitialise(network: nn.Module, seed: int) -> None:
     """Draw fresh weights by each module's own `reset_parameters`, without touching torch's global random numbers."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), padding_kept(network):
         torch.manual_seed(seed)
         for module in network.modules():
             reset = getattr(module, "reset_parameters", None)

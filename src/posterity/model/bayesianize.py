@@ -16,6 +16,7 @@ from posterity.errors import InvalidInput, unknown
 from posterity.model.coordinates import Coordinates
 from posterity.model.divergence import Divergence
 from posterity.model.initial import InitialStd, initial_std
+from posterity.model.modes import frozen, keep_still, placed
 from posterity.model.priors import Normal, as_prior
 from posterity.model.selection import Where
 from posterity.types import PRIOR, Prior
@@ -121,9 +122,10 @@ class Bayesian(nn.Module):
         self.network, self.prior, self.estimator = network, as_prior(prior or Normal(0, 0.3)), estimator
         self.coordinates = Coordinates.of(network, self.prior, {}, where, points=False)
         self.divergence = Divergence.of(self.coordinates)
+        self._still = placed(network)
         self.latents = nn.ParameterList([p for n, p in self.coordinates.params.items() if n.startswith(PRIOR)])
         self._set_means()
-        self.rho = nn.Parameter(inverse_softplus(initial_std(self.coordinates, init)))
+        self.rho = nn.Parameter(inverse_softplus(self._beside_constants(initial_std(self.coordinates, init))))
         self._looked_up_sparsely = _looked_up_sparsely(network)
         rule = RULES[estimator]
         self._drawing = None if rule is None else rule(self.coordinates.params, self.coordinates.start, network)
@@ -141,8 +143,12 @@ class Bayesian(nn.Module):
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """σ of each random parameter, by name, and of each latent of the prior."""
-        return Layout.of(self.mean).views(softplus(self.rho))
+        """σ of each random parameter, by name, and of each latent of the prior; 0 in constant rows (of padding)."""
+        stds = Layout.of(self.mean).views(softplus(self.rho))
+        for name, rows in self.coordinates.layout.constants.items():
+            if name in stds:
+                stds[name] = rows.among(rows.left_out_of(stds[name]), zero=True)
+        return stds
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network with weights drawn from q."""
@@ -153,22 +159,23 @@ class Bayesian(nn.Module):
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
         """Draw the network's random parameters once, by name; differentiable in mean and rho."""
-        means, stds = self.mean, self.std
+        means, stds = self._held_means(), self.std
         draws = {n: p + stds[n] * noise_like(p, generator) for n, p in means.items()}
-        weights = dict(self.prior.weights(draws))
+        weights = self.coordinates.of_network(self.coordinates.computed(draws))
         for name in self._looked_up_sparsely & weights.keys():
             weights[name] = _DenseGradient.apply(weights[name])  # type: ignore[no-untyped-call]
         return weights
 
     def kl(self) -> Tensor:
         """Return KL(q‖p), (), in nats; differentiable."""
-        mean = torch.cat([p.reshape(-1) for p in self._params().values()])
-        return self.divergence.value(mean, softplus(self.rho)).to(self.rho.dtype)
+        layout = self.coordinates.layout
+        std = layout.among(self.mean).flatten(self.std)
+        return self.divergence.value(layout.flatten(self._params()), std).to(self.rho.dtype)
 
     def at_mean(self) -> nn.Module:
         """Return a plain copy of the network at the mean."""
         network = deepcopy(self.network)
-        weights = self.prior.weights(self.mean)
+        weights = self.coordinates.computed(self.mean)
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if name in weights:
@@ -187,12 +194,32 @@ class Bayesian(nn.Module):
 
     def _random_weights(self) -> dict[str, RandomWeight]:
         """Mean and spread of each weight as the network uses it, given one draw of the prior's latents."""
-        means, stds = self.mean, self.std
+        means, stds, where = self._held_means(), self.std, self.coordinates
         draws = {n: means[n] + stds[n] * torch.randn_like(stds[n]) for n in means if n.startswith(PRIOR)}
-        centers = self.prior.weights({**means, **draws})
-        spreads = self.prior.weights({**stds, **draws})
+        centers = where.of_network(where.computed({**means, **draws}))
+        spreads = where.computed({**stds, **draws})
         assert self._drawing is not None  # only called with an activation estimator
         return {n: RandomWeight(centers[n], self._drawing.spread(spreads[n])) for n in centers}
+
+    def _held_means(self) -> dict[str, Tensor]:
+        """μ by name, with constant rows that no gradient reaches."""
+        means: dict[str, Tensor] = dict(self.mean)
+        for name, rows in self.coordinates.layout.constants.items():
+            if name in means:
+                means[name] = rows.among(rows.left_out_of(means[name]), means[name])
+        return means
+
+    def _beside_constants(self, stds: Tensor) -> Tensor:
+        """Give constant rows a number, too, that nothing reads: `rho` has the shapes of the network's parameters."""
+        own = self.coordinates.layout.among(self.mean)
+        return torch.cat([v.masked_fill(v == 0, 1).reshape(-1) for v in own.changes(stds).values()])
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, as torch does; what kept still in the network that was converted does so here, see `still`."""
+        super().train(mode)
+        if mode:
+            keep_still(self.network, self._still | frozen(self.network))
+        return self
 
     def _apply(self, *args: Any, **kwargs: Any) -> Self:
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
@@ -224,7 +251,8 @@ class Bayesian(nn.Module):
         if not self.coordinates.noncentred:
             return weights
         ones = {n: p if n.startswith(PRIOR) else torch.ones_like(p) for n, p in self.mean.items()}
-        scales = {n: s for n, s in self.prior.weights(ones).items() if n in weights and weights[n].shape == s.shape}
+        found = self.coordinates.of_network(self.coordinates.computed(ones))
+        scales = {n: s for n, s in found.items() if n in weights and weights[n].shape == s.shape}
         return {**weights, **{n: weights[n] / scale for n, scale in scales.items()}}
 
 

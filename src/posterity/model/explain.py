@@ -11,7 +11,6 @@ import torch
 from torch import Size, Tensor, nn
 
 from posterity.core.dispatch import UNSEEN, Uses, hindrance, rehearse, same_random_numbers
-from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
 from posterity.model.bayesianize import Bayesian, EstimatorName
 from posterity.model.coordinates import Coordinates, normalisation
@@ -130,8 +129,8 @@ def explain_problem(problem: Problem, inputs: Tensor, estimator: EstimatorName, 
     problem = problem.snapshot()
     where = problem.coordinates
     random = {n: p for n, p in where.params.items() if n in where.random_names or n in where.latents}
-    values = where.of_prior(where.params)
-    part = _Part("", problem.network, where, estimator, values, Layout.of(random).views(std))
+    values = {n: p for n, p in where.params.items() if n in where.of_prior(where.params)}
+    part = _Part("", problem.network, where, estimator, values, where.layout.among(random).changes(std))
     with same_random_numbers(problem.network.parameters()):
         _call(part.rehearse, inputs)
     return Explanation(tuple(entry for _, entry in part.entries()), part.bytes)
@@ -162,7 +161,7 @@ class _Part:
             outputs.append(self.network(*args, **kwargs))
             return outputs[0]
 
-        weights = self.coordinates.prior.weights(self.values)
+        weights = self.coordinates.computed(self.values)
         params = {n: self.network.get_parameter(n) for n in self.coordinates.random_names}
         self.passes.append(rehearse(compute, params, weights, self.network.buffers()))
         return outputs[0]
@@ -204,7 +203,8 @@ class _Part:
         if where.normal is not None:
             return CLOSED
         spreads = {n: self.stds.get(n, torch.zeros_like(v)) for n, v in where.of_network(self.values).items()}
-        return SAMPLED if where.prior.expected_log_prob(self.values, spreads) is None else CLOSED
+        expected = where.prior.expected_log_prob(where.of_prior(self.values), where.of_prior(spreads))
+        return SAMPLED if expected is None else CLOSED
 
 
 def _call(network: Callable[..., Any], example: Any) -> None:

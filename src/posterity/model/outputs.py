@@ -18,16 +18,19 @@ from posterity.types import Likelihood, Params
 Kind = Literal["ggn", "fisher"]
 
 
-def random_parameters(problem: Problem) -> dict[str, nn.Parameter]:
-    """Return the network's random parameters by name, in θ's order."""
-    return {n: problem.params[n] for n in problem.coordinates.random_names}
+def random_parameters(problem: Problem) -> dict[str, Tensor]:
+    """Return the network's random parameters by name, in θ's order, without constant rows."""
+    return {n: problem.layout.part(n, problem.params[n]) for n in problem.coordinates.random_names}
 
 
 def computed_by(problem: Problem) -> Callable[[Params, Tensor], Tensor]:
-    """Return the network as a function of (some of its parameters, inputs); the others are as they are bound. (B, D)."""
+    """Return the network as a function of (some of its parameters, inputs); the others are as they are bound. (B, D).
+
+    Parameters come without constant rows, as `random_parameters` returns them.
+    """
 
     def compute(params: Params, inputs: Tensor) -> Tensor:
-        with substituted(problem.network, params):
+        with substituted(problem.network, problem.layout.whole(params)):
             outputs: Tensor = problem.network(inputs)
         return outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
 
@@ -121,8 +124,8 @@ def refuse_mixing(network: nn.Module, random: frozenset[str]) -> None:
             )
         own = any(f"{prefix}.{n}".lstrip(".") in random for n, _ in module.named_parameters(recurse=False))
         if own and isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            reason = next((k for k in ("padding_idx", "max_norm") if getattr(module, k) is not None), None)
-            reason = reason or ("scale_grad_by_freq" if module.scale_grad_by_freq else None)
+            named = {"max_norm": module.max_norm is not None, "scale_grad_by_freq": module.scale_grad_by_freq}
+            reason = next((setting for setting, active in named.items() if active), None)
             if reason:
                 raise InvalidInput(
                     f"{name} has {reason}, with which its gradients are not its derivatives. Leave it out: "

@@ -29,6 +29,7 @@ class Problem:
         likelihood: of the targets given the outputs.
         num_data: N, the size of the training set that a batch stands for.
         where: which parameters are random; see `select`. The others are points, by MAP.
+        padding: whether rows of padding are constants, see `padding_rows`; False for posteriors of versions that drew them.
     """
 
     network: nn.Module
@@ -36,13 +37,14 @@ class Problem:
     likelihood: Likelihood
     num_data: int
     where: Where = None
+    padding: bool = True
     coordinates: Coordinates = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_data < 1:
             raise InvalidInput(f"num_data is {self.num_data}; a posterior needs at least one training example.")
         latents = {LIKELIHOOD + n: latent for n, latent in self.likelihood.latents().items()}
-        coordinates = Coordinates.of(self.network, self.prior, latents, self.where)
+        coordinates = Coordinates.of(self.network, self.prior, latents, self.where, padding=self.padding)
         object.__setattr__(self, "coordinates", coordinates)
 
     @property
@@ -130,7 +132,8 @@ class Problem:
         own = dict(network.named_buffers())
         for name, value in (buffers or {}).items():
             own[name].copy_(value)
-        return Problem(network, self.prior, self.likelihood, self.num_data, frozenset(self.coordinates.random_names))
+        random = frozenset(self.coordinates.random_names)
+        return Problem(network, self.prior, self.likelihood, self.num_data, random, self.padding)
 
 
 def check_inputs(inputs: Tensor) -> None:

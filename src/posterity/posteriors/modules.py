@@ -1,6 +1,5 @@
 """The posterior of a module that was trained in anyone's own loop."""
 
-import torch
 from torch import Tensor, nn
 
 from posterity.errors import InvalidInput
@@ -50,5 +49,5 @@ def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_da
         own = part.std
         stds |= {f"{name}.{n}" if name else n: own[n].detach() for n in part.random_names}
     problem = Problem(deterministic(module).eval(), Flat(), likelihood, num_data, frozenset(stds))
-    std = torch.cat([stds[n].reshape(-1) for n in problem.coordinates.random_names])
+    std = problem.coordinates.random_layout.flatten(stds)
     return DiagonalGaussian(problem, problem.theta(), std)
