@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from posterity.errors import InvalidInput
-from posterity.model.bayesianize import Bayesian, deterministic
+from posterity.model.bayesianize import bayesian_modules, deterministic
 from posterity.model.likelihoods import Categorical
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
@@ -33,7 +33,7 @@ def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_da
     >>> prediction.mean.shape
     torch.Size([5])
     """
-    parts = {name: m for name, m in module.named_modules() if isinstance(m, Bayesian)}
+    parts = bayesian_modules(module)
     if not parts:
         raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")
     if any(m.coordinates.noncentred for m in parts.values()):
