@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Generator, Size, Tensor, nn
@@ -238,16 +238,15 @@ def _not_yet_random(network: nn.Module, where: Where) -> frozenset[str]:
     return chosen
 
 
-def _assigned(
-    estimator: EstimatorName | Mapping[str, EstimatorName], shapes: Mapping[str, Size]
-) -> dict[str, EstimatorName]:
+def _assigned(estimator: str | Mapping[str, str], shapes: Mapping[str, Size]) -> dict[str, EstimatorName]:
     """Give every random parameter its estimator."""
     named = dict(estimator) if isinstance(estimator, Mapping) else {"*": estimator}
     for kind in named.values():
         if kind not in RULES:
             raise unknown("estimator", kind, RULES)
     exact = shapes.keys() <= named.keys()
-    return {n: named[n] for n in shapes} if exact else match(named, shapes, "estimator", "conversion")
+    chosen = {n: named[n] for n in shapes} if exact else match(named, shapes, "estimator", "conversion")
+    return cast(dict[str, EstimatorName], chosen)
 
 
 def _brief(prior: Prior) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,3 +47,30 @@ def padding_kept(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for name, rows in kept.items():
                 network.get_parameter(name)[list(rows.rows)] = rows.values
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
+    """Make groups of parameters of a network, which say what its parameters alone do not: `IVON(parameter_groups(network), …)`.
+
+    Rows of padding (`nn.Embedding(padding_idx=…)`) are constants, without noise and decay; frozen parameters stay out.
+
+    Returns:
+        dictionaries as any optimiser takes them; `constant_rows` says which rows of a group's parameters are constants.
+
+    Raises:
+        InvalidInput: where nothing is trainable.
+
+    >>> from posterity.optim import IVON
+    >>> network = nn.Sequential(nn.Embedding(10, 4, padding_idx=0), nn.Linear(4, 2))
+    >>> optimizer = IVON(parameter_groups(network), num_data=100)
+    >>> with torch.no_grad(), optimizer.draw():
+    ...     network[0](torch.tensor([0]))
+    tensor([[0., 0., 0., 0.]])
+    >>> optimizer.std(network[0].weight)[:2, 0] > 0
+    tensor([False,  True])
+    """
+    rows = padding_rows(network)
+    params = trainable(network)
+    plain = [p for n, p in params.items() if n not in rows]
+    groups = [{"params": [params[n]], "constant_rows": own} for n, own in rows.items()]
+    return ([{"params": plain}] if plain else []) + groups
