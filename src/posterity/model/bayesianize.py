@@ -56,6 +56,11 @@ def bayesianize(
     """
     if isinstance(network, Bayesian):
         return network.extended(where, prior, estimator, init)
+    if where is None and bayesian_modules(network):
+        raise InvalidInput(
+            "The network holds Bayesian modules already: say by where= which of the others are to be random, or take "
+            "`deterministic(network)` first."
+        )
     return Bayesian(deepcopy(network), where, prior, estimator, init)
 
 

@@ -113,6 +113,16 @@ def latent_curvature(problem: Problem, outputs: Tensor, targets: Tensor, kind: K
     return score.square().sum().reshape(1)
 
 
+def refuse_bags(network: nn.Module, random: frozenset[str]) -> None:
+    """Refuse random tables of `nn.EmbeddingBag`, whose derivatives torch has once, and not forward nor twice."""
+    for prefix, module in network.named_modules():
+        if isinstance(module, nn.EmbeddingBag) and f"{prefix}.weight".lstrip(".") in random:
+            raise InvalidInput(
+                f"EmbeddingBag '{prefix}' has no forward derivative in torch, which a linearisation and structure='low_rank' "
+                f"need. Use nn.Embedding with a sum; prediction='sampled' with another structure; or where='!{prefix}.weight'."
+            )
+
+
 def refuse_mixing(network: nn.Module, random: frozenset[str]) -> None:
     """Refuse modules whose outputs of one example depend on others, or whose gradients are not their derivatives."""
     for prefix, module in network.named_modules():

@@ -54,7 +54,7 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
         "structure": structure(problem.network),
         "parameters": {n: list(p.shape) for n, p in trainable(problem.network).items()},
         "random": list(problem.coordinates.random_names),
-        "constant": {n: list(rows.rows) for n, rows in constants.items()},
+        **({"constant": {n: list(rows.rows) for n, rows in constants.items()}} if problem.padding else {}),
         "dtype": str(problem.theta().dtype).removeprefix("torch."),
         "prior": _described(problem.prior),
         "likelihood": _described(problem.likelihood),
