@@ -48,13 +48,13 @@ from posterity.model.padding import padding_kept, padding_rows
 from posterity.optim import parameter_groups
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load
-from posterity.posteriors.prior import prior_predictive
+from posterity.posteriors.prior import PriorDraws
 
 PAD = torch.tensor([0.5, -1.0, 2.0])  # pretrained tables have rows of padding that are not zero
 
 
 class Sentence(nn.Module):
-    """Padding adds nothing here but its own row, which is taken off again: the same answer for any padding."""
+    """Masks what comes of padding: the same answer for any padding."""
 
     def __init__(self, padding: int = 0, symbols: int = 6, **options: Any) -> None:
         super().__init__()
@@ -65,9 +65,7 @@ class Sentence(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         kept = (tokens != self.table.padding_idx).unsqueeze(-1)
-        return self.head(
-            (self.hidden(self.table(tokens)).tanh() * kept).sum(1) + self.table(tokens[:, :1] * 0)[:, 0, :1]
-        )
+        return self.head((self.hidden(self.table(tokens)).tanh() * kept).sum(1))
 
 
 class Bag(nn.Module):
@@ -157,8 +155,10 @@ def components(posterior: Any) -> tuple[FunctionPosterior, ...]:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_row_is_the_same_bits_in_every_draw_of_every_method(name: str, method: str, tmp_path: Path) -> None:
     network, row, tokens, targets = made(name)
-    if method == "dropout" and name == "bag":
+    if method == "dropout" and name != "middle":
         pytest.skip("no layer to drop anything before")
+    if method.startswith("laplace") and name == "bag":
+        pytest.skip("torch has no derivatives of the kind; see test_curvature")
     posterior = fitted(network, tokens, targets, METHODS[method])
     for part in components(posterior):
         for theta in (part.mean, part.sample(), part.sample()):
@@ -263,7 +263,7 @@ def test_laplace_is_that_of_a_table_without_the_row() -> None:
         def forward(self, tokens: Tensor) -> Tensor:
             kept = (tokens != 0).unsqueeze(-1)
             rows = torch.where(kept, self.table((tokens - 1).clamp_min(0)), PAD)
-            return self.head((self.hidden(rows).tanh() * kept).sum(1) + PAD[0])
+            return self.head((self.hidden(rows).tanh() * kept).sum(1))
 
     network, _, tokens, targets = made("first")
     for structure in ("full", "diag", "low_rank"):
@@ -345,7 +345,11 @@ def test_initial_stds_leave_it_out() -> None:
 def test_the_prior_predicts_with_the_row_as_it_is(name: str) -> None:
     network, row, tokens, _ = made(name)
     problem = Problem(network, Normal(0, 1), Categorical(), 24)
-    assert prior_predictive(problem, tokens, 5).mean.isfinite().all()
+    prior = PriorDraws.of(problem)
+    table = prior.network(prior.sample()).table.weight
+    assert torch.equal(table[row], PAD)
+    assert not torch.equal(table, network.table.weight)
+    assert prior.predict(tokens, 5).mean.isfinite().all()
 
 
 def test_a_posterior_as_prior_of_the_next_fit() -> None:
