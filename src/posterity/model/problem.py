@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class Problem:
             None takes each batch for one of mean size.
         still: names of the modules that stay in eval mode while the others are trained; None: those that stand so in the
             network, and frozen normalisation, see `posterity.model.modes`.
+        padding: whether rows of padding are constants, see `padding_rows`; False for posteriors of versions that drew them.
     """
 
     network: nn.Module
@@ -44,6 +45,7 @@ class Problem:
     where: Where = None
     mean_batch_size: float | None = None
     still: frozenset[str] | None = None
+    padding: bool = True
     coordinates: Coordinates = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +54,7 @@ class Problem:
         if self.still is None:
             object.__setattr__(self, "still", still(self.network))
         latents = {LIKELIHOOD + n: latent for n, latent in self.likelihood.latents().items()}
-        coordinates = Coordinates.of(self.network, self.prior, latents, self.where)
+        coordinates = Coordinates.of(self.network, self.prior, latents, self.where, padding=self.padding)
         object.__setattr__(self, "coordinates", coordinates)
 
     @property
@@ -157,7 +159,7 @@ class Problem:
         for name, value in (buffers or {}).items():
             own[name].copy_(value)
         random = frozenset(self.coordinates.random_names)
-        return Problem(network, self.prior, self.likelihood, self.num_data, random, self.mean_batch_size, self.still)
+        return replace(self, network=network, where=random)
 
 
 def check_inputs(inputs: Tensor) -> None:

@@ -116,7 +116,7 @@ class Linearised(FunctionPosterior):
     def _function(self, theta: Tensor, batches: Sequence[Tensor]) -> Iterator[Draws]:
         own = self.problem.coordinates
         names = set(own.random_names)
-        change = {n: v for n, v in self.problem.layout.views(theta - self.mean).items() if n in names}
+        change = {n: v for n, v in self.problem.layout.parts(theta - self.mean).items() if n in names}
         latents = {n: v.clone()[None] for n, v in own.of_likelihood(self.problem.layout.views(theta)).items()}
         for batch in batches:
             with self.problem.bound(self.mean):

@@ -32,7 +32,8 @@ class PriorDraws(FunctionPosterior):
         where = self.problem.coordinates
         views = where.layout.views(where.theta())
         drawn = self.source.sample(where.shapes(), generator)
-        return where.layout.flatten({**views, **{n: drawn[n].to(views[n]) for n in where.random_names}})
+        own = where.random_layout.whole({n: drawn[n].to(views[n]) for n in where.random_names})
+        return where.layout.flatten({**views, **own})
 
     @property
     def mean(self) -> Tensor:
