@@ -11,6 +11,7 @@ from posterity.errors import InvalidInput
 from posterity.methods import MeanField
 from posterity.model.bayesianize import Bayesian
 from posterity.model.likelihoods import Categorical
+from posterity.model.plain import plain
 from posterity.model.priors import Flat, Normal, as_prior
 from posterity.model.problem import Problem, call
 from posterity.model.selection import Where
@@ -69,7 +70,7 @@ def fit(
     engine = engine or Engine()
     device = engine.torch_device()
     source = as_data(data)
-    copied = deepcopy(network).to(device)
+    copied = plain(network).to(device)
     likelihood = likelihood or _labels(copied, next(source.batches(0, Generator())))
     problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where)
     method = method or MeanField()

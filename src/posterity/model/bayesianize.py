@@ -16,6 +16,7 @@ from posterity.errors import InvalidInput, unknown
 from posterity.model.coordinates import Coordinates
 from posterity.model.divergence import Divergence
 from posterity.model.initial import InitialStd, initial_std
+from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
 from posterity.model.selection import Where
 from posterity.types import PRIOR, Prior
@@ -63,7 +64,7 @@ def bayesianize(
     """
     if any(isinstance(m, Bayesian) for m in network.modules()):
         raise InvalidInput("The network holds Bayesian modules already; take `deterministic(network)` first.")
-    return Bayesian(deepcopy(network), where, prior, estimator, init)
+    return Bayesian(plain(network), where, prior, estimator, init)
 
 
 def kl(module: nn.Module) -> Tensor:
@@ -82,14 +83,14 @@ def deterministic(module: nn.Module) -> nn.Module:
 
     A module that is in several places stays one module.
     """
-    if isinstance(module, Bayesian):
-        return module.at_mean()
-    copied = deepcopy(module)
-    plain = {m: m.at_mean() for m in copied.modules() if isinstance(m, Bayesian)}
+    copied = plain(module)
+    if isinstance(copied, Bayesian):
+        return copied.at_mean()
+    means = {m: m.at_mean() for m in copied.modules() if isinstance(m, Bayesian)}
     for parent in list(copied.modules()):
         for name, child in list(parent._modules.items()):
             if isinstance(child, Bayesian):
-                setattr(parent, name, plain[child])
+                setattr(parent, name, means[child])
     return copied
 
 

@@ -18,6 +18,7 @@ from posterity.core.layout import Layout, difference, trainable
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.model.informative import Informative
 from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.plain import plain
 from posterity.model.priors import AnyPrior
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
@@ -93,6 +94,7 @@ def load(
         Mismatch: where the file is of another network, with the difference of names and shapes.
         CorruptFile: where the file is truncated, or no posterior file.
     """
+    network = plain(network)
     specification, tensors = _read(Path(path), tensors=True)
     prior = prior or _restored_prior(specification["prior"], tensors)
     likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from posterity.errors import InvalidInput
 from posterity.model.bayesianize import Bayesian, deterministic
 from posterity.model.likelihoods import Categorical
+from posterity.model.plain import plain
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -34,6 +35,7 @@ def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_da
     >>> prediction.mean.shape
     torch.Size([5])
     """
+    module = plain(module)
     parts = {name: m for name, m in module.named_modules() if isinstance(m, Bayesian)}
     if not parts:
         raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")
