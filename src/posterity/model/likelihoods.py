@@ -227,11 +227,26 @@ class HeteroscedasticGaussian(Likelihood):
 
 def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor]:
     """Return the name and value, (), of what people watch beside a loss: a batch's accuracy (over sites), or its RMSE."""
-    if isinstance(distribution, dist.Independent) and isinstance(distribution.base_dist, SiteCategorical):
-        return "accuracy", (distribution.base_dist.mode == targets)[targets != IGNORED].double().mean()
-    if isinstance(distribution, dist.Categorical | dist.Bernoulli):
-        return "accuracy", (distribution.mode == targets).double().mean()
-    return "rmse", (distribution.mean.detach() - targets).square().mean().sqrt()
+    name, total, count = watched(distribution, targets)
+    mean = total / count.clamp(min=1)
+    return name, mean.sqrt() if name == "rmse" else mean
+
+
+def watched(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor, Tensor]:
+    """Return a score's name, its sum over a batch, and over how many: right labels of those known, or squared errors.
+
+    The number is 0 where no label is known, and where the distribution has no mean.
+    """
+    base = distribution.base_dist if isinstance(distribution, dist.Independent) else distribution
+    if isinstance(base, dist.Categorical | dist.Bernoulli):
+        known = targets != IGNORED if isinstance(distribution, dist.Independent) else torch.ones_like(targets).bool()
+        return "accuracy", ((base.mode == targets) & known).sum().double(), known.sum().double()
+    try:
+        squares = (distribution.mean.detach() - targets).square().double()
+    except NotImplementedError:
+        return "rmse", torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    squares = squares[squares.isfinite()]  # a Cauchy's mean is none
+    return "rmse", squares.sum(), squares.new_tensor(squares.numel())
 
 
 AnyLikelihood = Annotated[Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian, Field(discriminator="kind")]

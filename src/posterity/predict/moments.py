@@ -17,7 +17,7 @@ from posterity.predict import decomposition
 from posterity.predict.checks import class_labels, finite_values
 from posterity.predict.classification import MeanProbabilities
 from posterity.predict.decomposition import precise
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import AnyPredictive, Classification, General, Regression
 from posterity.types import Scores
 
 
@@ -162,8 +162,10 @@ class RegressionMoments:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, draws: Regression) -> Self:
+    def of(cls, draws: Regression | General) -> Self:
         """Take the moments of a few draws."""
+        if isinstance(draws, General):
+            return cls(_Spread.of(draws.means), precise(draws.variances).mean(0), draws.means.dtype)
         own = precise(draws.variances) - precise(draws.noise)  # of functions that were integrated over
         means = _Spread.of(draws.means)
         spread = _Spread(means.count, means.mean, means.squares + own.sum(0))
@@ -219,7 +221,7 @@ class RegressionMoments:
 Moments: TypeAlias = ClassificationMoments | RegressionMoments
 
 
-def moments(draws: Classification | Regression) -> Moments:
+def moments(draws: AnyPredictive) -> Moments:
     """Take the moments of a few draws, of either kind."""
     return ClassificationMoments.of(draws) if isinstance(draws, Classification) else RegressionMoments.of(draws)
 

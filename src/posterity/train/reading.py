@@ -51,17 +51,16 @@ def tensor(values: Any, what: str) -> Tensor:
     """
     if isinstance(values, Mapping) or (isinstance(values, Sequence) and any(isinstance(v, Tensor) for v in values)):
         raise InvalidInput(_several(values, what))
-    if not isinstance(values, Tensor):
-        values = _of_numbers(values, what)
-    if values.is_nested or values.layout != torch.strided:
-        dense = f"torch.nested.to_padded_tensor({what}, 0.0)" if values.is_nested else f"{what}.to_dense()"
+    numbers = values if isinstance(values, Tensor) else _of_numbers(values, what)
+    if numbers.is_nested or numbers.layout != torch.strided:
+        dense = f"torch.nested.to_padded_tensor({what}, 0.0)" if numbers.is_nested else f"{what}.to_dense()"
         raise InvalidInput(f"The {what} are a nested or sparse tensor; give a dense one, {dense}.")
-    if values.dim() == 0:
+    if numbers.dim() == 0:
         raise InvalidInput(
             f"The {what} are a single number; give one for each example of a batch: DataLoader(dataset, batch_size=32), not "
             "batch_size=None, or unsqueeze(0)."
         )
-    return values
+    return numbers
 
 
 def shown(value: Any) -> str:
