@@ -1,24 +1,24 @@
 """One call from a network and data to a posterior."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from typing import Any
 
-import torch
 from torch import Generator, nn
 
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
+from posterity.model.alone import computed_alone
 from posterity.model.bayesianize import Bayesian
 from posterity.model.likelihoods import Categorical
 from posterity.model.plain import plain
-from posterity.model.priors import Flat, Normal, as_prior
-from posterity.model.problem import Problem, call
+from posterity.model.priors import Normal, as_prior
+from posterity.model.problem import Problem
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
+from posterity.rehearsal import rehearse
 from posterity.train.batches import as_data
 from posterity.train.engine import Engine
-from posterity.types import Batch, Likelihood, Prior
+from posterity.types import Likelihood, Prior
 
 
 def fit(
@@ -71,10 +71,15 @@ def fit(
     device = engine.torch_device()
     source = as_data(data)
     copied = plain(network).to(device)
-    likelihood = likelihood or _labels(copied, next(source.batches(0, Generator())))
+    inputs, targets = next(source.batches(0, Generator()))
+    outputs = computed_alone(copied, inputs.to(device))
+    likelihood = likelihood or Categorical.of(outputs, targets[:2])
     problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where)
     method = method or MeanField()
-    posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
+    ready = source.checked(problem.check, device)
+    held_out = next(ready.validation() or iter(()), None)
+    rehearse(problem, (inputs.to(device), targets.to(device)), held_out, getattr(source, "smallest_batch", None))
+    posterior: FunctionPosterior = method.infer(problem, ready, engine)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
     return posterior
 
@@ -91,17 +96,6 @@ def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None
         if not fits or isinstance(given, type):
             shown = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
             raise InvalidInput(f"{name} is {shown}; it must be {example}.")
-
-
-def _labels(network: nn.Module, batch: Batch) -> Categorical:
-    """Make the likelihood of classes, by the shapes of outputs and targets where an example has many labels."""
-    inputs, targets = batch
-    if targets.dim() < 2:
-        return Categorical()
-    with torch.no_grad():
-        device = next(network.parameters()).device
-        outputs = call(Problem(deepcopy(network).eval(), Flat(), Categorical(), 1), inputs[:2].to(device))
-    return Categorical.of(outputs, targets[:2])
 
 
 def described(method: Any) -> dict[str, Any]:

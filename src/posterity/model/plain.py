@@ -1,6 +1,6 @@
 """The plain form of a network: a copy without what torch wraps around modules, or a refusal that says how to get one."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -156,9 +156,9 @@ def _why_not(value: Any) -> str | None:
     return None
 
 
-def outside(loss: Tensor, network: nn.Module) -> Tensor | None:
-    """Find a leaf that a loss depends on and that is no parameter of the network: it would never be inferred, in silence."""
-    own = {id(p) for p in network.parameters()}
+def outside(loss: Tensor, params: Iterable[Tensor]) -> Tensor | None:
+    """Find a leaf that a loss depends on and that is none of the parameters: it would never be inferred, in silence."""
+    own = {id(p) for p in params}
     nodes, seen = [loss.grad_fn], set()
     while nodes:
         node = nodes.pop()
