@@ -9,14 +9,14 @@ from posterity.errors import InvalidInput
 from posterity.methods import MeanField
 from posterity.model.alone import computed_alone
 from posterity.model.bayesianize import Bayesian
-from posterity.model.likelihoods import Categorical
+from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
 from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.rehearsal import rehearse
-from posterity.train.batches import as_data
+from posterity.train.batches import TensorData, as_data
 from posterity.train.engine import Engine
 from posterity.types import Likelihood, Prior
 
@@ -74,6 +74,7 @@ def fit(
     inputs, targets = next(source.batches(0, Generator()))
     outputs = computed_alone(copied, inputs.to(device))
     likelihood = likelihood or Categorical.of(outputs, targets[:2])
+    _check_known(source, likelihood)
     problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where)
     method = method or MeanField()
     ready = source.checked(problem.check, device)
@@ -96,6 +97,14 @@ def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None
         if not fits or isinstance(given, type):
             shown = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
             raise InvalidInput(f"{name} is {shown}; it must be {example}.")
+
+
+def _check_known(source: Any, likelihood: Likelihood) -> None:
+    """Refuse a data set in memory none of whose labels is known; single batches may have none."""
+    if isinstance(likelihood, Categorical | Bernoulli) and isinstance(source, TensorData):
+        labels = source.targets.double()
+        if bool((labels == IGNORED).all()):
+            raise InvalidInput(f"All labels are {IGNORED}, not known: there is nothing to learn from.")
 
 
 def described(method: Any) -> dict[str, Any]:

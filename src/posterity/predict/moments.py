@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from posterity.errors import InvalidInput
+from posterity.model.likelihoods import IGNORED
 from posterity.predict import decomposition
 from posterity.predict.checks import class_labels, finite_values
 from posterity.predict.classification import MeanProbabilities
@@ -130,10 +131,12 @@ class ClassificationMoments(MeanProbabilities):
         return self._at(self.log_sum - log(self.count), targets).to(self.dtype)
 
     def scores(self, targets: Tensor) -> Scores:
-        """Return accuracy, nll (of the mean probabilities) and expected_nll (mean over draws), in nats per datum."""
+        """Return nll (of the mean probabilities), expected_nll (mean over draws; nats per datum), accuracy of known labels."""
+        labels = targets.to(self.labels.device)
+        right = (self.labels == labels)[labels != IGNORED]
         return {
-            "accuracy": (self.labels == targets.to(self.labels.device)).double().mean().item(),
-            "nll": log(self.count) - self._at(self.log_sum, targets).mean().item(),
+            **({"accuracy": right.double().mean().item()} if right.numel() else {}),
+            "nll": -self._at(self.log_sum - log(self.count), targets).mean().item(),
             "expected_nll": -self._at(self.sum_log, targets).mean().item() / self.count,
         }
 
@@ -141,7 +144,8 @@ class ClassificationMoments(MeanProbabilities):
         if values.dim() > 2:
             raise InvalidInput("The density of all labels of an example needs the draws: use posterior.predict.")
         labels = class_labels(targets, *values.shape).to(values.device)
-        return values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        at = values.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return at.masked_fill(labels == IGNORED, 0)
 
 
 @final
