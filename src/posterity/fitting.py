@@ -1,6 +1,7 @@
 """One call from a network and data to a posterior."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Generator, nn
@@ -15,6 +16,7 @@ from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.statistics import validated, with_statistics
 from posterity.rehearsal import rehearse
 from posterity.train.batches import TensorData, as_data
 from posterity.train.engine import Engine
@@ -75,12 +77,15 @@ def fit(
     outputs = computed_alone(copied, inputs.to(device))
     likelihood = likelihood or Categorical.of(outputs, targets[:2])
     _check_known(source, likelihood)
-    problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where)
+    problem = Problem(
+        copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where, source.mean_batch_size
+    )
     method = method or MeanField()
     ready = source.checked(problem.check, device)
     held_out = next(ready.validation() or iter(()), None)
-    rehearse(problem, (inputs.to(device), targets.to(device)), held_out, getattr(source, "smallest_batch", None))
-    posterior: FunctionPosterior = method.infer(problem, ready, engine)
+    rehearse(problem, (inputs.to(device), targets.to(device)), held_out, source.smallest_batch)
+    posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
+    posterior = with_statistics(posterior, ready)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
     return posterior
 

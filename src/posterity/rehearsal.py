@@ -40,8 +40,7 @@ def rehearse(problem: Problem, batch: Batch, held_out: Batch | None = None, smal
             "network.float(), and Engine(precision='bfloat16') to compute its passes in half precision."
         )
     trial = _copy(problem)
-    if not trial.network.training:
-        trial.network.train()
+    trial.train()
     with unmoved():
         _step(trial, tuple(part[: min(2, smallest or 2)] for part in batch))  # type: ignore[arg-type]  # a pair
         after = _copy(trial)  # now that it has run

@@ -91,27 +91,21 @@ class HeteroscedasticGaussian(Likelihood):
 
 
 def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor]:
-    """Return the name and value, (), of what people watch beside a loss: a batch's accuracy (over sites), or its RMSE."""
-    name, total, count = watched(distribution, targets)
-    mean = total / count.clamp(min=1)
-    return name, mean.sqrt() if name == "rmse" else mean
+    """Return the name of what people watch beside a loss, accuracy or RMSE, and its sum over the batch and number, (2,).
 
-
-def watched(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor, Tensor]:
-    """Return a score's name, its sum over a batch, and over how many: right labels of those known, or squared errors.
-
-    The number is 0 where no label is known, and where the distribution has no mean.
+    The accuracy is that over labels that are known; the sum of the RMSE is one of squares. The number is 0 where no label is
+    known, and where the distribution has no mean.
     """
     base = distribution.base_dist if isinstance(distribution, dist.Independent) else distribution
     if isinstance(base, dist.Categorical | dist.Bernoulli):
         known = targets.to(torch.int64) != IGNORED
-        return "accuracy", ((base.mode == targets) & known).sum().double(), known.sum().double()
+        return "accuracy", torch.stack([((base.mode == targets) & known).sum(), known.sum()]).double()
     try:
-        squares = (distribution.mean.detach() - targets).square().double()
+        squares = (distribution.mean.detach() - targets).square()
     except NotImplementedError:
-        return "rmse", torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        return "rmse", torch.zeros(2, dtype=torch.float64)
     squares = squares[squares.isfinite()]  # a Cauchy's mean is none
-    return "rmse", squares.sum(), squares.new_tensor(squares.numel())
+    return "rmse", torch.stack([squares.sum(), squares.new_tensor(squares.numel())]).double()
 
 
 AnyLikelihood = Annotated[Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian, Field(discriminator="kind")]
