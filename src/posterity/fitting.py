@@ -8,7 +8,7 @@ from torch import Generator, nn
 
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
-from posterity.model.alone import computed_alone
+from posterity.model.alone import computed_alone, unmoved
 from posterity.model.bayesianize import Bayesian
 from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
 from posterity.model.plain import plain
@@ -82,7 +82,8 @@ def fit(
     )
     method = method or MeanField()
     ready = source.checked(problem.check, device)
-    held_out = next(ready.validation() or iter(()), None)
+    with unmoved():  # a loader begins by drawing a seed for its workers
+        held_out = next(ready.validation() or iter(()), None)
     rehearse(problem, (inputs.to(device), targets.to(device)), held_out, source.smallest_batch)
     posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
     posterior = with_statistics(posterior, ready)

@@ -133,6 +133,9 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         found.log_prob(WHOLE[:, None])
     with pytest.raises(InvalidInput, match="none that Poisson can give"):
         found.log_prob(WHOLE - 1)
+    unchecked = General(dist.Exponential(RATE, validate_args=False))
+    with pytest.raises(InvalidInput, match="none that Exponential can give"):
+        unchecked.log_prob(-REAL)
     with pytest.raises(InvalidInput, match="batch shape"):
         predictive(dist.Poisson(RATE[0]), torch.zeros(B, 1))
     with pytest.raises(InvalidInput, match="these targets are Poisson"):

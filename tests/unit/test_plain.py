@@ -98,6 +98,24 @@ def test_distributed_data_parallel_is_unwrapped(tmp_path) -> None:
     assert posterior.problem.coordinates.random_names[0] == "0.weight"
 
 
+@pytest.mark.parametrize("how", ["FullyShardedDataParallel", "fully_shard"])
+def test_sharded_networks_are_refused_by_name(how: str, tmp_path) -> None:
+    from torch.distributed import fsdp
+    from torch.distributed.device_mesh import init_device_mesh
+
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        network = mlp()
+        if how == "fully_shard":
+            fsdp.fully_shard(network[0], mesh=init_device_mesh("cpu", (1,)))
+        else:
+            network = fsdp.FullyShardedDataParallel(network, device_id=torch.device("cpu"))
+        with pytest.raises(InvalidInput, match="sharded by FSDP.*before FSDP or fully_shard"):
+            fit(network, (X, Y), engine=QUIET)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_tied_weights_stay_tied_through_a_wrapper() -> None:
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
     second.weight = first.weight
@@ -139,6 +157,14 @@ def quantised(how: str) -> nn.Module:
         return torch.ao.quantization.prepare_qat(network)
 
 
+def functional() -> nn.Module:
+    from torch._functorch.make_functional import make_functional
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return make_functional(mlp())[0]
+
+
 def scripted(how: str) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -160,6 +186,7 @@ REFUSED = {
     "pruned at random": (lambda: prune.random_unstructured(nn.Linear(2, 2), "bias", 1), "The network .* is pruned"),
     "quantised": (lambda: quantised("dynamic"), "quantised.*float network"),
     "quantisation aware": (lambda: quantised("aware"), "quantised, or prepared for it"),
+    "functional": (lambda: functional(), "a function without parameters.*made of"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(2)), "has no shape yet.*inputs"),
     "lazy statistics": (lambda: nn.Sequential(mlp(), nn.LazyBatchNorm1d(affine=False)), "'running_mean'.*no shape yet"),
     "meta": (lambda: nn.Linear(2, 2, device="meta"), "meta device"),

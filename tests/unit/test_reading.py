@@ -25,6 +25,26 @@ def test_numbers_are_read_whatever_holds_them(inputs, targets) -> None:
             assert y.tolist() == Y.tolist()
 
 
+class Frame:
+    """What pandas and polars share."""
+
+    def __init__(self, values) -> None:
+        self.values = values
+
+    def to_numpy(self):
+        return self.values
+
+
+def test_frames_and_series_are_read_and_text_in_them_is_refused() -> None:
+    x, y = whole((Frame(X.numpy()), Frame(Y.numpy())))
+    torch.testing.assert_close(x, X)
+    assert y.tolist() == Y.tolist()
+    with pytest.raises(InvalidInput, match="get_dummies"):
+        whole((Frame(np.array([["a"], ["b"]], dtype=object)), Y[:2]))
+    with pytest.raises(InvalidInput, match=r"frame.drop\(columns='y'\)"):
+        whole(Frame(X.numpy()))
+
+
 class Row(dict):
     """A mapping of one's own, as those of tokenisers are."""
 

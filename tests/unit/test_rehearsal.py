@@ -1,5 +1,7 @@
 """All that a fit will call is tried before it: refused before the first step with reason and cure, or never."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -84,7 +86,7 @@ def of_this_batch(self: Net, x: Tensor) -> Tensor:
     return torch.eye(40) @ self.layer(x)
 
 
-OTHER = nn.Linear(2, 2)
+OTHER, LSTM = nn.Linear(2, 2), nn.LSTM(2, 2).requires_grad_(False)
 NETWORKS = {
     "an activation is kept": (keeping, "'features' holds a tensor with a gradient history.*detach"),
     "an activation is kept in a list": (keeping_in_a_list, "'seen' holds a tensor with a gradient history"),
@@ -98,6 +100,10 @@ NETWORKS = {
     "centred by the batch": (lambda self, x: self.layer(x - x.mean(0)), "another output for an example when another"),
     "attention over the batch": (lambda self, x: (x @ x.T).softmax(-1) @ self.layer(x), "depend on how data are cut"),
     "detached": (lambda self, x: self.layer(x).detach(), "do not depend on any of its trainable parameters"),
+    "a tuple": (lambda self, x: (self.layer(x), x), r"returned a tuple.*returns self.network\(x\)\[0\]"),
+    "a mapping": (lambda self, x: {"out": self.layer(x)}, r"returned a dict.*self.network\(x\)\['out'\]"),
+    "logits": (lambda self, x: SimpleNamespace(logits=self.layer(x)), r"self.network\(x\).logits"),
+    "time first": (lambda self, x: LSTM(self.layer(x))[0], "another output for an example"),
     "another module": (lambda self, x: OTHER(x), r"tensor of shape \(2,?.*none of its parameters"),
     "another module, too": (lambda self, x: self.layer(OTHER(x)), "none of its parameters.*nn.ModuleList"),
     "no derivative": (lambda self, x: self.layer(x * 0 + 0).sub(self.layer.bias).abs().sqrt(), "gradient of 'layer"),
@@ -199,7 +205,12 @@ LIKELIHOODS = {
     ),
     "targets it cannot give": (lambda f: dist.Poisson(f.squeeze(-1).exp()), 1, -COUNTS - 1, "Target 0|no density"),
     "targets of another shape": (lambda f: dist.Poisson(f.squeeze(-1).exp()), 1, COUNTS[:, None], r"\(2, 1\)"),
-    "means where rates are": (lambda f: dist.Poisson(f.squeeze(-1) - 9), 1, COUNTS, "does not take outputs.*rate"),
+    "means where rates are": (
+        lambda f: dist.Poisson(f.squeeze(-1) - 9),
+        1,
+        COUNTS,
+        "outputs.*rate|density that is NaN",
+    ),
 }
 
 

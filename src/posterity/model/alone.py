@@ -37,10 +37,11 @@ def computed_alone(network: nn.Module, inputs: Tensor) -> Tensor:
                 "inplace=False in the activation that comes first."
             )
         refuse_count(outputs, len(rows), network)
-        again, first = call(problem, inputs[:2].clone()), call(problem, inputs[:1].clone())
-    refuse_count(first, 1, network)
+        again = call(problem, inputs[:2].clone())
+        each = [call(problem, row.clone()) for row in inputs[:2].split(1)]
+    refuse_count(each[0], 1, network)
     random = not torch.equal(again.nan_to_num(), outputs.nan_to_num())
-    if not random and not alike(first, outputs[:1]):
+    if not random and not alike(torch.cat(each), outputs):
         raise InvalidInput(f"{_mixing(problem.network)} {_GRAPH}")
     return outputs
 
