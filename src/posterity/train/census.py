@@ -116,16 +116,24 @@ def _flat(indices: Any) -> Sequence[Any]:
 
 
 def _bounded(batches: Iterable[Any]) -> Iterator[Any]:
-    sized = isinstance(batches, Sized)
+    endless = not _has_length(batches)
     count = 0
     for batch in batches:
         yield batch
         count += max(1, rows(batch) if not isinstance(batch, Tensor) else batch.numel())
-        if count > MOST and not sized:
+        if count > MOST and endless:
             raise InvalidInput(
                 f"An epoch of the DataLoader has more than {MOST:,} data, or no end. Say how many there are and how many "
                 "batches make an epoch: LoaderData(loader, num_data=…, epoch_steps=…)."
             )
+
+
+def _has_length(batches: Any) -> bool:
+    try:
+        len(batches)  # a batch sampler, and a loader, pass the question on
+    except (TypeError, NotImplementedError):
+        return False
+    return True
 
 
 def _different(loader: "DataLoader[Any]", batches: list[Sequence[Any]]) -> int:
