@@ -20,6 +20,7 @@ from posterity.model.initial import InitialStd, initial_std
 from posterity.model.joined import Joined
 from posterity.model.modes import frozen, keep_still, placed
 from posterity.model.patterns import match
+from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
 from posterity.model.selection import Where, select
 from posterity.types import PRIOR, Prior
@@ -260,14 +261,14 @@ def deterministic(module: nn.Module) -> nn.Module:
 
     A module that is in several places stays one module.
     """
-    if isinstance(module, Bayesian):
-        return module.at_mean()
-    copied = deepcopy(module)
-    plain = {m: m.at_mean() for m in copied.modules() if isinstance(m, Bayesian)}
+    copied = plain(module)
+    if isinstance(copied, Bayesian):
+        return copied.at_mean()
+    means = {m: m.at_mean() for m in copied.modules() if isinstance(m, Bayesian)}
     for parent in list(copied.modules()):
         for name, child in list(parent._modules.items()):
             if isinstance(child, Bayesian):
-                setattr(parent, name, plain[child])
+                setattr(parent, name, means[child])
     return copied
 
 

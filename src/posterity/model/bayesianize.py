@@ -1,7 +1,6 @@
 """Any network, all or part of it random, as a module for anyone's own training loop."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from posterity.model.bayesian import EstimatorName as EstimatorName
 from posterity.model.bayesian import bayesian_modules as bayesian_modules
 from posterity.model.bayesian import deterministic as deterministic
 from posterity.model.initial import InitialStd
+from posterity.model.plain import plain
 from posterity.model.selection import Where
 from posterity.types import Prior
 
@@ -54,6 +54,7 @@ def bayesianize(
     >>> torch.equal(deterministic(bnn)(x), net(x))
     True
     """
+    network = plain(network)
     if isinstance(network, Bayesian):
         return network.extended(where, prior, estimator, init)
     if where is None and bayesian_modules(network):
@@ -61,7 +62,7 @@ def bayesianize(
             "The network holds Bayesian modules already: say by where= which of the others are to be random, or take "
             "`deterministic(network)` first."
         )
-    return Bayesian(deepcopy(network), where, prior, estimator, init)
+    return Bayesian(network, where, prior, estimator, init)
 
 
 def kl(module: nn.Module) -> Tensor:

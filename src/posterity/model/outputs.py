@@ -11,7 +11,7 @@ from posterity.core.curvature import CategoricalCurvature, IndependentCurvature,
 from posterity.core.gaussian import softplus
 from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
-from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.problem import Problem
 from posterity.types import Likelihood, Params
 
@@ -65,10 +65,12 @@ def output_curvature(
         return ScoreCurvature(-score)
     match problem.likelihood:
         case Categorical():
-            return CategoricalCurvature(outputs.softmax(-1))
+            known = (targets.long() != IGNORED).unsqueeze(-1)  # a label that is not known has no curvature
+            return CategoricalCurvature(outputs.softmax(-1) * known)
         case Bernoulli():
             probability = outputs.sigmoid()
-            return IndependentCurvature(probability * (1 - probability))
+            known = (targets.to(outputs.dtype) != IGNORED).reshape(outputs.shape)
+            return IndependentCurvature(probability * (1 - probability) * known)
         case Gaussian(std=fixed):
             std = softplus(latents["std"]) if fixed is None else torch.as_tensor(fixed, dtype=outputs.dtype)
             return IndependentCurvature(std.to(outputs).square().reciprocal().expand_as(outputs))

@@ -20,6 +20,7 @@ from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.model.informative import Informative
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.padding import padding_rows
+from posterity.model.plain import plain
 from posterity.model.priors import AnyPrior
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
@@ -98,6 +99,7 @@ def load(
         Mismatch: where the file is of another network, with the difference of names and shapes.
         CorruptFile: where the file is truncated, or no posterior file.
     """
+    network = plain(network)
     specification, tensors = _read(Path(path), tensors=True)
     prior = prior or _restored_prior(specification["prior"], tensors)
     likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")

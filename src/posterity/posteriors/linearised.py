@@ -26,7 +26,7 @@ from posterity.posteriors.evaluation import Draws, split
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
-from posterity.predict.predictive import Classification, Regression, predictive
+from posterity.predict.predictive import AnyPredictive, Regression, predictive
 
 WeightGaussian = DiagonalGaussian | FullRankGaussian | KroneckerGaussian | LowRankPrecisionGaussian
 GAUSSIANS: dict[str, type[WeightGaussian]] = {
@@ -62,7 +62,7 @@ class Linearised(FunctionPosterior):
     @torch.no_grad()
     def predict(
         self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int | None = None
-    ) -> Classification | Regression:
+    ) -> AnyPredictive:
         """Return p(y | x, D), in closed form where there is one.
 
         - A `Gaussian` likelihood of one target: N(f(x, θ*), J Σ Jᵀ + std²), exact; n and `generator` are used for a learnt

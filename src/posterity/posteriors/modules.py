@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from posterity.errors import InvalidInput
 from posterity.model.bayesianize import bayesian_modules, deterministic
 from posterity.model.likelihoods import Categorical
+from posterity.model.plain import plain
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -34,6 +35,7 @@ def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_da
     >>> prediction.mean.shape
     torch.Size([5])
     """
+    module = plain(module)
     parts = bayesian_modules(module)
     if not parts:
         raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")

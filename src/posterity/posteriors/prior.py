@@ -10,7 +10,7 @@ from posterity.errors import InvalidInput
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import AnyPredictive
 from posterity.types import Prior
 
 
@@ -49,7 +49,7 @@ class PriorDraws(FunctionPosterior):
 
 def prior_predictive(
     problem: Problem, inputs: Tensor, n: int = 100, *, generator: Generator | None = None
-) -> Classification | Regression:
+) -> AnyPredictive:
     """Predict from the prior alone, p(y | x) = ∫ p(y | f(θ, x)) p(θ) dθ: n functions, their weights drawn from the prior.
 
     Look at it before inference: a prior whose functions are all saturated, flat or wild says something that you may not mean.
