@@ -1,21 +1,24 @@
 """One call from a network and data to a posterior."""
 
+import warnings
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, nn
 
-from posterity.errors import InvalidInput
+from posterity.errors import InvalidInput, ScaleWarning
 from posterity.methods import MeanField
 from posterity.model.bayesianize import Bayesian
 from posterity.model.likelihoods import Categorical
 from posterity.model.priors import Flat, Normal, as_prior
 from posterity.model.problem import Problem, call
+from posterity.model.scales import remarks
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
-from posterity.train.batches import as_data
+from posterity.train.batches import LoaderData, TensorData, as_data
 from posterity.train.engine import Engine
 from posterity.types import Batch, Likelihood, Prior
 
@@ -51,6 +54,10 @@ def fit(
         InvalidInput: before anything is trained, for data that do not fit the network or the likelihood.
         Diverged, Interrupted: see `Engine.run`.
 
+    Warns:
+        ScaleWarning: before anything is trained, for inputs, targets, outputs or a noise level that are far from the scales
+            that everything starts from, and for a last activation that the likelihood applies again.
+
     >>> import torch
     >>> from posterity import Engine, Gaussian, MeanField, Normal, Optimizer
     >>> x = torch.linspace(-1, 1, 20)[:, None]
@@ -73,9 +80,21 @@ def fit(
     likelihood = likelihood or _labels(copied, next(source.batches(0, Generator())))
     problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where)
     method = method or MeanField()
-    posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
+    ready = source.checked(problem.check, device)
+    sample = _sample(ready)
+    problem = replace(problem, likelihood=likelihood.started(*sample))
+    for remark in remarks(problem, *sample):
+        warnings.warn(remark, ScaleWarning, stacklevel=2)
+    posterior: FunctionPosterior = method.infer(problem, ready, engine)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
     return posterior
+
+
+def _sample(source: TensorData | LoaderData) -> Batch:
+    """Return what may be looked at before training: all data in memory, or a loader's first batch."""
+    if isinstance(source, TensorData):
+        return source.inputs, source.targets
+    return next(source.batches(0, Generator()))
 
 
 def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None:

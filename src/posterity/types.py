@@ -75,6 +75,10 @@ class Likelihood(ABC):
         """Name the likelihood's own unknowns; none unless overridden."""
         return {}
 
+    def started(self, inputs: Tensor, targets: Tensor) -> "Likelihood":
+        """Return the likelihood that starts where these data say, before anything is trained; itself unless overridden."""
+        return self
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:  # noqa: B027  # nothing to refuse unless overridden
         """Raise `InvalidInput` where the targets cannot be those of a network with such outputs."""
 
