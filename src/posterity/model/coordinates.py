@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Size, Tensor, nn
@@ -61,7 +61,9 @@ class Coordinates:
         own = {n: params[n] for part in (free, point, random) for n in params if n in part}
         shapes = {n: p.shape for n, p in own.items() if n not in free}
         like = next(iter(params.values())).detach()
-        every = {PRIOR + n: latent for n, latent in prior.latents(shapes).items()} | dict(latents)
+        starts = prior.initial({n: params[n].detach() for n in shapes})
+        known = {n: replace(v, initial=starts.get(n, v.initial)) for n, v in prior.latents(shapes).items()}
+        every = {PRIOR + n: latent for n, latent in known.items()} | dict(latents)
         own |= {n: nn.Parameter(latent.initial.to(like, copy=True)) for n, latent in every.items()}
         values = {n: p.detach() for n, p in own.items() if n not in free and not n.startswith(LIKELIHOOD)}
         prior.log_prob(values)  # a prior that cannot take these parameters says so here
@@ -88,10 +90,26 @@ class Coordinates:
     def theta(self) -> Tensor:
         """Return the θ (P,) at which the network computes with its parameters' present values; a copy."""
         values = {n: p.detach() for n, p in self.params.items()}
-        if self.noncentred:
-            ones = {n: p if n in self.latents else torch.ones_like(p) for n, p in values.items()}
-            values |= {n: values[n] / scale for n, scale in self.prior.weights(self.of_prior(ones)).items()}
-        return self.layout.flatten(values)
+        return self.layout.flatten(values | {n: values[n] / scale for n, scale in self._scales().items()})
+
+    def unit(self) -> Tensor:
+        """Return the weight that one unit of each coordinate is at the start, (P,): s for those of a non-centred prior."""
+        ones = {n: torch.ones_like(p) for n, p in self.params.items()}
+        return self.layout.flatten(ones | self._scales())
+
+    def units(self, vector: str) -> dict[str, Tensor]:
+        """Return `unit` under a vector's name where the prior is non-centred, and nothing where all units are 1.
+
+        With them an optimiser or a sampler takes steps that mean the same change of the weights in both forms.
+        """
+        return {vector: self.unit()} if self.noncentred else {}
+
+    def _scales(self) -> dict[str, Tensor]:
+        """Return what a non-centred prior multiplies its coordinates with, given its latents' present values."""
+        if not self.noncentred:
+            return {}
+        ones = {n: p.detach() if n in self.latents else torch.ones_like(p) for n, p in self.params.items()}
+        return dict(self.prior.weights(self.of_prior(ones)))
 
     def of_network(self, params: Params) -> dict[str, Tensor]:
         return {n: p for n, p in params.items() if n not in self.latents}
@@ -121,6 +139,11 @@ class Coordinates:
         else:
             total = gaussian.log_prob(theta[self.free : self.network], *self.normal).sum()
         return total + self.log_prob_of_latents(params)
+
+    def bounded_log_prior(self, theta: Tensor) -> Tensor:
+        """Return what a search for a maximum takes for `log_prior`; see `Prior.volume`."""
+        volume = self.prior.volume(self.of_prior(self.layout.views(theta)))
+        return self.log_prior(theta) if volume is None else self.log_prior(theta) + volume
 
     def log_prob_of_latents(self, params: Params) -> Tensor:
         """Return the log-density of all latents, (), in nats."""
