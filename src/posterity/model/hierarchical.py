@@ -35,6 +35,7 @@ class _Family:
     std: float  # of w/s
 
 
+BORROWED = 10  # weights of a row's parameter that count beside its own
 UNSEEN = 0.1  # std of weights that nobody has seen, or that are all 0
 _FAMILIES = {
     "normal": _Family(
@@ -118,10 +119,16 @@ class Hierarchical(Prior):
         counts: dict[str, float] = {}
         for name, w in weights.items():
             rows = w.shape[0] if self.per == "row" else 1
-            total = family.statistic(w.detach().double()).reshape(rows, -1).sum(1)
+            each = family.statistic(w.detach().double()).reshape(rows, -1)
+            total = each.sum(1)
             group = self._latent(name)
             sums[group] = sums.get(group, 0) + total
             counts[group] = counts.get(group, 0) + w.numel() / rows
+            if (
+                self.per == "row"
+            ):  # one weight, a bias say, tells little of its scale: the whole parameter counts as some more
+                sums[group] = sums[group] + BORROWED * each.mean()
+                counts[group] += BORROWED
         shapes = self._groups(patterns.shapes_of(weights))
         found: dict[str, Tensor] = {}
         for group, total in sums.items():

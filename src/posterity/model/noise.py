@@ -45,7 +45,8 @@ def residual_std(inputs: Tensor, targets: Tensor) -> Tensor:
 
 def half_cauchy_of_rho(rho: Tensor) -> Tensor:
     """Return Σ log p(rho), (), of std = softplus(rho) with the half-Cauchy(0, 1) prior."""
-    return (log(2 / pi) - torch.log1p(softplus(rho).square()) + functional.logsigmoid(rho)).sum()
+    density: Tensor = log(2 / pi) - torch.log1p(softplus(rho).square()) + functional.logsigmoid(rho)
+    return density.sum()
 
 
 def beside_outputs(std: Tensor, outputs: Tensor, each: bool) -> Tensor:
