@@ -62,4 +62,5 @@ def _left(y: Tensor, x: Tensor) -> Tensor:
     x = (x - x.mean(0)) / torch.where(spread > 0, spread, 1.0)
     gram = x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
     left = y - x @ torch.linalg.solve(gram, x.T @ y)
-    return (left.square().sum(0) / (len(x) - x.shape[1] - 1)).sqrt()
+    std: Tensor = (left.square().sum(0) / (len(x) - x.shape[1] - 1)).sqrt()
+    return std
