@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from posterity.errors import InvalidInput as InvalidInput
     from posterity.errors import Mismatch as Mismatch
     from posterity.errors import PosterityError as PosterityError
+    from posterity.errors import PosterityWarning as PosterityWarning
+    from posterity.errors import ScaleWarning as ScaleWarning
     from posterity.fitting import fit as fit
     from posterity.methods import HMC as HMC
     from posterity.methods import IVON as IVON
@@ -98,6 +100,8 @@ _HOMES = {
         "InvalidInput",
         "Mismatch",
         "PosterityError",
+        "PosterityWarning",
+        "ScaleWarning",
     ),
     "posterity.fitting": ("fit",),
     "posterity.methods": (

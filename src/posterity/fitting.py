@@ -1,12 +1,14 @@
 """One call from a network and data to a posterior."""
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Generator, nn
 
-from posterity.errors import InvalidInput
+from posterity.errors import InvalidInput, ScaleWarning
 from posterity.methods import MeanField
 from posterity.model.alone import computed_alone, unmoved
 from posterity.model.bayesianize import Bayesian
@@ -14,6 +16,7 @@ from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
 from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
+from posterity.model.scales import remarks
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.statistics import validated, with_statistics
@@ -54,6 +57,10 @@ def fit(
         InvalidInput: before anything is trained, for data that do not fit the network or the likelihood.
         Diverged, Interrupted: see `Engine.run`.
 
+    Warns:
+        ScaleWarning: before anything is trained, for inputs, targets, outputs or a noise level that are far from the scales
+            that everything starts from, and for a last activation that the likelihood applies again.
+
     >>> import torch
     >>> from posterity import Engine, Gaussian, MeanField, Normal, Optimizer
     >>> x = torch.linspace(-1, 1, 20)[:, None]
@@ -82,9 +89,14 @@ def fit(
     )
     method = method or MeanField()
     ready = source.checked(problem.check, device)
+    seen = inputs.to(device), targets.to(device)
     with unmoved():  # a loader begins by drawing a seed for its workers
         held_out = next(ready.validation() or iter(()), None)
-    rehearse(problem, (inputs.to(device), targets.to(device)), held_out, source.smallest_batch)
+    rehearse(problem, seen, held_out, source.smallest_batch)
+    sample = (ready.inputs, ready.targets) if isinstance(ready, TensorData) else seen
+    problem = replace(problem, likelihood=likelihood.started(*sample))
+    for remark in remarks(problem, *sample):
+        warnings.warn(remark, ScaleWarning, stacklevel=2)
     posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
     posterior = with_statistics(posterior, ready)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))

@@ -50,6 +50,18 @@ class Prior(ABC):
         """Name the prior's own unknowns, without `prior.`; their log-densities are not part of `log_prob`."""
         return {}
 
+    def initial(self, weights: Params) -> Params:
+        """Say where the prior's own unknowns start beside these weights, by their names; those left out, as `latents` says."""
+        return {}
+
+    def volume(self, params: Params) -> Tensor | None:
+        """Return what makes log p(θ) a density that has a maximum, shape (), in nats; None where it has one as it is.
+
+        It is log |∂θ/∂z| for coordinates z in which the density is bounded. What looks for a maximum (MAP, SWAG,
+        explorations) adds it; what draws or integrates never does.
+        """
+        return None
+
     def weights(self, params: Params) -> Params:
         """Return the network's parameters, given its coordinates and the prior's latents: the same unless overridden.
 
@@ -75,6 +87,10 @@ class Likelihood(ABC):
     def latents(self) -> Mapping[str, Latent]:
         """Name the likelihood's own unknowns; none unless overridden."""
         return {}
+
+    def started(self, inputs: Tensor, targets: Tensor) -> "Likelihood":
+        """Return the likelihood that starts where these data say, before anything is trained; itself unless overridden."""
+        return self
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:  # noqa: B027  # nothing to refuse unless overridden
         """Raise `InvalidInput` where the targets cannot be those of a network with such outputs."""

@@ -25,10 +25,17 @@ class Optimizer:
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # SGD's, and the first beta of Adam and AdamW
 
     def bind(
-        self, vectors: Mapping[str, Tensor], steps: int, rates: Mapping[str, float] | None = None
+        self,
+        vectors: Mapping[str, Tensor],
+        steps: int,
+        rates: Mapping[str, float] | None = None,
+        units: Mapping[str, Tensor] | None = None,
     ) -> "BoundOptimizer":
-        """Make the optimiser of these vectors, for a run of so many steps; `rates` multiply the rate of some of them."""
-        return BoundOptimizer(self, vectors, steps, rates or {})
+        """Make the optimiser of these vectors, for a run of so many steps; `rates` multiply the rate of some of them.
+
+        `units`, of some vectors' shape, are what one of each coordinate is worth: steps are those of unit · coordinate.
+        """
+        return BoundOptimizer(self, vectors, steps, rates or {}, units or {})
 
 
 @plain_dataclass(frozen=True)
@@ -52,9 +59,15 @@ class BoundOptimizer:
     """An optimiser at work on named vectors; their gradients are written into `grads` before `step`."""
 
     def __init__(
-        self, config: Optimizer, vectors: Mapping[str, Tensor], steps: int, rates: Mapping[str, float]
+        self,
+        config: Optimizer,
+        vectors: Mapping[str, Tensor],
+        steps: int,
+        rates: Mapping[str, float],
+        units: Mapping[str, Tensor],
     ) -> None:
         self.grads = {n: torch.zeros_like(v) for n, v in vectors.items()}
+        self._units = dict(units)
         self.vectors = dict(vectors)
         self._rates = learning_rates(config.schedule, config.lr, steps)
         self._factors = {n: rates.get(n, 1.0) for n in vectors}
@@ -71,7 +84,12 @@ class BoundOptimizer:
         rate = self._rate_at(index)
         for group, factor in zip(self._torch.param_groups, self._groups, strict=True):
             group["lr"] = rate * factor
+        before = {name: self.vectors[name].clone() for name in self._units}
+        for name, unit in self._units.items():
+            self.grads[name].div_(unit)
         self._torch.step()
+        for name, unit in self._units.items():
+            self.vectors[name].sub_(before[name]).div_(unit).add_(before[name])
 
     def adam_step(self, index: int) -> AdamStep:
         """Count step `index` (from 0), and leave it to the caller; for Adam alone."""

@@ -176,6 +176,7 @@ class ChainInference:
         self._generator = streams("noise")
         self._grad = torch.zeros_like(theta)
         self._random = theta[self.problem.coordinates.start :]
+        self._unit = self.problem.coordinates.units("theta").get("theta")
         self._normals = CompiledNormals() if self.chain.compiled else noise_like
         state: State = {"theta": theta, **self._moves.state(theta)}
         if self.on_disk is None:
@@ -190,16 +191,25 @@ class ChainInference:
     def update(self, state: State, batch: Batch) -> tuple[State, Info]:
         self._look(state)
         theta, step = state["theta"], int(state["step"])
-        nll, distribution = self._potential.gradient(theta, batch, self._grad)
-        noise = self._normals(self._random, self._generator) if self.plan.noisy(step) else None
+        noisy = self.plan.noisy(step)
+        nll, distribution = self._potential.gradient(theta, batch, self._grad, exploring=not noisy)
+        noise = self._normals(self._random, self._generator) if noisy else None
         position = self.plan.position(step)
-        self._moves.move(state, self._grad, noise, self.chain.lr * self.plan.factor(step), adapting=position is None)
+        self._move(state, noise, self.chain.lr * self.plan.factor(step), adapting=position is None)
         state["step"] += 1
         if position is not None and self._keeps(position):
             self._draws[int(state["kept"])].copy_(theta)
             state["kept"] += 1
         name, score = training_score(distribution, batch[1])
         return state, {"nll": nll / self.problem.weight(batch), name: score}
+
+    def _move(self, state: State, noise: Tensor | None, rate: float, adapting: bool) -> None:
+        """Move, where coordinates have units as if θ were unit · θ: the same posterior, and steps that fit the weights."""
+        if self._unit is None:
+            return self._moves.move(state, self._grad, noise, rate, adapting)
+        before = state["theta"].clone()
+        self._moves.move(state, self._grad.div_(self._unit), noise, rate, adapting)
+        state["theta"].sub_(before).div_(self._unit).add_(before)
 
     def posterior(self, state: State) -> Samples:
         """Return the draws so far; before the first one, where the chain stands."""

@@ -19,6 +19,7 @@ from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.full_rank import FullRankGaussian
@@ -87,10 +88,8 @@ class FullRankInference(CorrelatedInference):
 
 
 def _initial(problem: Problem, method: FullRank) -> CholeskyCovariance:
-    like = problem.theta()[problem.coordinates.start :]
-    return CholeskyCovariance(
-        inverse_softplus(torch.full_like(like, method.initial_std)), like.new_zeros(len(like), len(like))
-    )
+    std = initial_std(problem.coordinates, method.initial_std)
+    return CholeskyCovariance(inverse_softplus(std), std.new_zeros(len(std), len(std)))
 
 
 def _refuse_large(problem: Problem, max_bytes: int) -> None:

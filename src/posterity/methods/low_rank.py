@@ -20,6 +20,7 @@ from posterity.core.gaussian import inverse_softplus
 from posterity.core.optimizer import Optimizer
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.low_rank import LowRankGaussian
@@ -86,7 +87,6 @@ def low_rank_inference(problem: Problem, method: LowRank, budget: Budget) -> Low
 
 def _initial(problem: Problem, method: LowRank, generator: Generator) -> LowRankCovariance:
     # At F = 0 the gradient of F is zero on average: it would never leave.
-    like = problem.theta()[problem.coordinates.start :]
-    half = method.initial_std / 2**0.5
-    factor = torch.randn(len(like), method.rank, generator=generator, dtype=like.dtype, device=like.device)
-    return LowRankCovariance(inverse_softplus(torch.full_like(like, half)), factor * (half / method.rank**0.5))
+    half = initial_std(problem.coordinates, method.initial_std) / 2**0.5
+    factor = torch.randn(len(half), method.rank, generator=generator, dtype=half.dtype, device=half.device)
+    return LowRankCovariance(inverse_softplus(half), factor * (half / method.rank**0.5)[:, None])

@@ -75,7 +75,9 @@ class PointInference:
     def init(self, streams: Streams) -> State:
         self.problem.train()
         theta = self.problem.theta()
-        self._optimizer = self.optimizer.bind({"theta": theta}, self.steps)
+        self._optimizer = self.optimizer.bind(
+            {"theta": theta}, self.steps, units=self.problem.coordinates.units("theta")
+        )
         state: State = {"theta": theta, "step": torch.zeros((), dtype=torch.int64), **self._optimizer.state()}
         state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
         return state
@@ -102,7 +104,7 @@ class PointInference:
         if isinstance(self.problem.prior, Flat) and not self.problem.coordinates.latents:
             return theta.new_zeros(())
         leaf = theta.detach().requires_grad_()
-        log_prior = self.problem.log_prior(leaf)
+        log_prior = self.problem.coordinates.bounded_log_prior(leaf)
         if log_prior.requires_grad:
             (score,) = torch.autograd.grad(log_prior, [leaf])
             grad.sub_(score, alpha=1 / self.problem.num_data)

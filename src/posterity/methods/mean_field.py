@@ -163,7 +163,8 @@ class MeanFieldInference:
         self._noise = streams("noise")
         self._elbo = self._make_elbo()
         rates = {"rho": self.method.std_lr}
-        self._optimizer = self.method.optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates)
+        units = self.problem.coordinates.units("mean")
+        self._optimizer = self.method.optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates, units)
         state: State = {"mean": mean, "rho": rho, "kl": torch.zeros((), dtype=torch.float64, device=mean.device)}
         state["step"] = torch.zeros((), dtype=torch.int64)
         state.update(self._optimizer.state())

@@ -84,7 +84,9 @@ class CorrelatedInference:
         self.covariance = self.initial(streams("initialisation"))
         vectors = {"mean": mean, **self.covariance.tensors}
         rates = dict.fromkeys(self.covariance.tensors, self.method.std_lr)
-        self._optimizer = self.method.optimizer.bind(vectors, self.budget.steps, rates)
+        self._optimizer = self.method.optimizer.bind(
+            vectors, self.budget.steps, rates, self.problem.coordinates.units("mean")
+        )
         state: State = {**vectors, "kl": torch.zeros((), dtype=torch.float64, device=mean.device)}
         state["step"] = torch.zeros((), dtype=torch.int64)
         state.update(self._optimizer.state())

@@ -151,7 +151,11 @@ class LowRankPrecisionGaussian(FunctionPosterior):
     @property
     def marginal_std(self) -> Tensor:
         """Marginal std of each random coordinate, (R,)."""
-        return self.std * (1 - self.basis.square() @ (1 - self.shrunk.square())).clamp_min(0).sqrt()
+        # What lies outside the basis, 1 − Σ b², and what is left inside: 1 − Σ b² (1 − s²) would lose a small s to rounding.
+        squares = self.basis.double().square()
+        outside = 1 - squares.sum(1)
+        outside = torch.where(outside > 8 * torch.finfo(self.basis.dtype).eps, outside, 0.0)
+        return self.std * (outside + squares @ self.shrunk.double().square()).sqrt().to(self.std)
 
     @property
     def covariance(self) -> Tensor:

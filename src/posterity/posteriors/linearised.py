@@ -134,8 +134,7 @@ class Linearised(FunctionPosterior):
             assert isinstance(noise, Normal)  # of one target
             stds.append(noise.scale)
         noises = torch.stack(stds).square()
-        own = variances.T.expand_as(noises)
-        return Regression(means.T.expand_as(noises), noises + own, own)
+        return Regression(means.T.expand_as(noises), noises, variances.T.expand_as(noises))
 
     def _moments(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         with self.problem.bound(self.mean):

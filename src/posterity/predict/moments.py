@@ -170,9 +170,9 @@ class RegressionMoments:
         """Take the moments of a few draws."""
         if isinstance(draws, General):
             return cls(_Spread.of(draws.means), precise(draws.variances).mean(0), draws.means.dtype)
-        own = precise(draws.variances) - precise(draws.noise)  # of functions that were integrated over
         means = _Spread.of(draws.means)
-        spread = _Spread(means.count, means.mean, means.squares + own.sum(0))
+        integrated = draws.function_variances * torch.ones_like(precise(draws.means))
+        spread = _Spread(means.count, means.mean, means.squares + integrated.sum(0))
         return cls(spread, precise(draws.noise).mean(0), draws.means.dtype)
 
     def joined(self, other: Self) -> Self:

@@ -208,4 +208,4 @@ def _one_target(predictive: Regression) -> Regression:
     """Return every target of every input as an example of its own."""
     own = predictive.function_variances
     flat = own.flatten(1) if isinstance(own, Tensor) else own
-    return Regression(predictive.means.flatten(1), predictive.variances.flatten(1), flat)
+    return Regression(predictive.means.flatten(1), predictive.noise.flatten(1), flat)
