@@ -1,8 +1,11 @@
 """What the engine returns and when it stops, on a run whose validation scores are written down beforehand."""
 
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
+from math import log, pi
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -128,3 +131,21 @@ def test_a_resumed_run_keeps_its_patience(tmp_path: Path) -> None:
     again = Engine(progress=False, device="cpu", directory=tmp_path, resume=True, on_epoch=interrupt)
     assert float(again.run(script, data(), budget)["error"]) == 1.0
     assert epochs == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("sizes", [(6,), (4, 2), (1, 5), (2, 2, 2)])
+def test_validation_scores_weigh_each_datum_once(sizes: tuple[int, ...]) -> None:
+    """However validation data are cut: the rmse is that of all of them, and the nll their mean."""
+    targets = torch.tensor([0.0, 1.0, -2.0, 4.0, 0.5, 9.0], dtype=torch.float64)
+    held_out = list(zip(EMPTY.split(sizes), targets.split(sizes), strict=True))
+
+    class Cut(TensorData):
+        def validation(self) -> Iterator[Batch]:
+            return iter(held_out)
+
+    rows: list[dict[str, Any]] = []
+    engine = Engine(progress=False, device="cpu", on_epoch=lambda name, row: rows.append(row))
+    engine.run(Scripted((1.0,)), Cut(EMPTY, EMPTY[:, 0], 2), Budget(1, STEPS))
+    scores, squares = rows[0]["validation"], (targets - 1.0).square()
+    assert scores["rmse"] == pytest.approx(float(squares.mean().sqrt()))
+    assert scores["nll"] == pytest.approx(float(0.5 * squares.mean()) + 0.5 * log(2 * pi))

@@ -191,6 +191,48 @@ def test_a_trajectory_grows_until_a_part_of_it_turns(
     assert orbit.ended(0, 5) == forwards(orbit, 5)
 
 
+ASYMMETRIC = [  # one of the checks alone stops them: of the left half, of the right, of a part within a doubling
+    (([0.3, -0.2], [1.0, -0.6]), 0.35),
+    (([-0.8, 0.4], [0.8, -0.6]), 0.55),
+    (([0.9, -0.5], [0.2, 0.6]), 0.43),
+    (([-0.4, 0.7], [0.7, -0.2]), 0.46),
+    (([0.1, -0.1], [-0.8, -0.6]), 0.82),
+    (([-0.1, -0.1], [-0.1, 0.5]), 0.34),
+    (([-1.0, -0.8], [0.9, 0.8]), 0.34),
+]
+
+
+@pytest.mark.parametrize(("start", "step"), ASYMMETRIC)
+def test_so_it_does_on_trajectories_without_symmetry(
+    start: tuple[list[float], list[float]], step: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "uniform", lambda like, generator: 0.0)
+    orbit = Orbit(quartic, start, step, 31)
+    assert orbit.ended(0, 5) == forwards(orbit, 5)
+
+
+def test_acceptance_is_the_mean_over_the_points_that_steps_were_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "uniform", lambda like, generator: 0.0)
+    orbit = Orbit(quartic, ([0.9, -0.4], [0.7, 1.1]), 0.5, 31)
+    moved = nuts(orbit, orbit.points[0].position, 0.5, 5)
+    assert moved.steps >= 3
+    each = [min(1.0, exp(orbit.points[0].energy - orbit.points[k].energy)) for k in range(1, moved.steps + 1)]
+    assert moved.acceptance == pytest.approx(sum(each) / len(each))
+    assert len(set(each)) > 1
+
+
+def test_a_doubling_is_taken_by_the_ratio_of_its_weight_to_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """min(1, new/old), not its share: the points are e^(−H) apart, and one doubling leads to a neighbour (Betancourt 2017)."""
+    orbit = Orbit(quartic, ([0.2, 1.1], [-1.0, 0.3]), 0.6, 2)
+    found = {-1: 0.0, 0: 0.0, 1: 0.0}
+    for end, probability in transitions(orbit, 0, 1, monkeypatch):
+        found[end] += probability
+    ratios = {k: exp(orbit.points[0].energy - orbit.points[k].energy) for k in (-1, 1)}
+    assert min(ratios.values()) < 1 < max(ratios.values())
+    for k, ratio in ratios.items():
+        assert found[k] == pytest.approx(0.5 * min(1.0, ratio))
+
+
 @pytest.mark.parametrize("step", [0.8, 0.85, 0.9])
 def test_a_whole_period_is_seen_to_turn_by_halves_alone(step: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a circle M⁻¹p · Σp of n points is sin(nφ/2) cos((n − 1)φ/2): of 8 points that go all around, positive again."""
