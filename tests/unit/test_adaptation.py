@@ -72,29 +72,32 @@ def test_a_run_learns_while_it_warms_up_and_not_after() -> None:
     """Step sizes follow dual averaging, restarted with each metric; metrics are the windows' covariances; then both stand."""
     Recorded.seen.clear()
     Recorded.places.clear()
-    method = Recorded(chains=1, warmup=160, draws=12, target_accept=0.7)
+    method = Recorded(chains=1, warmup=200, draws=12, target_accept=0.7)
     problem = Problem(nn.Linear(2, 1, bias=False).double(), Normal(0, 1), Gaussian(std=1.0), 4)
     inference, batch = HamiltonianInference(problem, method), (torch.zeros(4, 2, **F64), torch.zeros(4, **F64))
     state = inference.init(NamedStreams(0, "twin"))
-    for _ in range(172):
+    for _ in range(212):
         state, _ = inference.update(state, batch)
     sizes, metrics = zip(*Recorded.seen, strict=True)
     places = torch.stack(Recorded.places)
-    ends = window_ends(160)
-    assert ends == (75, 110)
-    for step in range(160):
-        window = places[75:110] if step >= 110 else None
-        shrunk = torch.ones(2, **F64) if window is None else window.var(0) * 35 / 40 + 1e-3 * 5 / 40
-        torch.testing.assert_close(metrics[step], shrunk)
-    for begin, end in ((0, 110), (110, 160)):  # within each part the recursion holds, from the size that it began with
+    assert window_ends(200) == (75, 100, 150)
+    for step in range(200):
+        window = places[100:150] if step >= 150 else places[75:100]  # the last one that is over, by itself
+        shrunk = (window.var(0) * len(window) + 1e-3 * 5) / (len(window) + 5)
+        torch.testing.assert_close(metrics[step], shrunk if step >= 100 else torch.ones(2, **F64))
+    for begin, end in (
+        (0, 100),
+        (100, 150),
+        (150, 200),
+    ):  # within each part the recursion holds, from the size that it began with
         twin = StepSize(torch.zeros(5, **F64))
         twin.restart(sizes[begin])
         for step in range(begin, end):
             assert sizes[step] == pytest.approx(twin.current)
             twin.learn(0.6 + 0.3 * ((step + 1) % 2), 0.7)
-    assert sizes[160:] == pytest.approx([twin.average] * 12)  # the average, not the last
+    assert sizes[200:] == pytest.approx([twin.average] * 12)  # the average, not the last
     assert twin.average != pytest.approx(twin.current, rel=1e-3)
-    assert all(torch.equal(metric, metrics[159]) for metric in metrics[160:])
+    assert all(torch.equal(metric, metrics[199]) for metric in metrics[200:])
     posterior = inference.posterior(state)
-    torch.testing.assert_close(posterior.thetas, places[160:])
-    assert int(state["divergences"]) == sum((k + 1) % 3 == 0 for k in range(160, 172))
+    torch.testing.assert_close(posterior.thetas, places[200:])
+    assert int(state["divergences"]) == sum((k + 1) % 3 == 0 for k in range(200, 212))

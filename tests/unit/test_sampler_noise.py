@@ -17,14 +17,14 @@ NUM_DATA, PRIOR_STD, STEPS, WEIGHTS = 4, 0.7, 40, 3
 LR = 0.05
 
 
-def draws(method: object) -> Tensor:
+def draws(method: object, held_out: tuple[Tensor, Tensor] | None = None) -> Tensor:
     """Run on data that say nothing, full batches; return the start and all draws, (1 + K, P)."""
     torch.manual_seed(1)
     network = nn.Linear(WEIGHTS, 1, bias=False).double()
     zeros = torch.zeros(NUM_DATA, WEIGHTS, dtype=torch.float64)
     posterior = posterity.fit(
         network,
-        TensorData(zeros, zeros[:, 0], NUM_DATA),
+        TensorData(zeros, zeros[:, 0], NUM_DATA, held_out),
         likelihood=Gaussian(std=1.0),
         prior=Normal(0, PRIOR_STD),
         method=method,
@@ -149,3 +149,14 @@ def test_cycles_explore_without_noise_and_then_sample(kind: str, cycles: int, ex
             theta = theta - rate * scale * grad + (2 * rate * scale / NUM_DATA + 0 * grad).sqrt() * xi
         if step in sampled:
             same(next(kept), theta)
+
+
+@pytest.mark.parametrize("kind", ["sgld", "cyclical"])
+def test_validation_data_do_not_choose_among_the_draws(kind: str) -> None:
+    """No epoch of a chain is the best: every draw is returned, whatever the scores were on the way."""
+    chain = SGLD(**{**ALL, "draws": 10, "burn_in": 0.5})
+    method = Cyclical(chain, cycles=2, exploration=0.5) if kind == "cyclical" else chain
+    inputs = torch.ones(5, WEIGHTS, dtype=torch.float64)
+    held_out = inputs, inputs @ draws(method)[1].reshape(-1)[:WEIGHTS]  # which the first draw explains exactly
+    assert torch.equal(draws(method, held_out), draws(method))
+    assert len(draws(method, held_out)) == 11
