@@ -7,7 +7,16 @@ from typing import Any
 from torch import Tensor
 
 from posterity.conformance.chains import cycled, sample, stationary
-from posterity.conformance.ours import correlated_kl, diagonal_kl, inferred, layer, log_joint, random_module, resumed
+from posterity.conformance.ours import (
+    correlated_kl,
+    diagonal_kl,
+    in_batches,
+    inferred,
+    layer,
+    log_joint,
+    random_module,
+    resumed,
+)
 from posterity.conformance.subject import Subject, full, independent, point
 from posterity.core.optimizer import Optimizer
 from posterity.methods import (
@@ -46,6 +55,7 @@ def subject(name: str, method: Any, quick: Any, **fields: Any) -> Subject:
         name,
         infer,
         resumed=partial(resumed, infer=lambda task, engine: infer(task, engine=engine)),
+        batched=partial(in_batches, method=method),
         log_joint=log_joint,
         refuses=infer,
         not_applicable={**silent, **fields.pop("not_applicable", {})},
@@ -57,7 +67,7 @@ STEPS, DESCENTS = 450, 250
 
 
 def _without_width(why: str) -> dict[str, Any]:
-    return {"not_applicable": {1: why, 5: why}}
+    return {"not_applicable": {1: why, 5: why, 14: why}}
 
 
 def _mean_field(estimator: Any, **settings: Any) -> Subject:
@@ -161,6 +171,7 @@ SUBJECTS = {
             sample=partial(sample, CYCLES_ON_DENSITIES),
             stationary=_within_cycles,
             densities=("modes", "normal"),
+            not_applicable={14: "its law is that of its steps, of which an epoch of batches has more (tests)"},
             draws=CYCLES.method.draws,
             replicates=16,  # few draws of each are worth much
         ),
