@@ -44,12 +44,18 @@ def test_law_10_is_not_broken(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", [1, 2, 4, 5, 13])
+@pytest.mark.parametrize("law", [1, 2, 4, 5, 13, 14])
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_no_method_breaks_a_law(name: str, law: int) -> None:
     verdict = judge(SUBJECTS[name], law)
     assert not verdict.failed, verdict
     assert verdict.status != "not asked"  # n/a has a reason
+
+
+@pytest.mark.parametrize("name", ["map", "laplace-full"])
+def test_a_datum_has_one_weight_however_the_data_are_cut(name: str) -> None:
+    verdict = judge(SUBJECTS[name], 14)
+    assert verdict.passed, verdict
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ LAWS = {
         Law(11, "mistakes are refused before anything changes", "refuses", function_laws.refused),
         Law(12, "total = aleatoric + epistemic", "infer", function_laws.decomposed),
         Law(13, "known densities are sampled", "sample", posterior_laws.sampled),
+        Law(14, "one datum, one weight, however the data are cut", "batched", posterior_laws.cut),
     )
 }
 

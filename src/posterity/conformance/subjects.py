@@ -4,8 +4,19 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from torch import Tensor
+
 from posterity.conformance.chains import cycled, sample, stationary
-from posterity.conformance.ours import correlated_kl, diagonal_kl, inferred, layer, log_joint, random_module, resumed
+from posterity.conformance.ours import (
+    correlated_kl,
+    diagonal_kl,
+    in_batches,
+    inferred,
+    layer,
+    log_joint,
+    random_module,
+    resumed,
+)
 from posterity.conformance.subject import Subject, full, independent, point
 from posterity.core.optimizer import Optimizer
 from posterity.methods import (
@@ -44,6 +55,7 @@ def subject(name: str, method: Any, quick: Any, **fields: Any) -> Subject:
         name,
         infer,
         resumed=partial(resumed, infer=lambda task, engine: infer(task, engine=engine)),
+        batched=partial(in_batches, method=method),
         log_joint=log_joint,
         refuses=infer,
         not_applicable={**silent, **fields.pop("not_applicable", {})},
@@ -55,7 +67,7 @@ STEPS, DESCENTS = 450, 250
 
 
 def _without_width(why: str) -> dict[str, Any]:
-    return {"not_applicable": {1: why, 5: why}}
+    return {"not_applicable": {1: why, 5: why, 14: why}}
 
 
 def _mean_field(estimator: Any, **settings: Any) -> Subject:
@@ -100,7 +112,17 @@ def _hamiltonian(name: str, method: Any, on_densities: Any, **short: int) -> Sub
     )
 
 
-CYCLES = Cyclical(SGHMC(lr=0.02, epochs=1200, draws=200), cycles=3, exploration=0.5)
+# Cycles so short that their draws have not reached the posterior: its width then says how large the steps were, and when
+# the noise began.
+CYCLES = Cyclical(SGHMC(lr=0.05, epochs=600, draws=288, friction=0.3), cycles=24, exploration=0.5)
+CYCLES_ON_DENSITIES = Cyclical(SGHMC(lr=0.3 * 50, epochs=40, draws=400, friction=0.3), cycles=40, exploration=0.4)
+
+
+def _within_cycles(precision: Tensor) -> Tensor:
+    """Return the moments of the draws of chains that begin within the density: its own, between two explorations."""
+    return cycled(CYCLES_ON_DENSITIES, precision, 50, steps_per_epoch=50, start=precision.inverse())
+
+
 SUBJECTS = {
     s.name: s
     for s in (
@@ -146,11 +168,11 @@ SUBJECTS = {
             CYCLES,
             Cyclical(SGHMC(epochs=32, draws=12), cycles=2, exploration=0.5),
             covariance=partial(cycled, CYCLES),
-            sample=partial(
-                sample, Cyclical(SGHMC(lr=0.3 * 50, epochs=40, draws=40, friction=0.3), cycles=20, exploration=0.25)
-            ),
-            densities=("modes",),
-            draws=200,
+            sample=partial(sample, CYCLES_ON_DENSITIES),
+            stationary=_within_cycles,
+            densities=("modes", "normal"),
+            not_applicable={14: "its law is that of its steps, of which an epoch of batches has more (tests)"},
+            draws=CYCLES.method.draws,
             replicates=16,  # few draws of each are worth much
         ),
         _hamiltonian(
