@@ -109,7 +109,7 @@ def choose_next(chosen: Pool, use: Use, voice: Voice) -> None:
             f"-n {chosen.n}: the pool has {len(rows.inputs):,} inputs; ask for 1 to {len(rows.inputs):,}."
         )
     generator = torch.Generator().manual_seed(derived_seed(saved.config.seed, "acquire"))
-    inputs = rows.inputs.to(saved.posterior.mean.device)
+    inputs = rows.inputs.to(saved.posterior.device)
     predictive = saved.posterior.predict(inputs, use.count(saved.config.predictive_draws), generator=generator)
     places = ranked(predictive, chosen.n, chosen.score, generator).tolist()
     name = chosen.score or ("bald" if isinstance(predictive, Classification) else "variance")

@@ -75,7 +75,7 @@ def diagnosed(saved: Saved, draws: str | None, voice: Voice) -> Diagnosis:
 
 def _probes(dataset: Dataset, saved: Saved) -> torch.Tensor:
     some = torch.linspace(0, len(dataset.test_inputs) - 1, min(PROBES, len(dataset.test_inputs))).long()
-    return dataset.test_inputs[some].to(saved.posterior.mean.device)
+    return dataset.test_inputs[some].to(saved.posterior.device)
 
 
 def _count(draws: str | None, num_data: int) -> int:

@@ -135,7 +135,7 @@ def training_data(saved: Saved, dataset: Dataset) -> TensorData:
     Raises:
         InvalidInput: where the data have changed since.
     """
-    data, device = saved.config.data, saved.posterior.mean.device
+    data, device = saved.config.data, saved.posterior.device
     size = data.batch_size or TensorData.batch_size
     whole = TensorData(dataset.train_inputs.to(device), dataset.train_targets.to(device), size)
     own = whole.split(data.validation, saved.config.seed)

@@ -2,8 +2,8 @@
 
 import json
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from posterity.model.priors import AnyPrior
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import KINDS, Mixture
+from posterity.posteriors.plain import plain, plain_name, structure
 from posterity.types import Likelihood, Prior
 
 FORMAT = "posterity-1"
@@ -32,31 +33,29 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
     """Write a posterior to `path`, all at once: an interrupted write leaves the old file as it was.
 
     The header holds the family, the network's class with the names and shapes of its parameters, prior, likelihood,
-    number of data, versions, and the posterior's provenance (method, data, seed).
+    number of data, versions, and the posterior's provenance (method, data, seed); of a mixture whose components are of
+    different networks, priors or likelihoods, those of each. A compiled network's parameters have the plain one's names.
 
     Raises:
-        InvalidInput: where the file cannot be written.
+        InvalidInput: where the file cannot be written, and for mixtures of such mixtures.
     """
     path = Path(path)
-    problem = posterior.problem
     tensors = {f"posterior.{k}": v for k, v in posterior.tensors().items()}
-    tensors.update({f"buffer.{k}": v for k, v in problem.network.named_buffers()})
-    if isinstance(problem.prior, Informative):
-        tensors.update({f"prior.{k}": v for k, v in problem.prior.tensors().items()})
+    with plain(posterior.problem.network) as network:
+        tensors.update({f"buffer.{k}": v for k, v in network.named_buffers()})
+    tensors.update(_of_prior(posterior.problem, "prior."))
     specification = {
         "format": FORMAT,
         "family": posterior.kind,
-        "network": type(problem.network).__qualname__,
-        "structure": structure(problem.network),
-        "parameters": {n: list(p.shape) for n, p in trainable(problem.network).items()},
-        "random": list(problem.coordinates.random_names),
-        "dtype": str(problem.theta().dtype).removeprefix("torch."),
-        "prior": _described(problem.prior),
-        "likelihood": _described(problem.likelihood),
-        "num_data": problem.num_data,
+        **_specified(posterior.problem),
         "torch": torch.__version__,
         **posterior.provenance,
     }
+    if isinstance(posterior, Mixture) and not _uniform(posterior):
+        parts = posterior.components
+        specification["components"] = [_specified(part.problem) for part in parts]
+        for i, part in enumerate(parts):
+            tensors.update(_of_prior(part.problem, f"component.{i}.prior."))
     contiguous = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     part = path.with_name(path.name + ".part")
     try:
@@ -80,13 +79,17 @@ def read_specification(path: str | Path) -> dict[str, Any]:
 
 
 def load(
-    path: str | Path, network: nn.Module, *, prior: Prior | None = None, likelihood: Likelihood | None = None
+    path: str | Path,
+    network: nn.Module | Sequence[nn.Module],
+    *,
+    prior: Prior | None = None,
+    likelihood: Likelihood | None = None,
 ) -> FunctionPosterior:
     """Restore a posterior for `network`, an instance of the class that it was inferred for; its weights do not matter.
 
     Args:
         path: a file written by `save`.
-        network: copied, not changed.
+        network: copied, not changed; compiled or not. Of a mixture of different networks one for each component, in order.
         prior, likelihood: needed only where the posterior was made with one that is not posterity's own.
 
     Raises:
@@ -94,30 +97,98 @@ def load(
         CorruptFile: where the file is truncated, or no posterior file.
     """
     specification, tensors = _read(Path(path), tensors=True)
-    prior = prior or _restored_prior(specification["prior"], tensors)
-    likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")
-    _same_network(specification, network, path)
-    buffers = {k.removeprefix("buffer."): v for k, v in tensors.items() if k.startswith("buffer.")}
-    own = {n: tuple(b.shape) for n, b in network.named_buffers()}
-    if own != {n: tuple(b.shape) for n, b in buffers.items()}:
-        raise Mismatch(
-            f"{path} does not fit this network: its buffers are {sorted(buffers)}, the network's {sorted(own)}."
-        )
-    random = frozenset(specification["random"])
-    problem = Problem(network, prior, likelihood, specification["num_data"], random).snapshot(buffers)
-    parts = {k.removeprefix("posterior."): v for k, v in tensors.items() if k.startswith("posterior.")}
-    posterior = FAMILIES[specification["family"]].from_tensors(problem, parts)
+    given = (network,) if isinstance(network, nn.Module) else tuple(network)
+    parts = _under("posterior.", tensors)
+    entries = specification.get("components")
+    if entries is None:
+        if len(given) != 1:
+            raise Mismatch(f"{path} is a posterior of one network, and {len(given)} were given.")
+        problem = _problem(specification, given[0], path, _under("prior.", tensors), (prior, likelihood))
+        problem = problem.snapshot(_fitting(problem, _under("buffer.", tensors), path))
+        posterior = FAMILIES[specification["family"]].from_tensors(problem, parts)
+    else:
+        several = given * len(entries) if len(given) == 1 else given
+        if len(several) != len(entries):
+            wanted = ", ".join(entry["network"] for entry in entries)
+            raise Mismatch(f"{path} is a mixture of {len(entries)} ({wanted}), and {len(given)} networks were given.")
+        problems = [
+            _problem(entry, one, path, _under(f"component.{i}.prior.", tensors), (prior, likelihood))
+            for i, (entry, one) in enumerate(zip(entries, several, strict=True))
+        ]
+        posterior = Mixture.restored(problems, parts)
     posterior.provenance.update({k: v for k, v in specification.items() if k not in _OWN})
     return posterior
 
 
-def structure(network: nn.Module) -> str:
-    """Print a network's modules and their settings, without memory addresses: what shapes alone do not tell apart."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(network))
-
-
 _OWN = {"format", "family", "network", "structure", "parameters", "random", "dtype"}
-_OWN |= {"prior", "likelihood", "num_data", "torch"}
+_OWN |= {"prior", "likelihood", "num_data", "torch", "components"}
+
+
+def _specified(problem: Problem) -> dict[str, Any]:
+    """Return what a file says of a problem."""
+    with plain(problem.network) as network:
+        return {
+            "network": type(network).__qualname__,
+            "structure": structure(network),
+            "parameters": {n: list(p.shape) for n, p in trainable(network).items()},
+            "random": list(map(plain_name, problem.coordinates.random_names)),
+            "dtype": str(problem.theta().dtype).removeprefix("torch."),
+            "prior": _described(problem.prior),
+            "likelihood": _described(problem.likelihood),
+            "num_data": problem.num_data,
+        }
+
+
+def _uniform(mixture: Mixture) -> bool:
+    """Tell whether all components are of one problem, so that it is written once.
+
+    Raises:
+        InvalidInput: where a component is itself a mixture of different problems.
+    """
+    first = _specified(mixture.problem)
+    same = all(_specified(part.problem) == first for part in mixture.components)
+    if any(isinstance(part.problem.prior, Informative) for part in mixture.components):
+        same = same and all(part.problem.prior is mixture.problem.prior for part in mixture.components)
+    if any(isinstance(part, Mixture) and not _uniform(part) for part in mixture.components):
+        raise InvalidInput(
+            "A mixture inside of this one is of different networks, priors or likelihoods, which no file holds. Save its "
+            "components by themselves."
+        )
+    return same
+
+
+def _of_prior(problem: Problem, start: str) -> dict[str, Tensor]:
+    return {start + k: v for k, v in problem.prior.tensors().items()} if isinstance(problem.prior, Informative) else {}
+
+
+def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def _problem(
+    specification: Mapping[str, Any],
+    network: nn.Module,
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    parts: tuple[Prior | None, Likelihood | None],
+) -> Problem:
+    """Build the problem that a file's specification is of, around a network that is copied."""
+    prior, likelihood = parts
+    prior = prior or _restored_prior(specification["prior"], tensors)
+    likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")
+    with plain(network) as own:
+        _same_network(specification, own, path)
+        copied = deepcopy(own)
+    return Problem(copied, prior, likelihood, specification["num_data"], frozenset(specification["random"]))
+
+
+def _fitting(problem: Problem, buffers: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    own = {n: tuple(b.shape) for n, b in problem.network.named_buffers()}
+    if own != {n: tuple(b.shape) for n, b in buffers.items()}:
+        raise Mismatch(
+            f"{path} does not fit this network: its buffers are {sorted(buffers)}, the network's {sorted(own)}."
+        )
+    return buffers
 
 
 def _same_network(specification: Mapping[str, Any], network: nn.Module, path: str | Path) -> None:
@@ -153,8 +224,7 @@ def _restored_prior(specification: Mapping[str, Any], tensors: Mapping[str, Tens
     if specification.get("kind") != "informative":
         return _restored(specification, AnyPrior, "prior")
     shapes = {n: torch.Size(s) for n, s in specification["layout"].items()}
-    own = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
-    return Informative.from_tensors(Layout(tuple(shapes), tuple(shapes.values())), own)
+    return Informative.from_tensors(Layout(tuple(shapes), tuple(shapes.values())), tensors)
 
 
 def _restored(specification: Mapping[str, Any], union: Any, what: str) -> Any:

@@ -4,6 +4,8 @@ Two final classes hold the draws, `Classification` and `Regression`; `predictive
 distribution that a likelihood returns. Draws come first (n), then the batch (B), and are never folded together.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
@@ -44,6 +46,51 @@ def predictive(distribution: Distribution, outputs: Tensor) -> Classification | 
             return Regression(distribution.base_dist.loc, distribution.base_dist.scale.square())
     name = type(distribution).__name__
     raise InvalidInput(f"No predictive for {name}. Choices: Bernoulli, Categorical, Independent(Normal, 1), Normal.")
+
+
+def beside(parts: Sequence[Classification | Regression]) -> Classification | Regression:
+    """Join what the same functions predict of one batch of inputs after the other."""
+    return _joined(parts, 1)
+
+
+def below(parts: Sequence[Classification | Regression]) -> Classification | Regression:
+    """Put what functions predict behind what others do, of the same inputs; the functions may be of different networks.
+
+    Raises:
+        InvalidInput: where one predicts classes and another values, or of other shapes.
+
+    >>> below([Classification(torch.tensor([[[0.9, 0.1]]])), Classification(torch.tensor([[[0.5, 0.5]]]))]).mean
+    tensor([[0.7000, 0.3000]])
+    """
+    kinds = sorted({type(part).__name__ for part in parts})
+    shapes = {tuple(part.mean.shape) for part in parts}
+    if len(kinds) > 1:
+        raise InvalidInput(f"Functions of one mixture predict the same thing; these predict {' and '.join(kinds)}.")
+    if len(shapes) > 1:
+        shown = " and ".join(map(str, sorted(shapes)))
+        raise InvalidInput(f"Functions of one mixture have predictions of one shape; these have {shown}.")
+    return _joined(parts, 0)
+
+
+def _joined(parts: Sequence[Classification | Regression], dim: int) -> Classification | Regression:
+    if len(parts) == 1:
+        return parts[0]
+    classes = [part for part in parts if isinstance(part, Classification)]
+    if classes:
+        probs = torch.cat([part.probs for part in classes], dim)
+        return Classification(
+            probs, _whole([part.outputs for part in classes], dim), _whole([part.log_probs for part in classes], dim)
+        )
+    values = [part for part in parts if isinstance(part, Regression)]
+    own = [torch.as_tensor(part.function_variances).to(part.means).expand_as(part.means) for part in values]
+    means, variances = (torch.cat([getattr(part, name) for part in values], dim) for name in ("means", "variances"))
+    return Regression(means, variances, torch.cat(own, dim) if any(part.any() for part in own) else 0.0)
+
+
+def _whole(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
+    """Join tensors; there is none of the whole where a part has none."""
+    known = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(known, dim) if len(known) == len(tensors) else None
 
 
 def _bernoulli(distribution: Bernoulli) -> Classification:
