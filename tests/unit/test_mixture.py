@@ -169,9 +169,11 @@ def test_numbers_that_are_kept_of_theta():
 def test_files_name_parameters_of_the_plain_network(compiled, tmp_path):
     plain, file = network(), tmp_path / "compiled.safetensors"
     posterior = gaussian(compiled(plain))
+    names = [name for name, _ in posterior.problem.network.named_parameters()]
     posterior.save(file)
+    assert names == [name for name, _ in posterior.problem.network.named_parameters()]  # unwrapped for the time alone
+    assert any("_orig_mod" in name for name in names)
     loaded = posterity.load(file, network())
     assert loaded.problem.coordinates.random_names == ("0.weight", "0.bias", "3.weight", "3.bias")
     assert torch.equal(loaded.mean, posterior.mean)
     assert torch.equal(posterity.load(file, compiled(network())).mean, posterior.mean)
-    assert compiled(plain)(X).shape == (4, 2)  # nothing was unwrapped for good

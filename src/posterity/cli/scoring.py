@@ -42,6 +42,7 @@ TITLES = {
     "mc_dropout": "Monte Carlo dropout",
     "sgld": "SGLD",
     "sghmc": "SGHMC",
+    "network": "Network as it is",
 }
 STRUCTURES = {"full": "full", "kron": "Kronecker", "diag": "diagonal", "low_rank": "low rank"}
 
@@ -79,12 +80,12 @@ def title(method: dict[str, Any]) -> str:
         return f"{title(method['method'])} after {title(method['after'])}"
     if kind == "cyclical":
         return f"Cyclical {title(method['method'])}, {method['cycles']} cycles"
-    return TITLES.get(kind, kind)
+    return TITLES.get(kind, kind.replace("_", " "))
 
 
 def temperature(method: dict[str, Any]) -> float | None:
     """Return the KL's weight, or a sampler's temperature, that a posterior was trained with; None for a method without."""
-    while "method" in method:
+    while method.get("method"):
         method = method["method"]
     found = method.get("temperature")
     return None if found is None else float(found)

@@ -53,9 +53,9 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
     }
     if isinstance(posterior, Mixture) and not _uniform(posterior):
         parts = posterior.components
-        specification["components"] = [_specified(part.problem) for part in parts]
-        for i, part in enumerate(parts):
-            tensors.update(_of_prior(part.problem, f"component.{i}.prior."))
+        specification["components"] = [_specified(component.problem) for component in parts]
+        for i, component in enumerate(parts):
+            tensors.update(_of_prior(component.problem, f"component.{i}.prior."))
     contiguous = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     part = path.with_name(path.name + ".part")
     try:
