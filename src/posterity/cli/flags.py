@@ -105,7 +105,7 @@ class Settings(ProblemSettings):
         Parameter(
             group=METHOD,
             metavar="NAME",
-            help="constant, cosine, linear or one_cycle. [one_cycle; map, mle, mc_dropout: cosine]",
+            help="constant, cosine, linear, one_cycle or plateau. [one_cycle; map, mle, mc_dropout: cosine]",
         ),
     ] = None
     temperature: Annotated[
