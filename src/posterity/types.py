@@ -167,6 +167,13 @@ class Inference(Protocol):
 
 
 @runtime_checkable
+class Observing(Protocol):
+    """An inference that hears how each epoch ended: its score by validation, or in training where there is no validation."""
+
+    def observe(self, score: float) -> None: ...
+
+
+@runtime_checkable
 class Engine(Protocol):
     """The only one that knows devices, precision, files and progress."""
 

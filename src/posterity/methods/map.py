@@ -96,6 +96,10 @@ class PointInference:
         nll = nll.detach() / self.problem.weight(batch)
         return state, {"nll": nll, "log_prior": log_prior / self.problem.num_data, name: score}
 
+    def observe(self, score: float) -> None:
+        """Hear the score of the epoch that has ended."""
+        self._optimizer.observe(score)
+
     def posterior(self, state: State) -> Point:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
         return Point(self.problem.snapshot(buffers), state["theta"].clone())

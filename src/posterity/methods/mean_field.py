@@ -198,6 +198,10 @@ class MeanFieldInference:
             info["importance_nelbo"] = self._elbo.value
         return state, {**info, **(self.learnt.info() if self.learnt else {})}
 
+    def observe(self, score: float) -> None:
+        """Hear the score of the epoch that has ended."""
+        self._optimizer.observe(score)
+
     def posterior(self, state: State) -> DiagonalGaussian:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
         problem = self.problem.snapshot(buffers)

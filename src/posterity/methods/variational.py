@@ -112,6 +112,10 @@ class CorrelatedInference:
         nll, kl = nll / self.problem.weight(batch), state["kl"] / n
         return state, {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
 
+    def observe(self, score: float) -> None:
+        """Hear the score of the epoch that has ended."""
+        self._optimizer.observe(score)
+
     def _draws(self, mean: Tensor, batch: Batch, weight: float) -> tuple[Tensor, Distribution, Tensor]:
         """Add the gradients of all that is drawn; return the mean nll, and the last draw with what it predicted."""
         where, draws, grads = self.problem.coordinates, self.method.draws, self._optimizer.grads

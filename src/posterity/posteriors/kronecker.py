@@ -60,7 +60,7 @@ class Part:
         return torch.cat([weight, flat[..., -count:, None]], -1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KroneckerGaussian(FunctionPosterior):
     """q(θ) = Π_b N(θ_b; loc_b, L_b L_bᵀ), L_b = (left ⊗ right) diag(std), over independent blocks b.
 
@@ -114,7 +114,7 @@ class KroneckerGaussian(FunctionPosterior):
         return cls(problem, tensors["loc"], parts)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LowRankPrecisionGaussian(FunctionPosterior):
     """q(θ) = N(loc, diag(std) (1 − V diag(1 − s²) Vᵀ) diag(std)), drawn as loc + std ∘ (ε + V (s − 1) Vᵀ ε).
 

@@ -35,7 +35,7 @@ GAUSSIANS: dict[str, type[WeightGaussian]] = {
 Link = Literal["sampled", "probit"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linearised(FunctionPosterior):
     """The functions f(x, θ*) + J(x) (θ − θ*) of a Gaussian posterior over θ.
 
@@ -93,6 +93,13 @@ class Linearised(FunctionPosterior):
         check_inputs(inputs)
         parts = [self._moments(part) for part in split(self.problem, self._moved(inputs), max_bytes)]
         return torch.cat([f for f, _ in parts]), torch.cat([v for _, v in parts])
+
+    @property
+    def size(self) -> int:
+        return self.weights.size
+
+    def _inner(self) -> str:
+        return f"{type(self.weights).__name__}, "
 
     def tensors(self) -> dict[str, Tensor]:
         """Return those of the weights, under their family's name, and which link it is."""

@@ -17,7 +17,7 @@ from posterity.predict.predictive import AnyPredictive
 STATISTICS = "statistics."
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples(FunctionPosterior):
     """q(θ) = 1/K Σ_k δ(θ − θ_k), θ_k in the order of the chain: `thetas` (K, P).
 
@@ -103,6 +103,9 @@ class Samples(FunctionPosterior):
         if first == self.thetas.shape[-1]:
             return {}
         return self._natural(self.thetas[self._spread(n, generator), first:])
+
+    def _inner(self) -> str:
+        return f"{len(self.thetas):,} draws, "
 
     def tensors(self) -> dict[str, Tensor]:
         return {"thetas": self.thetas, **{STATISTICS + name: values for name, values in self.statistics.items()}}

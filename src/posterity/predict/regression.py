@@ -10,14 +10,14 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.predict import decomposition
-from posterity.predict.checks import central, finite_values, quantile_levels
+from posterity.predict.checks import central, finite_values, in_words, quantile_levels
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import mixture_cdf, mixture_quantile
 from posterity.types import Scores
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Regression:
     """Gaussians N(μ_s(x), σ_s²(x)) of n drawn functions: an equal mixture for every input.
 
@@ -49,6 +49,11 @@ class Regression:
             raise InvalidInput(
                 "Means must be finite, variances finite and > 0, and those of functions finite and >= 0."
             )
+
+    def __repr__(self) -> str:
+        """Say in one line what it is of, with mean variances."""
+        parts = {"mean variance": self.variance, "of it epistemic": self.epistemic}
+        return in_words(type(self).__name__, len(self.means), self.mean.shape, "targets", parts)
 
     @property
     def variances(self) -> Tensor:

@@ -143,7 +143,32 @@ def _classification(data: ReportData) -> tuple[Section, ...]:
         beside=True,
     )
     groups = gallery.classification_groups(data.inputs, bayesian, y, data.classes, data.features)
-    return (calibration, confusion, doubt, referral, Section("Single inputs", _READ_CLASSES, groups=groups))
+    return (
+        calibration,
+        confusion,
+        doubt,
+        *_scatter(bayesian, y),
+        referral,
+        Section("Single inputs", _READ_CLASSES, groups=groups),
+    )
+
+
+def _scatter(bayesian: Classification, targets: Tensor) -> tuple[Section, ...]:
+    """Show how evenly drawn labels are spread; one function alone has no draws."""
+    if len(bayesian.probs) < 2:
+        return ()
+    figure = svg(
+        classes.plot_chi_square(bayesian, targets), "Histogram and cumulative share of χ², right against wrong."
+    )
+    verdict = verdicts.scatter(classes.scattered(bayesian)[0], bayesian, targets)
+    return (Section("Do its labels scatter where it is wrong?", _READ_SCATTER, verdict, (figure,)),)
+
+
+_READ_SCATTER = (
+    "For each input labels are drawn, equally many from every function, and counted: χ² says how far the counts are from even. "
+    "It is largest where all labels are equal. Useful uncertainty leaves the right predictions (grey) at the right end and "
+    "draws the wrong ones (red) to the left."
+)
 
 
 _READ_CLASSES = (
