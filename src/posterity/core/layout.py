@@ -6,7 +6,6 @@
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate
 from math import prod
 
@@ -60,7 +59,8 @@ class ConstantRows:
         values = torch.zeros_like(values) if zero else values
         lead = part.shape[: part.dim() - values.dim()]
         values = values.to(part).expand(*lead, *values.shape)
-        pieces, start = list[Tensor](), 0
+        pieces: list[Tensor] = []
+        start = 0
         for index, row in enumerate(self.rows):
             free = row - index  # so many of the others come before it
             pieces += [part.narrow(len(lead), start, free - start), values.narrow(len(lead), index, 1)]
@@ -97,22 +97,24 @@ class Layout:
         own = {n: rows for n, rows in (constants or {}).items() if n in params}
         return cls(tuple(params), tuple(p.shape for p in params.values()), own)
 
-    @cached_property
+    @property
     def numels(self) -> tuple[int, ...]:
         """How many coordinates each tensor has."""
         return tuple(prod(shape) for shape in self.part_shapes)
 
-    @cached_property
+    @property
     def part_shapes(self) -> tuple[Size, ...]:
         """The shape of each tensor without its constant rows."""
+        if not self.constants:
+            return self.shapes
         pairs = zip(self.names, self.shapes, strict=True)
         return tuple(self.constants[n].part_shape(s) if n in self.constants else s for n, s in pairs)
 
-    @cached_property
+    @property
     def offsets(self) -> tuple[int, ...]:
         return tuple(accumulate(self.numels, initial=0))[:-1]
 
-    @cached_property
+    @property
     def size(self) -> int:
         """P, the length of the flat vector."""
         return sum(self.numels)
