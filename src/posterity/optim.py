@@ -47,7 +47,7 @@ class IVON(torch.optim.Optimizer):
     (h), and curvature (the sum of g_k·ε_k/σ so far). Save it after a step.
 
     Args:
-        params: as for any optimiser, also in groups with settings of their own, as `parameter_groups(network)` makes them.
+        params: as for any optimiser, also in groups, as `parameter_groups(network)` makes them.
         num_data: N of the training set; N/T gives the posterior of temperature T.
         lr: the first step of a weight is this times its gradient, since h = h₀ then.
         prior_std: s.
