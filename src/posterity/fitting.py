@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Generator, nn
 
-from posterity.errors import InvalidInput, ScaleWarning
-from posterity.methods import MeanField
+from posterity.errors import InvalidInput, NotArrived, ScaleWarning
+from posterity.methods import MeanField, outcome
+from posterity.methods.outcome import Outlook, gathered
+from posterity.model import scales
 from posterity.model.alone import computed_alone, unmoved
 from posterity.model.bayesianize import Bayesian
 from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
 from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
-from posterity.model.scales import remarks
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.statistics import validated, with_statistics
@@ -60,6 +61,8 @@ def fit(
     Warns:
         ScaleWarning: before anything is trained, for inputs, targets, outputs or a noise level that are far from the scales
             that everything starts from, and for a last activation that the likelihood applies again.
+        NotArrived: once, with all that tells that the fit ended too early, at its prior or at its start, or that a chain ran
+            away; the same sentences are in `posterior.provenance["remarks"]`, in its file, and in reports.
 
     >>> import torch
     >>> from posterity import Engine, Gaussian, MeanField, Normal, Optimizer
@@ -95,11 +98,16 @@ def fit(
     rehearse(problem, seen, held_out, source.smallest_batch)
     sample = (ready.inputs, ready.targets) if isinstance(ready, TensorData) else seen
     problem = replace(problem, likelihood=likelihood.started(*sample))
-    for remark in remarks(problem, *sample):
+    for remark in scales.remarks(problem, *sample):
         warnings.warn(remark, ScaleWarning, stacklevel=2)
+    outlook = Outlook.of(problem, ready)
     posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
     posterior = with_statistics(posterior, ready)
-    posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
+    remarks = list(dict.fromkeys([*gathered(posterior), *outcome.remarks(outlook, posterior)]))
+    posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device), remarks=remarks)
+    if remarks:
+        listed = "".join(f"\n- {remark}" for remark in remarks)
+        warnings.warn(f"The fit may not have arrived where it should:{listed}", NotArrived, stacklevel=2)
     return posterior
 
 

@@ -5,7 +5,7 @@ problem; a method turns a problem and data into a posterior; a posterior predict
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -20,6 +20,9 @@ State: TypeAlias = dict[str, Tensor]  # all that an algorithm remembers: updated
 Info: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs (B, ...), targets (B, ...)
 Scores: TypeAlias = dict[str, float]
+Row: TypeAlias = Mapping[
+    str, Any
+]  # one finished epoch of a run: means of each Info value, validation scores, what was watched
 PRIOR, LIKELIHOOD = "prior.", "likelihood."  # what the names of coordinates that are no weights start with
 
 
@@ -171,6 +174,17 @@ class Observing(Protocol):
     """An inference that hears how each epoch ended: its score by validation, or in training where there is no validation."""
 
     def observe(self, score: float) -> None: ...
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """An inference that looks at itself once an epoch, so that it can say at the end whether it has arrived."""
+
+    def watched(self, state: State) -> Scores:
+        """Return a few numbers for the epoch's row, where they are called `watched`."""
+
+    def ended(self, rows: Sequence[Row], best: int | None) -> None:
+        """Take the rows of the whole run, and the epoch that validation chose, if it did."""
 
 
 @runtime_checkable

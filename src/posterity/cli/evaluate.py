@@ -7,7 +7,7 @@ from posterity.cli.console import Voice
 from posterity.cli.elsewhere import opened, says_itself
 from posterity.cli.flags import AS_TRAINED, BY_ITSELF, PLAIN, Output, Source, Use
 from posterity.cli.saved import Saved, scored_data
-from posterity.cli.scoring import score, table
+from posterity.cli.scoring import remarks, score, table, tell_remarks
 from posterity.data import Dataset
 
 
@@ -36,6 +36,7 @@ def evaluate(
     posteriors = [p for p in (saved.posterior, saved.twin) if p is not None]
     scored = [score(p, dataset, draws, saved.config.seed) for p in posteriors]
     voice.table(table(f"{dataset.name}, {len(dataset.test_inputs):,} test examples", scored))
+    tell_remarks(voice, scored)
     names = ("model", "twin")
     voice.result(
         {
@@ -43,7 +44,13 @@ def evaluate(
             "num_test": len(dataset.test_inputs),
             "seed": saved.config.seed,
             **{
-                name: {"method": s.name, "test": s.scores, "temperature": s.temperature, "draws": s.draws}
+                name: {
+                    "method": s.name,
+                    "test": s.scores,
+                    "temperature": s.temperature,
+                    "draws": s.draws,
+                    "remarks": remarks(s),
+                }
                 for name, s in zip(names, scored, strict=False)
             },
         }

@@ -17,7 +17,7 @@ from posterity.cli.directory import MODEL, TWIN, Row, findings, replace_json, se
 from posterity.cli.elsewhere import opened
 from posterity.cli.flags import BY_ITSELF, PLAIN, Output, Source, given
 from posterity.cli.saved import Saved, scored_data
-from posterity.cli.scoring import Scored, score
+from posterity.cli.scoring import Scored, remarks, score, tell_remarks
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
@@ -43,24 +43,35 @@ def report(
         A run directory, or a file: a posterior, or a plain network's weights.
     """
     voice, saved = Voice(output), opened(run, source, trust)
+    if saved.directory is not None and out is not None:
+        raise InvalidInput(f"--out {out}: a run's report is in its directory, {saved.directory.report}.")
+    dataset = scored_data(saved)
+    scored = _scored(saved, dataset)
     if saved.directory is not None:
-        if out is not None:
-            raise InvalidInput(f"--out {out}: a run's report is in its directory, {saved.directory.report}.")
-        path = rewrite(saved)
+        path = _of_run(saved, dataset, scored)
     else:
         path = _alone(saved, run, out or Path(f"report-{run.stem}.html"), source)
+    tell_remarks(voice, scored)
     voice.say(str(path))
-    voice.result({"report": str(path)})
+    said = {name: remarks(s) for name, s in zip((MODEL, TWIN), scored, strict=False)}
+    voice.result({"report": str(path), "remarks": said})
 
 
 def rewrite(saved: Saved) -> Path:
     """Write the report of a run's directory anew, from its posteriors, its log and what was found since."""
-    assert saved.directory is not None
-    dataset, config = scored_data(saved), saved.config
+    dataset = scored_data(saved)
+    return _of_run(saved, dataset, _scored(saved, dataset))
+
+
+def _scored(saved: Saved, dataset: Dataset) -> list[Scored]:
     posteriors = [p for p in (saved.posterior, saved.twin) if p is not None]
-    scored = [score(p, dataset, config.predictive_draws, config.seed) for p in posteriors]
+    return [score(p, dataset, saved.config.predictive_draws, saved.config.seed) for p in posteriors]
+
+
+def _of_run(saved: Saved, dataset: Dataset, scored: Sequence[Scored]) -> Path:
+    assert saved.directory is not None
     rows = [saved.directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
-    return write_report(saved.directory.report, config, dataset, scored, rows)
+    return write_report(saved.directory.report, saved.config, dataset, scored, rows)
 
 
 def _alone(saved: Saved, file: Path, path: Path, source: Source) -> Path:
@@ -128,7 +139,7 @@ def _written(page: ReportData, path: Path) -> Path:
 def _page(network: str, dataset: Dataset, scored: Sequence[Scored], rows: Sequence[Sequence[Row]]) -> ReportData:
     """Put together what a page shows, whatever it was made by."""
     models = [
-        Model(s.name, s.predictive, s.scores, list(r), s.parameters, seconds_of(r), s.draws)
+        Model(s.name, s.predictive, s.scores, list(r), s.parameters, seconds_of(r), s.draws, tuple(remarks(s)))
         for s, r in zip(scored, rows, strict=True)
     ]
     inputs, targets = _original(dataset)

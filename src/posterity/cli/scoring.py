@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
-from posterity.cli.console import grid
+from posterity.cli.console import Voice, grid
 from posterity.data import Dataset
 from posterity.metrics.scores import evaluate
 from posterity.posteriors.average import Averaging
@@ -105,6 +105,18 @@ def score(posterior: FunctionPosterior, dataset: Dataset, draws: int, seed: int)
     method = posterior.provenance["method"]
     averaged = len(predictive.probs if isinstance(predictive, Classification) else predictive.means)
     return Scored(title(method), posterior, predictive, evaluate(predictive, targets), averaged, temperature(method))
+
+
+def remarks(scored: Scored) -> list[str]:
+    """Return what its fit had to say of its own arrival; nothing of files that were written before fits did."""
+    return list(scored.posterior.provenance.get("remarks", []))
+
+
+def tell_remarks(voice: Voice, scored: Sequence[Scored]) -> None:
+    """Print the remarks below the scores."""
+    for one in scored:
+        for remark in remarks(one):
+            voice.say(f"{one.name}: {remark}")
 
 
 def table(caption: str, scored: Sequence[Scored]) -> Table:

@@ -2,6 +2,7 @@
 
 import platform
 import time
+import warnings
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
@@ -20,8 +21,8 @@ from posterity.cli.flags import ANYWHERE, PLAIN, UNSET, Output, Place, Settings,
 from posterity.cli.merge import merge
 from posterity.cli.report import write_report
 from posterity.cli.saved import described
-from posterity.cli.scoring import Scored, score, table, title
-from posterity.errors import Interrupted, InvalidInput
+from posterity.cli.scoring import Scored, remarks, score, table, tell_remarks, title
+from posterity.errors import Interrupted, InvalidInput, NotArrived
 from posterity.fitting import described as method_values
 from posterity.methods import HMC, NUTS
 from posterity.posteriors.base import FunctionPosterior
@@ -97,6 +98,7 @@ def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voi
     replace_json(directory.metrics, values)
     write_report(directory.report, config, dataset, scored, rows)
     voice.table(table(f"{dataset.name}, {len(dataset.test_inputs):,} test examples", scored))
+    tell_remarks(voice, scored)
     if advice := collapsed(experiment, scored[0]):
         voice.note(advice)
     voice.say(f"Run     {directory.path}")
@@ -119,15 +121,17 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
         on_epoch=directory.on_epoch(which),
         label="twin" if which == TWIN else config.method_name.replace("_", " "),
     )
-    posterior = fit(
-        experiment.network,
-        experiment.data,
-        likelihood=config.likelihood,
-        prior=config.prior,
-        where=config.where,
-        method=twin_of(config) if which == TWIN else config.method,
-        engine=engine,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotArrived)  # its remarks are printed below the scores
+        posterior = fit(
+            experiment.network,
+            experiment.data,
+            likelihood=config.likelihood,
+            prior=config.prior,
+            where=config.where,
+            method=twin_of(config) if which == TWIN else config.method,
+            engine=engine,
+        )
     posterior.provenance.update(described(experiment), posterity=posterity.__version__)
     posterior.save(directory.posterior(which))
     return posterior
@@ -173,6 +177,7 @@ def _metrics(scored: Scored, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "method": scored.posterior.provenance["method"]["kind"],
         "test": scored.scores,
+        "remarks": remarks(scored),
         "temperature": scored.temperature,
         "parameters": scored.parameters,
         "draws": scored.draws,

@@ -19,6 +19,7 @@ from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.methods.watching import run
 from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT
@@ -76,7 +77,7 @@ class FullRank:
         _refuse_large(problem, self.max_bytes)
         budget = budget_of(self, data)
         inference = FullRankInference(problem, self, budget, lambda _: _initial(problem, self))
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
 
 class FullRankInference(CorrelatedInference):

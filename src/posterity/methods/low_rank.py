@@ -20,6 +20,7 @@ from posterity.core.gaussian import inverse_softplus
 from posterity.core.optimizer import Optimizer
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.methods.watching import run
 from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT
@@ -70,7 +71,7 @@ class LowRank:
         refuse_flat(problem, "low-rank inference")
         budget = budget_of(self, data)
         inference = low_rank_inference(problem, self, budget)
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
 
 class LowRankInference(CorrelatedInference):

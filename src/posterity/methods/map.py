@@ -15,13 +15,16 @@ from torch import Tensor
 
 from posterity.core.estimators import differentiate
 from posterity.core.optimizer import Optimizer
+from posterity.methods import arrival
+from posterity.methods.arrival import Remark
 from posterity.methods.options import Epochs, Patience
+from posterity.methods.watching import Watching, run, watched_latents
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.point import Point
-from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -45,7 +48,7 @@ class MAP:
         """Maximise the joint density; returns the best θ by validation NLL, or the last where there is no validation."""
         budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor)
         inference = PointInference(problem, self.optimizer, budget.steps)
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -66,7 +69,7 @@ class MLE:
         return MAP(self.epochs, self.optimizer, self.patience).infer(replace(problem, prior=Flat()), data, engine)
 
 
-class PointInference:
+class PointInference(Watching):
     """Descends the negative log joint of one θ. State: theta, step, the optimiser's tensors, the network's buffers."""
 
     def __init__(self, problem: Problem, optimizer: Optimizer, steps: int) -> None:
@@ -103,6 +106,13 @@ class PointInference:
     def posterior(self, state: State) -> Point:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
         return Point(self.problem.snapshot(buffers), state["theta"].clone())
+
+    def watched(self, state: State) -> Scores:
+        where = self.problem.coordinates
+        return watched_latents(where.latents, where.layout.views(state["theta"]))
+
+    def remarks(self) -> list[Remark]:
+        return arrival.point(self.rows, self.best)
 
     def _add_prior_gradient(self, theta: Tensor, grad: Tensor) -> Tensor:
         if isinstance(self.problem.prior, Flat) and not self.problem.coordinates.latents:

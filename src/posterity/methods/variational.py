@@ -18,11 +18,14 @@ from posterity.core.estimators import differentiate
 from posterity.core.optimizer import Optimizer
 from posterity.core.schedules import kl_weight
 from posterity.errors import InvalidInput
+from posterity.methods import arrival
+from posterity.methods.arrival import Remark
+from posterity.methods.watching import Watching, watched_latents, watched_stds
 from posterity.model.correlated import CorrelatedDivergence
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
-from posterity.types import Batch, Budget, Data, Info, State, Streams
+from posterity.types import Batch, Budget, Data, Info, Scores, State, Streams
 
 KL_EVERY = 100  # steps between two evaluations of KL's value, which only people look at
 
@@ -43,6 +46,8 @@ class Settings(Protocol):
     def kl_schedule(self) -> str: ...
     @property
     def warmup_epochs(self) -> int: ...
+    @property
+    def initial_std(self) -> float: ...
     @property
     def std_lr(self) -> float: ...
     @property
@@ -68,7 +73,7 @@ def refuse_odd(antithetic: bool, draws: int) -> None:
         raise ValueError("antithetic draws come in pairs: use an even number of draws")
 
 
-class CorrelatedInference:
+class CorrelatedInference(Watching):
     """Descends the nelbo. State: mean, Σ's tensors, the KL last evaluated, step, the optimiser's tensors, buffers."""
 
     def __init__(
@@ -137,6 +142,14 @@ class CorrelatedInference:
             self.covariance.add_draw_gradient(grads, gradient[where.start :], noise)
             total = total + nll.detach() / draws
         return total, distribution, theta
+
+    def watched(self, state: State) -> Scores:
+        where = self.problem.coordinates
+        stds = watched_stds(self.covariance.variance().sqrt(), self.method.initial_std, guessed=True)
+        return stds | watched_latents(where.latents, where.layout.views(state["mean"]))
+
+    def remarks(self) -> list[Remark]:
+        return arrival.variational(self.rows, self.best)
 
     def snapshot(self, state: State) -> Problem:
         """Copy the problem, with the buffers of a state."""

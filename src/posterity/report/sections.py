@@ -26,7 +26,27 @@ def sections(data: ReportData) -> tuple[Section, ...]:
             middle = _classification(data)
         case Regression():
             middle = _regression(data)
-    return (*_training(data), *middle, *_latents(data), *_weights(data), *findings.sections(data.findings))
+    return (
+        *_arrival(data),
+        *_training(data),
+        *middle,
+        *_latents(data),
+        *_weights(data),
+        *findings.sections(data.findings),
+    )
+
+
+def _arrival(data: ReportData) -> tuple[Section, ...]:
+    """Say before all else where a fit ended too early, at its prior, or ran away."""
+    said = [f"{model.name}: {remark}" for model in data.models for remark in model.remarks]
+    if not said:
+        return ()
+    reading = (
+        "A fit watches itself: whether its objective still fell, whether stds, noise and scales had left their start and "
+        "come to rest, and what its predictions know of the training data. Read what follows as the result of a fit that "
+        "had not arrived."
+    )
+    return (Section("This fit has not arrived", reading, "\n".join(said)),)
 
 
 def _training(data: ReportData) -> tuple[Section, ...]:

@@ -23,7 +23,7 @@ from posterity.train.checkpoint import Record
 from posterity.train.mapped import mapped
 from posterity.train.random import NamedStreams, derived_seed
 from posterity.train.sums import Sums, means
-from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State
+from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
 
 EVERY = 10  # steps between two updates of what people see
 
@@ -181,6 +181,8 @@ class _Run:
         self._finish(sums.means(), time.perf_counter() - started)
 
     def result(self) -> State:
+        if isinstance(self.inference, Watchful):
+            self.inference.ended(self.record.history, None if self.best is None else self.record.best_epoch)
         return self.state if self.best is None else self.best
 
     def _finish(self, means: Scores, seconds: float) -> None:
@@ -188,6 +190,8 @@ class _Run:
         record.epoch, record.step, record.sums, record.counts = record.epoch + 1, 0, {}, {}
         record.seconds += seconds
         row: dict[str, Any] = {"epoch": record.epoch, **means, "seconds": record.seconds}
+        if isinstance(self.inference, Watchful):
+            row["watched"] = self.inference.watched(self.state)
         scores = self._validate(means)
         if scores:
             row["validation"] = scores
