@@ -53,8 +53,7 @@ def report(
         path = _alone(saved, run, out or Path(f"report-{run.stem}.html"), source)
     tell_remarks(voice, scored)
     voice.say(str(path))
-    said = {name: remarks(s) for name, s in zip((MODEL, TWIN), scored, strict=False)}
-    voice.result({"report": str(path), "remarks": said})
+    voice.result({"report": str(path)})
 
 
 def rewrite(saved: Saved) -> Path:

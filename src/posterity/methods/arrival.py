@@ -1,28 +1,26 @@
 """Whether a fit has arrived: small functions of what an inference watched, each of which says one thing or nothing.
 
 A run's rows hold the means of each epoch and what the inference `watched` at its end. Trends are those of the last third of
-the epochs: a line by least squares, whose change is compared with its own standard error; fewer than four epochs tell nothing.
+the epochs: a line by least squares, whose change is compared with its own standard error; of fewer than four, the last two.
 The constants below were set between fits that had arrived and fits that had not, on digits, diabetes and conjugate models.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from math import isfinite, log
+from math import log
 from typing import Self
 
 import numpy as np
-from torch import Tensor
 
 from posterity.types import LIKELIHOOD, PRIOR, Row
 
-LEAST = 4  # rows of a trend
+LEAST = 4  # rows of a line
+PART = 3  # the last of so many parts of the rows
 NOISE = 2.5  # standard errors that a trend exceeds
 NATS = (0.02, 0.1)  # per datum: the least that counts of an objective, and what counts whatever its size
 SHARE = 0.05  # of an objective's size, a latent's value: what counts between these two
 STILL = 0.5  # share of stds near their start
-NEAR = 0.1  # |log(std/start)| that is near
-SWING = log(5.0)  # |log| of the range of a latent's draws, beside what its own width explains
-GROWTH = 1.3  # of the weights' size over the part of a chain that is kept
+NEAR, PULLED = 0.1, 0.2  # |log(std/start)| that is near; the mean of m/√v that is a pull
 
 
 class Remark(str):
@@ -68,11 +66,11 @@ def trend(values: Sequence[float]) -> Trend | None:
     >>> found.epochs, round(found.change, 3), round(found.error, 3)
     (4, -3.0, 0.0)
     """
-    if len(values) < LEAST:
+    part = np.asarray(values[-max(LEAST, -(-len(values) // PART)) :], dtype=float)
+    if len(part) < 2 or not np.isfinite(part).all():
         return None
-    part = np.asarray(values[-max(LEAST, -(-len(values) // 3)) :], dtype=float)
-    if not np.isfinite(part).all():
-        return None
+    if len(part) < LEAST:
+        return Trend(float(part[-2]), float(part[-1]), 0.0, 2)
     at = np.arange(len(part)) - (len(part) - 1) / 2
     slope = (at * part).sum() / (at**2).sum()
     rest = part - part.mean() - slope * at
@@ -84,7 +82,7 @@ def trend(values: Sequence[float]) -> Trend | None:
 def falling(rows: Sequence[Row], objective: str = "nelbo") -> list[Remark]:
     """Say that the objective still fell when the run ended."""
     found = trend(_objective(rows, objective))
-    if found is None or found.change > 0 or not found.clear(_counts(found.end)):
+    if found is None or found.change > 0 or not found.clear(counts(found.end)):
         return []
     return [
         Remark(
@@ -98,7 +96,7 @@ def falling(rows: Sequence[Row], objective: str = "nelbo") -> list[Remark]:
 def moving_divergence(rows: Sequence[Row]) -> list[Remark]:
     """Say that the KL to the prior still moved."""
     found = trend([row["kl"] for row in rows])
-    if found is None or not found.clear(_counts(rows[-1]["nelbo"])):
+    if found is None or not found.clear(counts(rows[-1]["nelbo"])):
         return []
     return [
         Remark(
@@ -128,10 +126,13 @@ def moving_latents(rows: Sequence[Row]) -> list[Remark]:
 
 
 def still_stds(rows: Sequence[Row], advice: str = "a larger std_lr") -> list[Remark]:
-    """Say that most stds are where they started; rows without `still` have a start that is no guess."""
+    """Say that most stds are where they started, and are pulled away from there or belong to a fit that has not settled.
+
+    Rows without `still` have a start that is no guess. Nothing pulls at stds that converged near their start by chance.
+    """
     last = rows[-1].get("watched", {}) if rows else {}
     share = last.get("still", 0.0)
-    if share < STILL:
+    if share < STILL or (last["pull"] < PULLED and not falling(rows)):
         return []
     return [
         Remark(
@@ -149,7 +150,7 @@ def near_point(rows: Sequence[Row], best: int | None, objective: str = "nelbo") 
         return []
     values = _objective(rows, objective)
     at, end = values[best - 1], values[-1]
-    if at - end < _counts(end) and not falling(rows, objective):
+    if at - end < counts(end) and not falling(rows, objective):
         return []
     stds = rows[best - 1].get("watched", {}).get("stds")
     width = "" if stds is None else f", where the stds are {stds:.3g} times those of the start"
@@ -181,57 +182,6 @@ def point(rows: Sequence[Row], best: int | None) -> list[Remark]:
     return moving_latents(rows[:best]) + ([] if chosen else falling(rows, "log_prior"))
 
 
-def chain(rows: Sequence[Row], kept: Sequence[bool], excess: float, cyclical: bool) -> list[Remark]:
-    """Say that a chain ran away, or drifts in the part that is kept.
-
-    Args:
-        rows: of the whole run.
-        kept: whether each epoch belongs to the part that draws are kept of.
-        excess: what the equilibrium may have above the least nll, in nats per datum: about T P/(2 N).
-        cyclical: whether the kept parts are of several cycles, which need not be alike.
-    """
-    values = [row["nll"] for row in rows]
-    part = [v for v, k in zip(values, kept, strict=True) if k]
-    if not part:
-        return []
-    mean, least = float(np.mean(part)), min(values)
-    sizes = [row.get("watched", {}).get("weights", 0.0) for row, k in zip(rows, kept, strict=True) if k]
-    grown = sizes[-1] / sizes[0] if sizes[0] > 0 and isfinite(sizes[-1]) else 1.0
-    if mean > least + 0.5 + SHARE * abs(least) + 3 * excess:
-        return [
-            Remark(
-                "step",
-                f"The step is too large, or the chain ran away: the nll of the kept part is {mean:,.4g} nats per datum, "
-                f"where {least:,.4g} had been reached. Use a smaller lr (a tenth), and check the scale of inputs and targets.",
-            )
-        ]
-    if cyclical:
-        return []
-    return _drifting(part, grown)
-
-
-def swinging(name: str, draws: Tensor, weights: int) -> list[Remark]:
-    """Say that the draws of one positive latent differ by more than `weights` numbers leave open.
-
-    A scale that n numbers share has a posterior of relative width 1/√(2n): ± 3 of these are no swing.
-    """
-    values = draws.double().reshape(len(draws), -1)
-    if len(values) < 2 or not (values > 0).all():
-        return []
-    low, high = values.min(0).values, values.max(0).values
-    ratios = (high / low).log()
-    worst = int(ratios.argmax())
-    if float(ratios[worst]) < SWING + 6 / (2 * max(weights, 1)) ** 0.5:
-        return []
-    return [
-        Remark(
-            "swing:" + name.partition(".")[0],
-            f"{name} swings from {low[worst]:.3g} to {high[worst]:.3g} between the posterior's draws, a factor of "
-            f"{high[worst] / low[worst]:.0f}: it is not sampled but thrown about. Use a smaller learning rate, or fix it.",
-        )
-    ]
-
-
 def merged(members: Sequence[Iterable[str]]) -> list[Remark]:
     """Gather the remarks on members: one of each kind, with the numbers of those that it is said of.
 
@@ -255,7 +205,7 @@ def _objective(rows: Sequence[Row], name: str) -> list[float]:
     return [row["nll"] - row["log_prior"] if name == "log_prior" else row[name] for row in rows]
 
 
-def _counts(value: float) -> float:
+def counts(value: float) -> float:
     """Return the change of an objective, in nats per datum, that counts at this value."""
     least, most = NATS
     return min(max(least, SHARE * abs(value)), most)
@@ -272,24 +222,6 @@ def _moving(what: str, moved: list[tuple[float, str, Trend]], epochs: int) -> Re
         f"The {what} {name}{more} still moved: from {start:.3g} to {end:.3g} over the last {found.epochs} of {epochs} epochs. "
         "Train longer, or start nearer to it.",
     )
-
-
-def _drifting(part: Sequence[float], grown: float) -> list[Remark]:
-    half = len(part) // 2
-    if half < 3:
-        return []
-    first, second = np.asarray(part[:half]), np.asarray(part[-half:])
-    change = float(second.mean() - first.mean())
-    error = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / half)) * 2  # epochs of a chain are alike
-    drifts = abs(change) > max(_counts(second.mean()), 3 * error)
-    if not drifts and grown < GROWTH:
-        return []
-    said = f"its nll went from {first.mean():.3g} to {second.mean():.3g} nats per datum between its halves"
-    if grown >= GROWTH:
-        said += f", and the weights grew by a factor of {grown:.2g}"
-    return [
-        Remark("drift", f"The part of the chain that is kept still drifts: {said}. Run more epochs, or burn in longer.")
-    ]
 
 
 def _numbered(numbers: Sequence[int], count: int) -> str:

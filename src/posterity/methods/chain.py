@@ -14,8 +14,9 @@ from posterity.core import dynamics
 from posterity.core.compiled import CompiledNormals
 from posterity.core.gaussian import noise_like
 from posterity.errors import CorruptFile, InvalidInput
-from posterity.methods import arrival, watching
+from posterity.methods import watching
 from posterity.methods.arrival import Remark
+from posterity.methods.mixing import chain_remarks
 from posterity.methods.options import Epochs
 from posterity.methods.watching import Watching, watched_latents
 from posterity.model.likelihoods import training_score
@@ -235,7 +236,7 @@ class ChainInference(Watching):
         per_epoch = self.plan.steps // self.chain.epochs
         kept = [self.plan.position((epoch + 1) * per_epoch - 1) is not None for epoch in range(len(self.rows))]
         excess = self.chain.temperature * len(self.problem.theta()) / (2 * self.problem.num_data)
-        return arrival.chain(self.rows, kept, excess, not isinstance(self.plan, SingleChain))
+        return chain_remarks(self.rows, kept, excess, not isinstance(self.plan, SingleChain))
 
     def _look(self, state: State) -> None:
         """See, once, that the draws that a checkpoint counts are there: a file that had to be made anew has zeros."""

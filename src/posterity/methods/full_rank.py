@@ -9,9 +9,9 @@ Kucukelbir et al.: L's diagonal is positive, through softplus, so that q has one
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from posterity.core.covariance import CholeskyCovariance
 from posterity.core.gaussian import inverse_softplus
@@ -24,9 +24,9 @@ from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.full_rank import FullRankGaussian
-from posterity.types import Data, Engine
+from posterity.types import Data, Engine, State
 
-COPIES = 7  # of L: itself, its gradient, two moments of Adam, two at work in a step, the best so far
+COPIES = 8  # of L: itself, in units of σ, its gradient, two moments of Adam, two at work in a step, the best so far
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -48,7 +48,7 @@ class FullRank:
         max_bytes: refuse a problem whose covariance would take more memory than this during the fit.
     """
 
-    epochs: Epochs = 20
+    epochs: Epochs = 50
     draws: Annotated[int, Field(ge=1)] = 1
     antithetic: bool = False
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -56,7 +56,7 @@ class FullRank:
     warmup_epochs: Annotated[int, Field(ge=1)] = 5
     initial_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     std_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-3, schedule="one_cycle"))
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=0.03, schedule="one_cycle"))
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     max_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
@@ -81,10 +81,16 @@ class FullRank:
 
 
 class FullRankInference(CorrelatedInference):
-    """State: mean, rho, lower, and what every `CorrelatedInference` has."""
+    """State: mean, rho, lower (in units of σ), and what every `CorrelatedInference` has."""
 
-    def posterior(self, state: dict[str, torch.Tensor]) -> FullRankGaussian:
-        covariance = CholeskyCovariance(state["rho"], state["lower"])
+    coupling = "lower"
+
+    def made(self, rho: Tensor, coupling: Tensor) -> CholeskyCovariance:
+        return CholeskyCovariance(rho, coupling)
+
+    def posterior(self, state: State) -> FullRankGaussian:
+        covariance = self.covariance(state)
+        assert isinstance(covariance, CholeskyCovariance)
         return FullRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.cholesky)
 
 

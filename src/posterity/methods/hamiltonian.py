@@ -24,7 +24,7 @@ from posterity.core.gaussian import noise_like
 from posterity.core.hamiltonian import Metric, Position, System, Transition, first_step_size
 from posterity.core.leapfrog import CompiledSystem, Kernel, compiled_leapfrog
 from posterity.errors import InvalidInput
-from posterity.methods.transitions import hamiltonian_remarks
+from posterity.methods.mixing import hamiltonian_remarks
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.chains import Chains

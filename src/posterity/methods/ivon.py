@@ -150,7 +150,8 @@ class IVONInference(Watching):
     def watched(self, state: State) -> Scores:
         where = self.problem.coordinates
         start = newton.std(torch.full_like(state["hessian"], self.method.initial_hessian), self._decay, self._scale)
-        stds = watched_stds(self._std(state), start[where.start :], guessed=True)
+        remembered = int(state["step"]) * (1 - self.method.hessian_momentum)  # in memories of h
+        stds = watched_stds(self._std(state), start[where.start :], float(remembered < 1))
         return stds | watched_latents(where.latents, where.layout.views(state["mean"]))
 
     def remarks(self) -> list[Remark]:

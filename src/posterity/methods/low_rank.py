@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Generator
+from torch import Generator, Tensor
 
 from posterity.core.covariance import LowRankCovariance
 from posterity.core.gaussian import inverse_softplus
@@ -25,7 +25,7 @@ from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.low_rank import LowRankGaussian
-from posterity.types import Budget, Data, Engine
+from posterity.types import Budget, Data, Engine, State
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -48,7 +48,7 @@ class LowRank:
     """
 
     rank: Annotated[int, Field(ge=1)] = 10
-    epochs: Epochs = 20
+    epochs: Epochs = 50
     draws: Annotated[int, Field(ge=1)] = 1
     antithetic: bool = False
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -56,7 +56,7 @@ class LowRank:
     warmup_epochs: Annotated[int, Field(ge=1)] = 5
     initial_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     std_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-3, schedule="one_cycle"))
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=0.03, schedule="one_cycle"))
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     kind: Literal["low_rank"] = "low_rank"
@@ -75,10 +75,16 @@ class LowRank:
 
 
 class LowRankInference(CorrelatedInference):
-    """State: mean, rho, factor, and what every `CorrelatedInference` has."""
+    """State: mean, rho, factor (in units of σ), and what every `CorrelatedInference` has."""
 
-    def posterior(self, state: dict[str, torch.Tensor]) -> LowRankGaussian:
-        covariance = LowRankCovariance(state["rho"], state["factor"].clone())
+    coupling = "factor"
+
+    def made(self, rho: Tensor, coupling: Tensor) -> LowRankCovariance:
+        return LowRankCovariance(rho, coupling)
+
+    def posterior(self, state: State) -> LowRankGaussian:
+        covariance = self.covariance(state)
+        assert isinstance(covariance, LowRankCovariance)
         return LowRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.std, covariance.factor)
 
 

@@ -27,7 +27,7 @@ from posterity.methods import arrival
 from posterity.methods.arrival import Remark
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import KL_EVERY, budget_of, refuse_flat, refuse_odd
-from posterity.methods.watching import Watching, run, watched_latents, watched_stds
+from posterity.methods.watching import Watching, pull_of, run, watched_latents, watched_stds
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo, NegativeElbo
 from posterity.model.empirical import LearntPrior
@@ -214,8 +214,9 @@ class MeanFieldInference(Watching):
 
     def watched(self, state: State) -> Scores:
         where = self.problem.coordinates
-        start, guessed = initial_std(where, self.initial), isinstance(self.initial, int | float | Relative)
-        stds = watched_stds(softplus(state["rho"]), start, guessed)
+        guessed = isinstance(self.initial, int | float | Relative)
+        pull = pull_of(state, "rho", self.method.optimizer.momentum) if guessed else None
+        stds = watched_stds(softplus(state["rho"]), initial_std(where, self.initial), pull)
         return stds | watched_latents(where.latents, where.layout.views(state["mean"]))
 
     def remarks(self) -> list[Remark]:

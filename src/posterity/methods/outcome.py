@@ -14,7 +14,8 @@ import torch
 from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent
 
-from posterity.methods.arrival import Remark, merged, swinging
+from posterity.methods.arrival import Remark, merged
+from posterity.methods.mixing import swinging
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.full_rank import FullRankGaussian

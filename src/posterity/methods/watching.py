@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from torch import Tensor
 
+from posterity.core.optimizer import SECOND
 from posterity.methods.arrival import NEAR, Remark
 from posterity.types import Batch, Budget, Data, Engine, Info, Latent, Posterior, Row, Scores, State, Streams
 
@@ -26,6 +28,7 @@ class Watching(ABC):
         self.rows, self.best = rows, best
 
 
+@runtime_checkable
 class Arriving(Protocol[P_co]):
     """An `Inference` whose posterior is of one family, and that has remarks."""
 
@@ -47,8 +50,24 @@ def watched_latents(latents: Mapping[str, Latent], views: Mapping[str, Tensor]) 
     return {name: float(latent.natural(views[name]).double().mean()) for name, latent in latents.items()}
 
 
-def watched_stds(std: Tensor, start: Tensor | float, guessed: bool) -> Scores:
-    """Return the stds' typical size in units of their start; and where that was a guess, the share of those near it."""
+def watched_stds(std: Tensor, start: Tensor | float, pull: float | None) -> Scores:
+    """Return the stds' typical size in units of their start; and where that was a guess, what `still_stds` asks.
+
+    `pull` says how much the stds are still pulled to one side, from 0 to 1; None of a start that was no guess.
+    """
     ratios = (std.double() / start).log()
     found = {"stds": float(ratios.mean().exp())}
-    return found | {"still": float((ratios.abs() < NEAR).double().mean())} if guessed else found
+    return found if pull is None else found | {"still": float((ratios.abs() < NEAR).double().mean()), "pull": pull}
+
+
+def pull_of(state: State, name: str, momentum: float) -> float:
+    """Return |mean of m/√v| of Adam's moments of a vector: 1 where each gradient keeps its sign, 0 where they are noise.
+
+    1 for optimisers that do not remember the two.
+    """
+    first, second = (state.get(f"optimizer.{name}.{key}") for key in ("exp_avg", "exp_avg_sq"))
+    steps = int(state["step"])
+    if first is None or second is None or not steps:
+        return 1.0
+    first, second = first / (1 - momentum**steps), second / (1 - SECOND**steps)
+    return float((first / second.sqrt().clamp_min(torch.finfo(second.dtype).tiny)).double().mean().abs())
