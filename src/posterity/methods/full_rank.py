@@ -26,7 +26,7 @@ from posterity.options import STRICT
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.types import Data, Engine, State
 
-COPIES = 8  # of L: itself, in units of σ, its gradient, two moments of Adam, two at work in a step, the best so far
+COPIES = 7  # of L: in units of σ, itself, its gradient, two moments of Adam, one at work in a step, the best so far
 
 
 @dataclass(frozen=True, config=STRICT)
