@@ -245,7 +245,7 @@ def test_a_fit_that_has_not_arrived_says_so_once(name: str) -> None:
 
 
 def test_a_noise_level_that_moves_is_named() -> None:
-    posterior = fitted(MAP(epochs=40, optimizer=Optimizer(lr=0.01, schedule="constant")), Gaussian())
+    posterior = fitted(MAP(epochs=40, optimizer=Optimizer(lr=0.01, schedule="constant")), Gaussian(initial_std=2.0))
     assert any("likelihood.std" in r for r in posterior.provenance["remarks"] if "still moved" in r)
 
 

@@ -38,7 +38,7 @@ def data_counted(subject: Subject) -> list[Check]:
 
 
 def cut(subject: Subject) -> list[Check]:
-    """Law 14: a batch of B data weighs B. The last of 101 data, an outlier, is a batch of its own beside one of a hundred.
+    """Law 16: a batch of B data weighs B. The last of 101 data, an outlier, is a batch of its own beside one of a hundred.
 
     The exact mean is 10/102, its std 1/√102. Were each batch to weigh the same, the outlier would count fifty times, and the
     mean be 49 stds away. What batches in a fixed order leave to the last step of an optimiser, or to a chain, is allowed.
