@@ -8,11 +8,11 @@ for numbers: 1 is all, 0 is nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import isfinite
+from math import isfinite, log
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
 from posterity.methods.arrival import Remark, merged
 from posterity.methods.mixing import swinging
@@ -31,6 +31,7 @@ NOTHING = 0.02  # of what could be known
 LITTLE, UNMOVED, HELD = 0.25, 0.8, 0.05  # known; share of weights at the prior, each with a KL below this, in nats
 KNEW, LOST = 0.3, 0.5  # what is called knowing; the share of it that is called lost
 NOISY = 2.0  # times the targets' own std
+APART = 1.25  # times what a noise level that has arrived may be of the residuals, or they of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +56,11 @@ class Outlook:
 def remarks(outlook: Outlook, posterior: FunctionPosterior) -> list[Remark]:
     """Say what a posterior's predictions of training data show, and its draws of latents."""
     found = [r for name, draws in _latents(posterior) for r in swinging(name, draws, _sharing(posterior.problem, name))]
-    if outlook.batch is None or isinstance(posterior, Linearised):
+    if outlook.batch is None:
         return found
     inputs, targets = outlook.batch
+    if isinstance(posterior, Linearised):
+        return [*found, *_misfitting(_at_mean(posterior, inputs), targets, posterior.problem)]
     distribution = _predicted(posterior, inputs)
     after = known(distribution, targets, draws=True)
     if after is None:
@@ -69,7 +72,8 @@ def remarks(outlook: Outlook, posterior: FunctionPosterior) -> list[Remark]:
         return [*found, _destroyed(outlook.before, after)]
     if after < NOTHING:
         return [*found, _nothing_learnt(after, distribution, targets)]
-    return [*found, *_noisy(distribution, targets)]
+    noisy = _noisy(distribution, targets)
+    return [*found, *(noisy or _misfitting(distribution, targets, posterior.problem))]
 
 
 def gathered(posterior: FunctionPosterior) -> list[str]:
@@ -171,6 +175,41 @@ def _noisy(distribution: Distribution, targets: Tensor) -> list[Remark]:
             "longer, or with a smaller learning rate, and standardise the targets.",
         )
     ]
+
+
+def _misfitting(distribution: Distribution, targets: Tensor, problem: Problem) -> list[Remark]:
+    """Compare a learnt noise level with the residuals: where it has arrived, σ² = E[(y − f)²] over data and functions.
+
+    That is where the likelihood's slope in σ is 0; the prior of σ counts as one datum, and 256 data tell a ratio to 5 %.
+    """
+    plain = distribution.base_dist if isinstance(distribution, Independent) else distribution
+    if LIKELIHOOD + "std" not in problem.coordinates.latents or not isinstance(plain, Normal):
+        return []
+    levels, residuals = (
+        v.reshape(-1, targets[0].numel()) for v in (plain.scale.square(), (plain.loc - targets).square())
+    )
+    noise, seen = levels.mean(0).sqrt(), residuals.mean(0).sqrt()
+    allowed = APART * (1 + 2 / (2 * len(targets)) ** 0.5)
+    wrong = ((noise / seen).clamp(min=1e-12).log().abs() > log(allowed)).nonzero().flatten().tolist()
+    if not wrong:
+        return []
+    k = wrong[0]
+    which = f" of target {k}" if len(noise) > 1 else ""
+    return [
+        Remark(
+            "noise",
+            f"The noise level{which} is {float(noise[k]):.3g}, and the residuals of training data, whose level it is, have "
+            f"the root mean square {float(seen[k]):.3g}: it has not arrived, and intervals are as much too "
+            f"{'wide' if noise[k] > seen[k] else 'narrow'}. Train longer, or with a larger rate.",
+        )
+    ]
+
+
+@torch.no_grad()
+def _at_mean(posterior: FunctionPosterior, inputs: Tensor) -> Distribution:
+    problem = posterior.problem
+    with problem.bound(posterior.mean):
+        return problem.predict(inputs)
 
 
 @torch.no_grad()
