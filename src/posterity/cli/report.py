@@ -208,7 +208,7 @@ def words(noun: Any) -> str:
 
     >>> from posterity import Hierarchical
     >>> words(Hierarchical(per="layer", centered=False))
-    'hierarchical (family normal, scale half_normal (std 1), per layer, not centered, initial std 0.1, name scale)'
+    'hierarchical (family normal, scale half_normal (std 1), per layer, not centered, name scale)'
     """
     if isinstance(noun, Mapping):
         return ", ".join(f"{key}: {words(value)}" for key, value in noun.items())

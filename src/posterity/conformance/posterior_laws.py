@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from posterity.conformance.conjugate import Conjugate
 from posterity.conformance.densities import DENSITIES, PRECISION
 from posterity.conformance.subject import Inferred, Subject
-from posterity.conformance.verdict import Check, compared
+from posterity.conformance.verdict import Check, compared, counted
 from posterity.core import diagnostics
 
 TRAINED = 1e-3  # posterior stds from its optimum that an optimiser may end: next to Monte Carlo's errors, nothing
@@ -19,6 +19,7 @@ MANY = 30  # chains from whose spread a standard error is known
 LENET = 61_706  # weights
 OUTLIER_FROM = 100  # data before the outlier
 ORDERED = 0.25  # posterior stds: the pull of one batch in the last step
+FAR = 1e6  # no moment of a draw is as large: a chain that ran away has errors that allow anything
 CHAINS = 500  # begun at once, where a sampler can
 
 
@@ -139,6 +140,7 @@ def sampled(subject: Subject) -> list[Check]:
         exact = torch.tensor(density.exact, dtype=torch.float64)
         if name == "normal" and subject.stationary is not None:
             exact = torch.cat([exact[:3], subject.stationary(PRECISION).flatten()])
+        checks.append(counted(f"chains stay near the {name}", [bool(draws.abs().max() < FAR)]))
         checks.append(compared(f"moments of the {name}", draws.mean((0, 1)), exact, error=_error(draws), atol=1e-9))
     return checks
 
