@@ -136,18 +136,6 @@ def _classification(data: ReportData) -> tuple[Section, ...]:
         (svg(classes.plot_reliability(found, y), "Reliability diagram: accuracy against confidence, with counts."),),
         beside=len(found) == 1,
     )
-    confusion = Section(
-        "What it takes for what",
-        "Rows are the true class, columns the predicted one. Blue is right; red is wrong, darker for a larger share.",
-        verdicts.mistakes(bayesian, y, data.classes),
-        (
-            svg(
-                classes.plot_confusion(bayesian.labels, y, data.classes),
-                "Confusion matrix of true and predicted class.",
-            ),
-        ),
-        beside=True,
-    )
     doubt = Section(
         "Does it know when it is wrong?",
         "Useful uncertainty is low on right predictions (grey) and high on wrong ones (red). Entropy counts every doubt; "
@@ -165,11 +153,22 @@ def _classification(data: ReportData) -> tuple[Section, ...]:
     groups = gallery.classification_groups(data.inputs, bayesian, y, data.classes, data.features)
     return (
         calibration,
-        confusion,
+        _confusion(bayesian, data),
         doubt,
         *_scatter(bayesian, y),
         referral,
         Section("Single inputs", _READ_CLASSES, groups=groups),
+    )
+
+
+def _confusion(bayesian: Classification, data: ReportData) -> Section:
+    picture = classes.plot_confusion(bayesian.labels, data.targets, data.classes)
+    return Section(
+        "What it takes for what",
+        "Rows are the true class, columns the predicted one. Blue is right; red is wrong, darker for a larger share.",
+        verdicts.mistakes(bayesian, data.targets, data.classes),
+        (svg(picture, "Confusion matrix of true and predicted class."),),
+        beside=True,
     )
 
 
