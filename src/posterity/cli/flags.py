@@ -169,6 +169,9 @@ class Place:
     out: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Run directory. [runs/…]")] = None
     force: Annotated[bool, Parameter(negative="", group=RUN, help="Replace the run in --out.")] = False
     resume: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Go on with an interrupted run.")] = None
+    trust: Annotated[
+        bool, Parameter(negative="", group=RUN, help="Run the code of a module:callable network that a file names.")
+    ] = False
 
 
 @Parameter(name="*")
