@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from posterity.core.layout import Layout, difference, trainable
-from posterity.errors import CorruptFile, InvalidInput, Mismatch
+from posterity.errors import CorruptFile, InvalidInput, Mismatch, unknown
 from posterity.model.informative import Informative
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.padding import padding_rows
@@ -27,6 +27,7 @@ from posterity.posteriors.mixture import KINDS, Mixture, restored
 from posterity.types import Likelihood, Prior
 
 FORMAT = "posterity-1"
+NEEDED = {"family", "network", "structure", "parameters", "random", "dtype", "prior", "likelihood", "num_data"}
 FAMILIES: dict[str, type[FunctionPosterior]] = {**KINDS, Mixture.kind: Mixture}
 
 
@@ -270,7 +271,16 @@ def _read(path: Path, tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]
         raise CorruptFile(
             f"{path} is empty, truncated or no posterior file ({error}). Save or copy it again."
         ) from error
-    specification = json.loads(text)
+    try:
+        specification = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{path} has a header that is no JSON ({error}). Save or copy it again.") from error
+    if not isinstance(specification, dict):
+        raise CorruptFile(f"{path} has a header that says nothing of a posterior. Save or copy it again.")
     if specification.get("format") != FORMAT:
         raise CorruptFile(f"{path} has the format '{specification.get('format')}'; this version reads '{FORMAT}'.")
+    if missing := sorted(NEEDED - specification.keys()):
+        raise CorruptFile(f"{path} has a header without {', '.join(missing)}. Save or copy it again.")
+    if specification["family"] not in FAMILIES:
+        raise unknown("family of posteriors", str(specification["family"]), FAMILIES)
     return specification, found
