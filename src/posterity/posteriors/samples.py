@@ -88,8 +88,9 @@ class Samples(FunctionPosterior):
         """Evaluate one draw with its own statistics, batch by batch."""
         own = {name: values[k] for name, values in self.statistics.items()}
         for batch in batches:
-            with substituted(self.problem.network, own):
-                yield from Plan(self.problem, "loop", 1, [batch])(self.thetas[k : k + 1])
+            with substituted(self.problem.network, own):  # for no longer than it takes: whoever asks may pause
+                found = list(Plan(self.problem, "loop", 1, [batch])(self.thetas[k : k + 1]))
+            yield from found
 
     @torch.no_grad()
     def predict(
