@@ -56,7 +56,7 @@ class Outlook:
 def remarks(outlook: Outlook, posterior: FunctionPosterior) -> list[Remark]:
     """Say what a posterior's predictions of training data show, and its draws of latents."""
     found = [r for name, draws in _latents(posterior) for r in swinging(name, draws, _sharing(posterior.problem, name))]
-    if outlook.batch is None:
+    if outlook.batch is None or posterior.lacks_statistics:  # of a stage, say, whose functions nobody predicts with
         return found
     inputs, targets = outlook.batch
     if isinstance(posterior, Linearised):

@@ -143,8 +143,13 @@ class FunctionPosterior(ABC):
             thetas = [self.sample(generator) for _ in range(count)]
             yield own(torch.stack(thetas) if count > 1 else thetas[0].unsqueeze(0))  # a view: no copy of P numbers
 
+    @property
+    def lacks_statistics(self) -> bool:
+        """Whether the network normalises by running statistics, which are those of none of the functions that are drawn."""
+        return not self.shares_statistics and self.functions is None and bool(self.problem.normalisations())
+
     def _say_of_statistics(self) -> None:
-        if not self.shares_statistics and self.problem.normalisations():
+        if self.lacks_statistics:
             warnings.warn(
                 "The network normalises by running statistics, which are those of none of the functions that are drawn. Give "
                 "each its own: posterity.with_statistics(posterior, data), with the training data.",

@@ -109,6 +109,10 @@ class Mixture(FunctionPosterior):
         return torch.stack([c.mean for c in self.components]).mean(0)
 
     @property
+    def lacks_statistics(self) -> bool:
+        return any(component.lacks_statistics for component in self.components)
+
+    @property
     def device(self) -> torch.device:
         return self.components[0].device
 

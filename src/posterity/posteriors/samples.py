@@ -42,6 +42,10 @@ class Samples(FunctionPosterior):
         return self.thetas[self._spread(1, generator)[0]]
 
     @property
+    def lacks_statistics(self) -> bool:
+        return not self.statistics and super().lacks_statistics
+
+    @property
     def mean(self) -> Tensor:
         return self.thetas.mean(0)
 
