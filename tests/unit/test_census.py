@@ -342,6 +342,8 @@ def test_a_sampler_without_an_end_is_refused(monkeypatch):
             lambda: DataLoader(Whole([5] * 4), None, sampler=DistributedSampler(Whole([5] * 4), 2, 0)),
             "2 of the indices",
         ),
+        (lambda: LoaderData(DataLoader(PAIRS), (X, Y)), "a data set, not batches of it"),
+        (lambda: LoaderData(DataLoader(PAIRS), DataLoader(Whole([]), None)), "validation loader gives no batches"),
         (lambda: iter([(X, Y)]), r"list_iterator, which can be read once only.*LoaderData\(list"),
         (lambda: [(X, Y)] * 3, r"LoaderData\(batches\)"),
         (lambda: ((X, Y), (X, Y)), "held_out="),
@@ -375,3 +377,18 @@ def test_a_single_example_that_is_left_over_joins_the_batch_before(n, size, size
 @pytest.mark.parametrize("n", [1, 2, 3, 127])
 def test_small_sets_are_one_batch(n):
     assert TensorData(torch.zeros(n, 1), torch.zeros(n)).sizes == [n]
+
+
+def test_the_accuracy_of_validation_is_that_of_known_labels():
+    """However many of a batch are known: here 2 of 4, of which 1 is right, and 4 of 4, all of them right."""
+    torch.manual_seed(0)
+    network, rows = nn.Linear(1, 2), []
+    x = torch.randn(8, 1)
+    labels = network(x).argmax(1)
+    labels[:2] = -100
+    labels[2] = 1 - labels[2]
+    data = LoaderData(DataLoader(TensorDataset(x, labels), 4), DataLoader(TensorDataset(x, labels), 4))
+    still = MAP(epochs=1, optimizer=posterity.Optimizer("SGD", lr=1e-12, momentum=0.0))
+    engine = Engine(progress=False, device="cpu", on_epoch=lambda _, row: rows.append(row))
+    posterity.fit(network, data, method=still, engine=engine)
+    assert rows[0]["validation"]["accuracy"] == pytest.approx(5 / 6) == rows[0]["accuracy"]

@@ -155,6 +155,8 @@ class LoaderData:
 
     def counted(self) -> "CountedLoader":
         """Count the data of an epoch."""
+        if self.validation_loader is not None:
+            _first(self.validation_loader, "validation loader")
         first = len(pair(_first(self.loader))[1])
         if self.epoch_steps is not None and self.num_data is not None:
             count = Census(self.num_data, first * self.epoch_steps, self.epoch_steps, first)
@@ -253,18 +255,23 @@ def _refuse_once(name: str, loader: Any, optional: bool) -> None:
             f"{name} is a {type(loader).__name__}, which can be read once only. Give what starts anew whenever it is iterated: "
             "the DataLoader, LoaderData(list(batches)), or an object of a class whose __iter__ begins a new epoch."
         )
+    if isinstance(loader, tuple) and all(isinstance(part, Tensor) for part in loader):
+        raise InvalidInput(
+            f"{name} is {shown(loader)}: a data set, not batches of it. Give "
+            "DataLoader(TensorDataset(inputs, targets), 128), or TensorData(inputs, targets, held_out=…) in place of loaders."
+        )
     if not isinstance(loader, Iterable) or isinstance(loader, Tensor | str | Mapping):
         raise InvalidInput(
             f"{name} is {shown(loader)}; it must be a DataLoader, or give batches (inputs, targets) in turn."
         )
 
 
-def _first(loader: Iterable[Any]) -> Any:
+def _first(loader: Iterable[Any], what: str = "DataLoader") -> Any:
     with lent_seed(loader):
         first = next(iter(loader), None)
     if first is None:
         raise InvalidInput(
-            "The DataLoader gives no batches (any more): it is empty, or can be read once only. Give one that starts anew "
+            f"The {what} gives no batches (any more): it is empty, or can be read once only. Give one that starts anew "
             "whenever it is iterated."
         )
     return first
