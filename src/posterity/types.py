@@ -23,6 +23,7 @@ Scores: TypeAlias = dict[str, float]
 Row: TypeAlias = Mapping[
     str, Any
 ]  # one finished epoch of a run: means of each Info value, validation scores, what was watched
+IGNORED = -100  # the label that is not known
 PRIOR, LIKELIHOOD = "prior.", "likelihood."  # what the names of coordinates that are no weights start with
 
 

@@ -1,7 +1,9 @@
 """What a DataLoader delivers: how many different data, in how many batches, of which sizes."""
 
+import random
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -28,6 +30,7 @@ from posterity.errors import PosterityWarning
 QUIET = Engine(progress=False, device="cpu")
 X, Y = torch.ones(40, 1), torch.full((40,), 2.0)
 PAIRS = TensorDataset(X, Y)
+PAIRS_OF_NUMBERS = TensorDataset(X, torch.arange(40))
 
 
 class Own(Sampler):
@@ -67,6 +70,42 @@ class Once(IterableDataset):
 
     def __iter__(self):
         return self.rows
+
+
+class Shared(Stream):
+    """Of several workers each delivers its share."""
+
+    def __iter__(self):
+        worker = torch.utils.data.get_worker_info()
+        rows = list(super().__iter__())
+        return iter(rows if worker is None else rows[worker.id :: worker.num_workers])
+
+
+class Shuffled(Sampler):
+    """Batches that Python's and NumPy's random numbers cut, and whose length is only an estimate."""
+
+    def __iter__(self):
+        indices = np.random.permutation(40)  # noqa: NPY002  # as people write it
+        batches = [indices[start : start + 7] for start in range(0, 40, 7)]
+        random.shuffle(batches)
+        return iter(batches)
+
+    def __len__(self):
+        return 5
+
+
+class Mine:
+    """A loader of a class of one's own."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __iter__(self):
+        return ((x.float(), y) for x, y in self.loader)
+
+
+def padded(items):
+    return tuple(torch.stack(column) for column in zip(*items, strict=True))
 
 
 def joined(items):
@@ -114,6 +153,29 @@ LOADERS = {  # how the data are given: N, delivered, steps, smallest
     "whole batches, ragged": (lambda: DataLoader(Whole([5, 25, 1]), None), (31, 31, 3, 1)),
     "whole batches, joined": (lambda: DataLoader(Whole([5] * 4), 2, collate_fn=joined), (20, 20, 2, 10)),
     "a collation that leaves some out": (lambda: DataLoader(PAIRS, 10, collate_fn=without_some), (20, 20, 4, 5)),
+    "with replacement, padded": (
+        lambda: DataLoader(PAIRS, 4, sampler=RandomSampler(PAIRS, True, 80), collate_fn=padded),
+        (40, 80, 20, 4),
+    ),
+    "of two ranks, padded": (
+        lambda: DataLoader(PAIRS, 8, sampler=DistributedSampler(PAIRS, 2, 0), collate_fn=padded),
+        (40, 20, 3, 4),
+    ),
+    "weighted by 0, padded": (
+        lambda: DataLoader(PAIRS, 8, sampler=WeightedRandomSampler([1.0] * 30 + [0.0] * 10, 40), collate_fn=padded),
+        (30, 40, 5, 8),
+    ),
+    "shuffled by others": (lambda: DataLoader(PAIRS, batch_sampler=Shuffled()), (40, 40, 6, 5)),
+    "shuffled by others, padded": (
+        lambda: DataLoader(PAIRS, batch_sampler=Shuffled(), collate_fn=padded),
+        (40, 40, 6, 5),
+    ),
+    "own loader": (lambda: Mine(DataLoader(PAIRS, 16, shuffle=True)), (40, 40, 3, 8)),
+    "own loader of a part at a time": (
+        lambda: Mine(DataLoader(PAIRS, 4, sampler=RandomSampler(PAIRS, num_samples=10))),
+        (40, 10, 3, 2),
+    ),
+    "list": (lambda: LoaderData([(X[:25], Y[:25]), (X[:6], Y[:6])]), (31, 31, 2, 6)),
     "stream": (lambda: DataLoader(Stream(37), 10), (37, 37, 4, 7)),
 }
 
@@ -122,9 +184,11 @@ LOADERS = {  # how the data are given: N, delivered, steps, smallest
 def test_what_an_epoch_delivers_is_counted(name):
     make, (num_data, delivered, steps, smallest) = LOADERS[name]
     loader = make()
-    state = torch.get_rng_state()
-    data = LoaderData(loader).counted()
+    # Python's are not asked of: beartype, which checks types in tests, draws from them.
+    state, theirs = torch.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    data = (loader if isinstance(loader, LoaderData) else LoaderData(loader)).counted()
     assert torch.equal(state, torch.get_rng_state())
+    assert theirs == np.random.get_state()[1].tolist()  # noqa: NPY002
     assert (data.num_data, data.steps_per_epoch, data.smallest_batch) == (num_data, steps, smallest)
     assert data.mean_batch_size == delivered / steps
     with warnings.catch_warnings():
@@ -188,6 +252,50 @@ def test_hamiltonian_methods_refuse_an_epoch_that_is_not_the_data():
         posterity.fit(nn.Linear(1, 1), loader, likelihood=Gaussian(std=1.0), method=NUTS(draws=4), engine=QUIET)
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [lambda: RandomSampler(PAIRS, True), lambda: WeightedRandomSampler([1.0] * 40, 40), lambda: Own([0, 0, 1])],
+)
+def test_hamiltonian_methods_refuse_what_comes_twice(sampler):
+    loader = DataLoader(PAIRS, 4, sampler=sampler())
+    with pytest.raises(InvalidInput, match="of them again"):
+        posterity.fit(nn.Linear(1, 1), loader, likelihood=Gaussian(std=1.0), method=NUTS(draws=4), engine=QUIET)
+
+
+def test_hamiltonian_methods_refuse_batches_of_several_lengths():
+    batches = LoaderData([(torch.ones(3, 2), Y[:3]), (torch.ones(3, 4), Y[:3])])
+    network = nn.Sequential(nn.Unflatten(1, (1, -1)), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(1, 1))
+    with pytest.raises(InvalidInput, match="Pad all of them to one length"):
+        posterity.fit(network, batches, likelihood=Gaussian(std=1.0), method=NUTS(draws=4), engine=QUIET)
+
+
+@pytest.mark.parametrize("stream", [Stream, Shared])
+def test_workers_that_all_deliver_all_of_a_stream_deliver_no_more_data(stream):
+    data = LoaderData(DataLoader(stream(11), 4, num_workers=2)).counted()
+    assert data.num_data == 11
+
+
+def test_a_resumed_run_sees_the_batches_that_are_left():
+    """Whatever shuffles, the batches of an epoch depend on its number and our seed alone."""
+
+    def loaders():
+        yield DataLoader(PAIRS_OF_NUMBERS, 7, shuffle=True, generator=torch.Generator().manual_seed(3))
+        yield DataLoader(
+            PAIRS_OF_NUMBERS, 7, sampler=RandomSampler(range(40), True, 80, torch.Generator().manual_seed(3))
+        )
+        yield DataLoader(PAIRS_OF_NUMBERS, batch_sampler=Shuffled())
+        yield DataLoader(PAIRS_OF_NUMBERS, 7, sampler=DistributedSampler(range(40), 2, 0))
+
+    def order(data, epoch):
+        batches = data.batches(epoch, torch.Generator().manual_seed(epoch))
+        return torch.cat([targets for _, targets in batches]).tolist()
+
+    for first, second in zip(loaders(), loaders(), strict=True):
+        went_on, resumed = LoaderData(first).counted(), LoaderData(second).counted()
+        earlier = order(went_on, 0)
+        assert order(went_on, 1) == order(resumed, 1) != earlier
+
+
 def test_n_that_is_given_counts():
     data = LoaderData(DataLoader(Stream(37), 10), num_data=1000).counted()
     assert (data.num_data, data.mean_batch_size) == (1000, 37 / 4)
@@ -215,8 +323,13 @@ def test_a_sampler_without_an_end_is_refused(monkeypatch):
             while True:
                 yield 0
 
-    with pytest.raises(InvalidInput, match="no end.*num_data=…, epoch_steps"):
-        LoaderData(DataLoader(PAIRS, 4, sampler=Endless())).counted()
+    class Pretending(Endless):
+        def __len__(self):
+            return 40
+
+    for sampler in (Endless(), Pretending()):
+        with pytest.raises(InvalidInput, match="no end.*num_data=…, epoch_steps"):
+            LoaderData(DataLoader(PAIRS, 4, sampler=sampler)).counted()
 
 
 @pytest.mark.parametrize(
@@ -225,6 +338,16 @@ def test_a_sampler_without_an_end_is_refused(monkeypatch):
         (lambda: DataLoader(Once(), 2), "read once only"),
         (lambda: DataLoader(Stream(0), 2), "gives no batches"),
         (lambda: DataLoader(Whole([5, 5]), None, sampler=Own([0, 1, 0])), "Say how many there are: LoaderData"),
+        (
+            lambda: DataLoader(Whole([5] * 4), None, sampler=DistributedSampler(Whole([5] * 4), 2, 0)),
+            "2 of the indices",
+        ),
+        (lambda: LoaderData(DataLoader(PAIRS), (X, Y)), "a data set, not batches of it"),
+        (lambda: LoaderData(DataLoader(PAIRS), DataLoader(Whole([]), None)), "validation loader gives no batches"),
+        (lambda: iter([(X, Y)]), r"list_iterator, which can be read once only.*LoaderData\(list"),
+        (lambda: [(X, Y)] * 3, r"LoaderData\(batches\)"),
+        (lambda: ((X, Y), (X, Y)), "held_out="),
+        (lambda: (DataLoader(PAIRS), DataLoader(PAIRS)), "LoaderData\\(loader, validation_loader"),
     ],
 )
 def test_what_cannot_be_counted_is_refused_with_the_way_out(loader, says):
@@ -254,3 +377,18 @@ def test_a_single_example_that_is_left_over_joins_the_batch_before(n, size, size
 @pytest.mark.parametrize("n", [1, 2, 3, 127])
 def test_small_sets_are_one_batch(n):
     assert TensorData(torch.zeros(n, 1), torch.zeros(n)).sizes == [n]
+
+
+def test_the_accuracy_of_validation_is_that_of_known_labels():
+    """However many of a batch are known: here 2 of 4, of which 1 is right, and 4 of 4, all of them right."""
+    torch.manual_seed(0)
+    network, rows = nn.Linear(1, 2), []
+    x = torch.randn(8, 1)
+    labels = network(x).argmax(1)
+    labels[:2] = -100
+    labels[2] = 1 - labels[2]
+    data = LoaderData(DataLoader(TensorDataset(x, labels), 4), DataLoader(TensorDataset(x, labels), 4))
+    still = MAP(epochs=1, optimizer=posterity.Optimizer("SGD", lr=1e-12, momentum=0.0))
+    engine = Engine(progress=False, device="cpu", on_epoch=lambda _, row: rows.append(row))
+    posterity.fit(network, data, method=still, engine=engine)
+    assert rows[0]["validation"]["accuracy"] == pytest.approx(5 / 6) == rows[0]["accuracy"]

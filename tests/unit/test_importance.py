@@ -1,5 +1,8 @@
 """Path gradients and the importance-weighted bound, on a regression whose evidence and posterior are known."""
 
+import warnings
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -8,6 +11,7 @@ import posterity
 from posterity import Engine, Gaussian, Hierarchical, MeanField, Normal, Optimizer, Problem, TensorData
 from posterity.core.estimators import WeightDraw
 from posterity.core.gaussian import inverse_softplus, softplus
+from posterity.errors import NotArrived, PosterityWarning
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import NegativeElbo
 from posterity.model.importance import PathElbo
@@ -249,3 +253,15 @@ def test_under_autocast_a_fit_stays_finite_and_learns() -> None:
     engine = Engine(precision="bfloat16", on_epoch=lambda name, row: rows.append(row), **QUIET)
     posterity.fit(nn.Linear(1, 1), (x, 2 * x.squeeze()), likelihood=Gaussian(std=0.3), method=method, engine=engine)
     assert rows[-1]["nelbo"] < 0.5 * rows[0]["nelbo"]
+
+
+def test_batches_of_a_part_of_the_data_are_warned_of():
+    x, y = torch.ones(8, 1), torch.randn(8)
+    method = MeanField("weight", objective="importance_weighted", draws=2, epochs=1)
+    fitted = partial(posterity.fit, nn.Linear(1, 1), likelihood=Gaussian(std=1.0), method=method)
+    with pytest.warns(PosterityWarning, match="4 batches: it then depends on how they are cut.*one batch of all 8"):
+        fitted(TensorData(x, y, 2), engine=Engine(progress=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PosterityWarning)
+        warnings.simplefilter("ignore", NotArrived)
+        fitted(TensorData(x, y), engine=Engine(progress=False))

@@ -16,7 +16,7 @@ from posterity.cli.directory import MODEL, TWIN, findings, read_json, seconds_of
 from posterity.cli.experiment import load_dataset, twin_of
 from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
 from posterity.cli.saved import Saved, open_run
-from posterity.cli.scoring import Scored, predict, temperature, title
+from posterity.cli.scoring import Scored, predict, temperatures, title
 from posterity.data import Dataset
 from posterity.errors import InvalidInput, Mismatch
 from posterity.fitting import described
@@ -191,7 +191,9 @@ def _result(entry: Entry, own: Dataset) -> Result:
         targets = own.scaling.restore_targets(targets)
     averaged = len(predictive.probs if isinstance(predictive, Classification) else predictive.means)
     method = entry.posterior.provenance["method"]
-    one = Scored(entry.label, entry.posterior, predictive, scored(predictive, targets), averaged, temperature(method))
+    one = Scored(
+        entry.label, entry.posterior, predictive, scored(predictive, targets), averaged, **temperatures(method)
+    )
     directory = entry.saved.directory
     rows = [] if directory is None else directory.rows(entry.which)
     costs = {

@@ -104,7 +104,7 @@ class RunConfig(_Table):
 
     @property
     def temperature(self) -> float | None:
-        """The weight of the KL, or what a sampler divides the potential by; None for a method that has neither."""
+        """T of p(D|θ)^(1/T) p(θ); None for a method that has none."""
         return (
             None
             if isinstance(self.member, MAP | MLE | MCDropout | SWAG | Laplace | HMC | NUTS)

@@ -30,7 +30,8 @@ CONFIG = RunConfig(
 def demo(
     *,
     temperature: Annotated[
-        str | None, Parameter(metavar="T", help="Weight of the KL; 1 is the posterior, 0.1 a sharper one. [1]")
+        str | None,
+        Parameter(metavar="T", help="Of the likelihood, p(D|θ)^(1/T) p(θ); 1 is the posterior, 0.1 a sharper one. [1]"),
     ] = None,
     out: Annotated[Path | None, Parameter(metavar="DIR", help="Run directory. [runs/…]")] = None,
     force: Annotated[bool, Parameter(negative="", help="Replace the run in --out.")] = False,

@@ -48,6 +48,7 @@ def evaluate(
                     "method": s.name,
                     "test": s.scores,
                     "temperature": s.temperature,
+                    "joint_temperature": s.joint_temperature,
                     "draws": s.draws,
                     "remarks": remarks(s),
                 }

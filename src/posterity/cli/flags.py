@@ -111,7 +111,7 @@ class Settings(ProblemSettings):
     temperature: Annotated[
         str | None,
         Key("method.temperature"),
-        Parameter(group=METHOD, metavar="T", help="Weight of the KL; 1 is the posterior. [1]"),
+        Parameter(group=METHOD, metavar="T", help="Of the likelihood, p(D|θ)^(1/T) p(θ); 1 is the posterior. [1]"),
     ] = None
     initial_std: Annotated[
         str | None,

@@ -167,7 +167,6 @@ def _original(dataset: Dataset) -> tuple[Tensor, Tensor]:
 
 def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
     member = config.member
-    temperature = "–" if scored.temperature is None else f"{scored.temperature:g}"
     values: dict[str, Any] = {
         "Data": config.data.name,
         "Network": config.model.name,
@@ -176,7 +175,7 @@ def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
         "Likelihood": words(config.likelihood),
         "Method": scored.name,
         "Estimator": getattr(member, "estimator", None),
-        "Temperature": temperature,
+        **scored.tempered,
         "Epochs": getattr(member, "epochs", None),
         "Batch": config.data.batch_size,
         "Augmentation": "flips and shifts" if config.data.augment else None,
@@ -196,7 +195,7 @@ def _known(saved: Saved, scored: Scored) -> dict[str, str]:
         "Prior": words(problem.prior),
         "Likelihood": words(problem.likelihood),
         "Method": scored.name,
-        "Temperature": "–" if scored.temperature is None else f"{scored.temperature:g}",
+        **scored.tempered,
         "Seed": str(saved.config.seed),
         "Versions": f"posterity {posterity.__version__}, torch {torch.__version__}",
     }

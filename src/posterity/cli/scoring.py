@@ -1,6 +1,6 @@
 """Posteriors scored on test data, in the units that a reader knows, and the table that shows it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,10 @@ TITLES = {
     "sghmc": "SGHMC",
     "network": "Network as it is",
 }
+TEMPERATURES = {
+    "temperature": "Temperature of the likelihood",
+    "joint_temperature": "Temperature of likelihood and prior",
+}
 STRUCTURES = {"full": "full", "kron": "Kronecker", "diag": "diagonal", "low_rank": "low rank"}
 
 
@@ -57,11 +61,17 @@ class Scored:
     scores: dict[str, float]
     draws: int
     temperature: float | None
+    joint_temperature: float | None = None
 
     @property
     def parameters(self) -> int:
         """Trained numbers: what the posterior keeps of θ; see `FunctionPosterior.size`."""
         return self.posterior.size
+
+    @property
+    def tempered(self) -> dict[str, str]:
+        """Its temperatures, each under a name that says of what."""
+        return tempered({"temperature": self.temperature, "joint_temperature": self.joint_temperature})
 
 
 def title(method: dict[str, Any]) -> str:
@@ -83,12 +93,28 @@ def title(method: dict[str, Any]) -> str:
     return TITLES.get(kind, kind.replace("_", " "))
 
 
-def temperature(method: dict[str, Any]) -> float | None:
-    """Return the KL's weight, or a sampler's temperature, that a posterior was trained with; None for a method without."""
+def temperatures(method: dict[str, Any]) -> dict[str, float | None]:
+    """Return T of p(D|θ)^(1/T) p(θ), and T of (p(D|θ) p(θ))^(1/T), of a fit; None for a method without.
+
+    >>> temperatures({"kind": "ensemble", "method": {"kind": "sgld", "temperature": 0.5, "joint_temperature": 1}})
+    {'temperature': 0.5, 'joint_temperature': 1.0}
+    """
     while method.get("method"):
         method = method["method"]
-    found = method.get("temperature")
-    return None if found is None else float(found)
+    if method["kind"] in ("sgld", "sghmc") and "joint_temperature" not in method:  # a file of before there were two
+        method = {"temperature": 1, "joint_temperature": method.get("temperature", 1)}
+    values = {name: method.get(name) for name in TEMPERATURES}
+    return {name: None if value is None else float(value) for name, value in values.items()}
+
+
+def tempered(values: Mapping[str, float | None]) -> dict[str, str]:
+    """Write the temperatures that there are, under names that say of what; the likelihood's even where there is none.
+
+    >>> tempered({"temperature": 1.0, "joint_temperature": 0.5})
+    {'Temperature of the likelihood': '1', 'Temperature of likelihood and prior': '0.5'}
+    """
+    written = {TEMPERATURES[name]: f"{value:g}" for name, value in values.items() if value is not None}
+    return written or {TEMPERATURES["temperature"]: "–"}
 
 
 def predict(posterior: FunctionPosterior, inputs: Tensor, draws: int, seed: int) -> Classification | Regression:
@@ -104,7 +130,7 @@ def score(posterior: FunctionPosterior, dataset: Dataset, draws: int, seed: int)
         targets = dataset.scaling.restore_targets(targets)
     method = posterior.provenance["method"]
     averaged = len(predictive.probs if isinstance(predictive, Classification) else predictive.means)
-    return Scored(title(method), posterior, predictive, evaluate(predictive, targets), averaged, temperature(method))
+    return Scored(title(method), posterior, predictive, evaluate(predictive, targets), averaged, **temperatures(method))
 
 
 def remarks(scored: Scored) -> list[str]:
@@ -126,7 +152,10 @@ def table(caption: str, scored: Sequence[Scored]) -> Table:
         for key, label in LABELS.items()
         if all(key in s.scores for s in scored)
     ]
-    rows.append(["Temperature", *("–" if s.temperature is None else f"{s.temperature:g}" for s in scored)])
+    each = [s.tempered for s in scored]
+    rows += [
+        [name, *(one.get(name, "–") for one in each)] for name in TEMPERATURES.values() if any(name in o for o in each)
+    ]
     rows.append(["Draws", *(str(s.draws) for s in scored)])
     rows.append(["Trained numbers", *(counted(s.posterior) for s in scored)])
     return grid(caption, ["", *(s.name for s in scored)], rows)

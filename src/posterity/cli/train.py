@@ -183,6 +183,7 @@ def _metrics(scored: Scored, rows: Sequence[Row]) -> dict[str, Any]:
         "test": scored.scores,
         "remarks": remarks(scored),
         "temperature": scored.temperature,
+        "joint_temperature": scored.joint_temperature,
         "parameters": scored.parameters,
         "draws": scored.draws,
         "epochs": len(rows),

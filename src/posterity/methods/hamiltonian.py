@@ -126,11 +126,19 @@ class FullBatch:
                 "a method of batches: MeanField, SGHMC."
             )
         parts = list(data.batches(0, torch.Generator().manual_seed(0)))
+        shapes = {(i.shape[1:], t.shape[1:]) for i, t in parts}
+        if len(shapes) > 1:
+            raise InvalidInput(
+                "Hamiltonian Monte Carlo takes all data at once, and the batches of these have inputs or targets of several "
+                "shapes. Pad all of them to one length, or take a method of batches: MeanField, SGHMC."
+            )
         inputs, targets = (torch.cat(column) for column in zip(*parts, strict=True))
-        if len(inputs) != data.num_data:
+        repeated = getattr(data, "repeated", 0)
+        if len(inputs) != data.num_data or repeated:
+            again = f", {repeated:,} of them again" if repeated else ""
             raise InvalidInput(
                 f"Hamiltonian Monte Carlo takes all data at once, and an epoch of these delivers {len(inputs):,} of "
-                f"{data.num_data:,}. Give a loader that delivers each datum once, or take MeanField or SGHMC."
+                f"{data.num_data:,}{again}. Give a loader that delivers each datum once, or take MeanField or SGHMC."
             )
         with torch.no_grad():
             size = activation_bytes(problem.snapshot(), inputs[:1]) * len(inputs)

@@ -8,6 +8,7 @@ exact where the prior is Normal. Departures from the papers: σ's slope goes thr
 weight is 1/N at every step unless `kl_schedule` says otherwise.
 """
 
+import warnings
 from dataclasses import replace
 from itertools import islice
 from typing import Annotated, Literal
@@ -23,6 +24,7 @@ from posterity.core.estimators import Estimator, WeightDraw
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.core.optimizer import Optimizer
 from posterity.core.schedules import kl_weight
+from posterity.errors import PosterityWarning
 from posterity.methods import arrival
 from posterity.methods.arrival import Remark
 from posterity.methods.options import Epochs, Patience
@@ -58,7 +60,8 @@ class MeanField:
             whose noise vanishes as q nears the posterior (Roeder et al. 2017), and which needs `estimator='weight'`.
         objective: `elbo`; or `importance_weighted`, the tighter bound of Burda et al. (2016) with `draws` importance draws,
             along the path gradients of Tucker et al. (2019). It is a bound on the evidence for batches of the whole data
-            alone: see `posterity.model.importance`. The log shows it as `importance_nelbo`, beside the ELBO of the same q.
+            alone (see `posterity.model.importance`), and a fit of others warns. The log shows it as
+            `importance_nelbo`, beside the ELBO of the same q.
         compiled: draws and updates in compiled kernels: faster for wide networks of a million weights, and for local
             reparameterisation and Flipout of any, after some seconds of compilation. Needs a compiler, Adam, one draw, and
             a Normal prior on all of the network.
@@ -137,6 +140,14 @@ class MeanField:
         `initial`, where it is given, takes the place of the method's own.
         """
         refuse_flat(problem, "mean field")
+        if self.objective == "importance_weighted" and data.steps_per_epoch > 1:
+            warnings.warn(
+                "objective='importance_weighted' is a bound of all data at once, and an epoch has "
+                f"{data.steps_per_epoch} batches: it then depends on how they are cut, and stds come out too large where "
+                f"batches differ. Give one batch of all {data.num_data:,}, or objective='elbo'.",
+                PosterityWarning,
+                stacklevel=3,
+            )
         budget = budget_of(self, data)
         std = self.initial_stds(problem, data) if initial is None else initial
         inference = MeanFieldInference(problem, self, budget, std)

@@ -11,7 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-IGNORED = -100  # the label that is not known
+from posterity.types import IGNORED as IGNORED
+
 VOID = 255  # what label maps have where nothing is labelled
 
 

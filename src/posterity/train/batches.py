@@ -4,7 +4,7 @@ Both shuffle by a generator that depends on seed and epoch alone, so that a resu
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
@@ -14,8 +14,8 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from posterity.errors import InvalidInput, PosterityWarning
-from posterity.train.census import Census, census, lent_seed
-from posterity.train.reading import pair, whole
+from posterity.train.census import Census, begin, census, generators_of, lent_seed, seeded
+from posterity.train.reading import pair, shown, whole
 from posterity.types import Batch
 
 Check = Callable[[Batch], None]
@@ -120,12 +120,13 @@ class TensorData:
 
 @dataclass(frozen=True, eq=False)
 class LoaderData:
-    """Batches (inputs, targets) from DataLoaders, where more is to be said of them than `fit(network, loader)` does.
+    """Batches (inputs, targets) from loaders, where more is to be said of them than `fit(network, loader)` does.
 
     N is the number of different data that an epoch delivers, as samplers and batches tell; see `posterity.train.census`.
 
     Args:
-        loader: of the training data.
+        loader: of the training data; a `DataLoader`, or a list or an object of a class of yours that gives batches whenever
+            it is iterated.
         validation_loader: of data that take no part in the training.
         num_data: N, where you know it better: of a stream, say, or of a sampler that shows a part of the data at a time.
         epoch_steps: batches that make an epoch of a loader without an end; needs `num_data`.
@@ -135,12 +136,14 @@ class LoaderData:
             be counted.
     """
 
-    loader: "DataLoader[Any]"
-    validation_loader: "DataLoader[Any] | None" = None
+    loader: Iterable[Any]
+    validation_loader: Iterable[Any] | None = None
     num_data: int | None = None
     epoch_steps: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("loader", "validation_loader"):
+            _refuse_once(name, getattr(self, name), optional=name != "loader")
         for name in ("num_data", "epoch_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -152,6 +155,8 @@ class LoaderData:
 
     def counted(self) -> "CountedLoader":
         """Count the data of an epoch."""
+        if self.validation_loader is not None:
+            _first(self.validation_loader, "validation loader")
         first = len(pair(_first(self.loader))[1])
         if self.epoch_steps is not None and self.num_data is not None:
             count = Census(self.num_data, first * self.epoch_steps, self.epoch_steps, first)
@@ -186,15 +191,23 @@ class CountedLoader:
     def smallest_batch(self) -> int:
         return self.count.smallest
 
+    @property
+    def repeated(self) -> int:
+        return self.count.repeated
+
     def counted(self) -> "CountedLoader":
         return self
 
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
-        # A DataLoader shuffles by torch's global random numbers, which its sampler reads when the first batch is taken:
-        # lend it a seed until then. (What a data set draws for itself, augmentations say, stays its own affair.)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            iterator = islice(iter(self.source.loader), self.source.epoch_steps)
+        # A DataLoader shuffles by global random numbers, which its sampler reads when the first batch is taken: lend it a
+        # seed until then. (What a data set draws for itself, augmentations say, stays its own affair.) A generator that
+        # was given to it is seeded, too, or a run that is resumed would not see the batches that are left.
+        loader, seed = self.source.loader, int(torch.randint(2**62, (), generator=generator))
+        begin(loader, epoch)
+        for own in generators_of(loader):
+            own.manual_seed(seed)
+        with seeded(seed):
+            iterator = islice(iter(loader), self.source.epoch_steps)
             first = list(islice(iterator, 1))
         delivered = 0
         for batch in chain(first, iterator):
@@ -233,21 +246,41 @@ class CountedLoader:
         return inputs.to(self.device), targets.to(self.device)
 
 
-def _first(loader: "DataLoader[Any]") -> Any:
+def _refuse_once(name: str, loader: Any, optional: bool) -> None:
+    """Refuse what cannot be read epoch after epoch."""
+    if loader is None and optional:
+        return
+    if isinstance(loader, Iterator):
+        raise InvalidInput(
+            f"{name} is a {type(loader).__name__}, which can be read once only. Give what starts anew whenever it is iterated: "
+            "the DataLoader, LoaderData(list(batches)), or an object of a class whose __iter__ begins a new epoch."
+        )
+    if isinstance(loader, tuple) and all(isinstance(part, Tensor) for part in loader):
+        raise InvalidInput(
+            f"{name} is {shown(loader)}: a data set, not batches of it. Give "
+            "DataLoader(TensorDataset(inputs, targets), 128), or TensorData(inputs, targets, held_out=…) in place of loaders."
+        )
+    if not isinstance(loader, Iterable) or isinstance(loader, Tensor | str | Mapping):
+        raise InvalidInput(
+            f"{name} is {shown(loader)}; it must be a DataLoader, or give batches (inputs, targets) in turn."
+        )
+
+
+def _first(loader: Iterable[Any], what: str = "DataLoader") -> Any:
     with lent_seed(loader):
         first = next(iter(loader), None)
     if first is None:
         raise InvalidInput(
-            "The DataLoader gives no batches (any more): it is empty, or can be read once only. Give one that starts anew "
+            f"The {what} gives no batches (any more): it is empty, or can be read once only. Give one that starts anew "
             "whenever it is iterated."
         )
     return first
 
 
 def as_data(data: Any) -> TensorData | CountedLoader:
-    """Accept a DataLoader, a pair of tensors (or arrays), or data that already are in the engine's form; count them."""
+    """Accept a loader, a pair of tensors (or arrays), or data that already are in the engine's form; count them."""
     if isinstance(data, TensorData | LoaderData | CountedLoader):
         return data.counted()
-    if isinstance(data, DataLoader):
-        return LoaderData(data).counted()
+    if isinstance(data, DataLoader) or (isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
+        return LoaderData(data).counted()  # what can be iterated and not indexed is a loader of somebody's own
     return TensorData(*whole(data))

@@ -1,16 +1,19 @@
 """How many data an epoch of a DataLoader delivers, and how many of them are different: the N of the posterior.
 
 `len(loader.dataset)` is not it: samplers choose, batch samplers cut, data sets hand out whole batches or do not know their
-length. Where samplers and the first batch tell, indices are counted; else the data are, in one epoch before the training.
+length. Where samplers tell, indices are counted; else the data are, in one epoch before the training.
 """
 
+import random
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
+import numpy
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import (
     DataLoader,
     DistributedSampler,
@@ -22,7 +25,7 @@ from torch.utils.data import (
 
 from posterity.errors import InvalidInput
 
-MOST = 2**24  # an epoch of more data is taken for one without an end, unless its sampler knows its length
+MOST = 2**22  # an epoch of more data is taken for one without an end, unless its sampler knows its length
 
 
 @dataclass(frozen=True)
@@ -34,20 +37,22 @@ class Census:
         delivered: how many an epoch delivers; those that come twice count twice.
         steps: its batches.
         smallest: data in the smallest batch.
+        repeated: how many of those delivered had come before in the same epoch, as far as indices tell.
     """
 
     num_data: int
     delivered: int
     steps: int
     smallest: int
+    repeated: int = 0
 
 
-def census(loader: "DataLoader[Any]", first: int, num_data: int | None = None) -> Census:
+def census(loader: Iterable[Any], first: int, num_data: int | None = None) -> Census:
     """Count the data of an epoch.
 
     N is the number of different data that an epoch delivers. Three samplers mean more than one epoch shows: `RandomSampler`
     with `num_samples` and `DistributedSampler` (all ranks together) reach the whole data set, `WeightedRandomSampler` every
-    datum whose weight is not 0.
+    datum whose weight is not 0. Workers that each deliver all of a stream deliver no other data than one of them.
 
     Args:
         loader: read for an epoch where its indices do not tell; nobody's random numbers are used up.
@@ -57,12 +62,22 @@ def census(loader: "DataLoader[Any]", first: int, num_data: int | None = None) -
     Raises:
         InvalidInput: where an epoch has no end or no data, or the different ones cannot be counted.
     """
-    batches = None if isinstance(loader.dataset, IterableDataset) else _cut(loader)
-    if batches is None or loader.collate_fn is not default_collate or not batches or len(batches[0]) != first:
-        return _read(loader, batches, num_data)
-    sizes = [len(batch) for batch in batches]
-    delivered = sum(sizes)
-    return Census(num_data or _different(loader, batches), delivered, len(sizes), min(sizes))
+    inner = _of_torch(loader)
+    batches = None if inner is None or isinstance(inner.dataset, IterableDataset) else _cut(inner)
+    by_index = [len(batch) for batch in batches or []]
+    told = inner is loader and inner.collate_fn is default_collate and by_index[:1] == [first]
+    sizes = by_index if told else _read(loader)
+    delivered, meant = sum(sizes), _alone(inner, sum(sizes))
+    repeated = delivered - meant
+    if inner is not None and batches:
+        # A collation that pads, or a wrapper, hands on the batches that were cut, as their sizes show.
+        seen, meant = len({index for batch in batches for index in batch}), _different(inner, batches)
+        repeated = sum(by_index) - seen
+        if sorted(sizes) != sorted(by_index):
+            if num_data is None and (repeated or meant != seen):
+                raise _uncounted(repeated, by_index, meant - seen)
+            meant = delivered
+    return Census(num_data or meant, delivered, len(sizes), min(sizes), repeated)
 
 
 def rows(batch: Any) -> int:
@@ -73,20 +88,49 @@ def rows(batch: Any) -> int:
 
 
 @contextmanager
-def lent_seed(loader: "DataLoader[Any]", seed: int = 0) -> Iterator[None]:
+def lent_seed(loader: Iterable[Any], seed: int = 0) -> Iterator[None]:
     """Shuffle by a seed of ours inside the block, and leave everyone's generators as they were."""
-    theirs = {id(g): g for g in (getattr(s, "generator", None) for s in (loader, *_samplers(loader))) if g is not None}
-    states = {key: generator.get_state() for key, generator in theirs.items()}
+    generators = generators_of(loader)
+    states = [generator.get_state() for generator in generators]
+    try:
+        with seeded(seed):
+            yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Lend a seed to the global random numbers that samplers shuffle by: torch's, Python's and NumPy's."""
+    of_python, of_numpy = random.getstate(), numpy.random.get_state()  # noqa: NPY002  # it is theirs
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
+            random.seed(seed)
+            numpy.random.seed(seed % 2**32)  # noqa: NPY002
             yield
     finally:
-        for key, generator in theirs.items():
-            generator.set_state(states[key])
+        random.setstate(of_python)
+        numpy.random.set_state(of_numpy)  # noqa: NPY002
 
 
-def _samplers(loader: "DataLoader[Any]") -> Iterator[Any]:
+def generators_of(loader: Iterable[Any]) -> list[Generator]:
+    """Return the generators that a loader and its samplers shuffle by instead of the global ones, each once."""
+    inner = _of_torch(loader)
+    parts = () if inner is None else (inner, *samplers(inner))
+    return list({id(g): g for g in (getattr(part, "generator", None) for part in parts) if g is not None}.values())
+
+
+def begin(loader: Iterable[Any], epoch: int) -> None:
+    """Tell samplers and data sets that shuffle by the number of the epoch, as `DistributedSampler`, which one comes."""
+    inner = _of_torch(loader)
+    for part in (loader,) if inner is None else (*samplers(inner), inner.dataset):
+        if callable(getattr(part, "set_epoch", None)):
+            part.set_epoch(epoch)
+
+
+def samplers(loader: "DataLoader[Any]") -> Iterator[Any]:
     """Yield what chooses a loader's data and what that wraps, from the outside in."""
     sampler: Any = loader.batch_sampler if loader.batch_sampler is not None else loader.sampler
     while sampler is not None:
@@ -94,10 +138,17 @@ def _samplers(loader: "DataLoader[Any]") -> Iterator[Any]:
         sampler = getattr(sampler, "sampler", None)
 
 
+def _of_torch(loader: Any) -> "DataLoader[Any] | None":
+    """Return the DataLoader that this is or wraps; None where there is none."""
+    if isinstance(loader, DataLoader):
+        return loader
+    return next((part for part in getattr(loader, "__dict__", {}).values() if isinstance(part, DataLoader)), None)
+
+
 def _cut(loader: "DataLoader[Any]") -> list[Sequence[Any]] | None:
     """Return the indices of an epoch, batch by batch; None where they cannot be told apart."""
     with lent_seed(loader):
-        batches = [_flat(batch) for batch in _bounded(next(_samplers(loader)))]
+        batches = [_flat(batch) for batch in _bounded(next(samplers(loader)))]
     try:
         for batch in batches:
             hash(tuple(batch))
@@ -116,29 +167,29 @@ def _flat(indices: Any) -> Sequence[Any]:
 
 
 def _bounded(batches: Iterable[Any]) -> Iterator[Any]:
-    endless = not _has_length(batches)
+    steps = _length(batches)
+    most = inf if steps is None else 10 * steps + 1000  # lengths are often estimates
     count = 0
-    for batch in batches:
+    for step, batch in enumerate(batches, 1):
         yield batch
         count += max(1, rows(batch) if not isinstance(batch, Tensor) else batch.numel())
-        if count > MOST and endless:
+        if step > most or (steps is None and count > MOST):
             raise InvalidInput(
-                f"An epoch of the DataLoader has more than {MOST:,} data, or no end. Say how many there are and how many "
+                f"An epoch of the DataLoader has more than {count - 1:,} data, or no end. Say how many there are and how many "
                 "batches make an epoch: LoaderData(loader, num_data=…, epoch_steps=…)."
             )
 
 
-def _has_length(batches: Any) -> bool:
+def _length(batches: Any) -> int | None:
     try:
-        len(batches)  # a batch sampler, and a loader, pass the question on
+        return len(batches)  # a batch sampler, and a loader, pass the question on
     except (TypeError, NotImplementedError):
-        return False
-    return True
+        return None
 
 
 def _different(loader: "DataLoader[Any]", batches: list[Sequence[Any]]) -> int:
     """Return N, by what the loader's sampler means where that is known."""
-    for sampler in _samplers(loader):
+    for sampler in samplers(loader):
         match sampler:
             case WeightedRandomSampler():
                 return int((sampler.weights > 0).sum())
@@ -149,18 +200,34 @@ def _different(loader: "DataLoader[Any]", batches: list[Sequence[Any]]) -> int:
     return len({index for batch in batches for index in batch})
 
 
-def _read(loader: "DataLoader[Any]", batches: list[Sequence[Any]] | None, num_data: int | None) -> Census:
-    """Count the data of an epoch by reading them all."""
+def _read(loader: Iterable[Any]) -> list[int]:
+    """Return the sizes of an epoch's batches by reading them all."""
     with lent_seed(loader):
         sizes = [rows(batch) for batch in _bounded(loader)]
-    delivered = sum(sizes)
-    if not delivered:
+    if not sum(sizes):
         raise InvalidInput("The DataLoader gives no data: there is nothing to train on.")
-    indices = [index for batch in batches or [] for index in batch]
-    again = len(indices) - len(set(indices))
-    if again and num_data is None:
-        raise InvalidInput(
-            f"The DataLoader's sampler gives {again} of its {len(indices)} indices again, and its data are cut otherwise than "
-            "its indices, so that the different ones cannot be counted. Say how many there are: LoaderData(loader, num_data=…)."
-        )
-    return Census(num_data or delivered, delivered, len(sizes), min(sizes))
+    return sizes
+
+
+def _alone(loader: "DataLoader[Any] | None", delivered: int) -> int:
+    """Return how many data a stream delivers without workers, where these each deliver all of it."""
+    if loader is None or loader.num_workers < 2 or not isinstance(loader.dataset, IterableDataset):
+        return delivered
+    single = DataLoader(loader.dataset, loader.batch_size, collate_fn=loader.collate_fn, drop_last=loader.drop_last)
+    try:
+        with lent_seed(single):
+            return min(delivered, sum(rows(batch) for batch in _bounded(single)))
+    except (AttributeError, TypeError):  # a stream that knows only how to be one worker's shares its data out
+        return delivered
+
+
+def _uncounted(repeated: int, by_index: Sequence[int], unseen: int) -> InvalidInput:
+    why = (
+        f"gives {repeated} of its {sum(by_index)} indices again"
+        if repeated
+        else f"leaves {unseen} of the indices to other epochs or ranks"
+    )
+    return InvalidInput(
+        f"The DataLoader's sampler {why}, and its data are cut otherwise than its indices, so that the different ones cannot "
+        "be counted. Say how many there are: LoaderData(loader, num_data=…)."
+    )

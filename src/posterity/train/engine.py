@@ -22,7 +22,7 @@ from posterity.train import checkpoint, progress
 from posterity.train.checkpoint import Record
 from posterity.train.mapped import mapped
 from posterity.train.random import NamedStreams, derived_seed
-from posterity.train.sums import Sums, means
+from posterity.train.sums import Sums, means, summed
 from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
 
 EVERY = 10  # steps between two updates of what people see
@@ -211,16 +211,13 @@ class _Run:
         posterior = self.inference.posterior(self.state)
         if self.engine.ready is not None:
             posterior = self.engine.ready(posterior, self.engine.validation_draws)
-        totals: dict[str, float] = {}
-        count = 0
+        sums = Sums()
         for inputs, targets in batches:
             # The same draws for every batch and epoch: differences between epochs are not noise of the draws.
             generator = Generator(device=inputs.device).manual_seed(derived_seed(self.engine.seed, "validation"))
             scores = posterior.predict(inputs, self.engine.validation_draws, generator=generator).scores(targets)
-            for name, value in scores.items():
-                totals[name] = totals.get(name, 0.0) + (value**2 if name == "rmse" else value) * len(targets)
-            count += len(targets)
-        result = {k: (v / count) ** (0.5 if k == "rmse" else 1) for k, v in totals.items()}
+            sums.add(summed(scores, targets), len(targets))
+        result = sums.means()
         if "nelbo" in means:
             result["nelbo"] = result["expected_nll"] + means["nelbo"] - means["nll"]
         return result

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from posterity.errors import InvalidInput
 from posterity.types import Batch
@@ -35,7 +35,7 @@ def whole(data: Any) -> Batch:
     Raises:
         InvalidInput: for anything else, with the line to write.
     """
-    if isinstance(data, tuple | list) and len(data) == 2:
+    if isinstance(data, tuple | list) and len(data) == 2 and not all(_is_data(part) for part in data):
         return tensor(data[0], "inputs"), tensor(data[1], "targets")
     raise InvalidInput(
         f"Data of type {type(data).__name__} were given; expected a DataLoader, a pair (inputs, targets) of tensors, or "
@@ -99,6 +99,12 @@ def _of_numbers(values: Any, what: str) -> Tensor:
         raise InvalidInput(f"The {what} are {shown(values)}, which makes no tensor. {advice}") from error
 
 
+def _is_data(part: Any) -> bool:
+    """Tell whether a part is data by itself: a loader, or a pair of tensors."""
+    pair = isinstance(part, tuple | list) and len(part) == 2 and all(isinstance(p, Tensor) and p.dim() for p in part)
+    return pair or isinstance(part, DataLoader)
+
+
 def _first(values: Any) -> Any:
     """Return the first value that is no list or array of values."""
     while not isinstance(values, str) and hasattr(values, "__getitem__") and hasattr(values, "__len__") and len(values):
@@ -158,6 +164,12 @@ def _of_data(data: Any) -> str:
         return f"Write (data[{x!r}], data[{y!r}])."
     if hasattr(data, "to_numpy"):
         return "Of a frame: (frame.drop(columns='y').to_numpy('float32'), frame['y'].to_numpy()), if 'y' is the target."
+    if isinstance(data, tuple | list) and len(data) == 2:
+        tensors = "TensorData(inputs, targets, held_out=(inputs, targets))"
+        return f"Of training and validation data: {tensors}, or LoaderData(loader, validation_loader)."
+    if isinstance(data, list) and data and all(isinstance(part, tuple | list) and len(part) == 2 for part in data):
+        examples = "DataLoader(examples, batch_size=128, shuffle=True)"
+        return f"Of a list of batches: LoaderData(batches). Of a list of examples: {examples}."
     if isinstance(data, tuple | list) and len(data) > 2:
         return "Write (data[0], data[1]) if these are inputs and targets; weights of examples are not known here."
     return "Write (inputs, targets); for an autoencoder the targets are the inputs."

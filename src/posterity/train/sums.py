@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from posterity.types import Info, Scores
+from posterity.types import IGNORED, Info, Scores
 
 ROOTS = ("rmse",)  # what is summed as squares
 
@@ -55,3 +55,14 @@ def means(info: Info) -> Info:
     divided = {name: value[0] / value[1] if value.dim() else value for name, value in info.items()}
     known = {name: value for name, value in divided.items() if not info[name].dim() or bool(info[name][1])}
     return {name: value.sqrt() if name in ROOTS and info[name].dim() else value for name, value in known.items()}
+
+
+def summed(scores: Scores, targets: Tensor) -> Info:
+    """Turn the scores of a batch into what is summed of them, [total, count] each: an accuracy is one of known labels.
+
+    >>> summed({"nll": 0.5, "accuracy": 1.0}, torch.tensor([2, IGNORED, IGNORED]))["accuracy"].tolist()
+    [1.0, 1.0]
+    """
+    counts = {name: (targets != IGNORED).sum().item() if name == "accuracy" else len(targets) for name in scores}
+    totals = {name: (value**2 if name in ROOTS else value) * counts[name] for name, value in scores.items()}
+    return {name: torch.tensor([totals[name], counts[name]], dtype=torch.float64) for name in scores}
