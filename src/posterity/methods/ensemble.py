@@ -99,8 +99,8 @@ def reinitialise(problem: Problem, seed: int) -> tuple[str, ...]:
 
     Each module draws its own by `reset_parameters` (or `_reset_parameters`, as attention calls it), those inside of it before.
     What is trained but no module draws anew, such as an `nn.Parameter` in a module of one's own, gets normals of its present
-    mean and std. A tensor whose numbers are all the same was set so and stays: the zeros that the second factor of a LoRA
-    starts at, and a residual branch. So do frozen parameters, and the statistics of normalisation that keeps still.
+    mean and std. What somebody has set to one number stays: zeros, as of the second factor of a LoRA, biases, scales, and raw
+    parameters. So do frozen parameters, and the statistics of normalisation that keeps still.
     """
     network = problem.network
     before = {n: (p, p._version, p.detach().clone()) for n, p in network.named_parameters()}
@@ -130,9 +130,12 @@ def reinitialise(problem: Problem, seed: int) -> tuple[str, ...]:
 
 
 def _constant(values: Tensor, drawn: bool) -> bool:
-    """Whether a tensor's numbers are all the same; a single number that a module draws is one of many, but for 0."""
+    """Whether somebody has set all of a tensor's numbers to one; of what a module draws: to 0, or those of a vector."""
     alike = bool((values == values.flatten()[:1]).all())
-    return alike and (values.numel() > 1 or not drawn or not values.any())
+    vector = (
+        values.dim() < 2 and values.numel() > 1
+    )  # a bias, a scale; weights of one value are no start that anybody wants
+    return alike and (not drawn or vector or not values.any())
 
 
 def _reset(module: nn.Module) -> None:
