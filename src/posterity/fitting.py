@@ -18,6 +18,7 @@ from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
 from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
+from posterity.model.running import watched
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.statistics import validated, with_statistics
@@ -97,7 +98,7 @@ def fit(
         held_out = next(ready.validation() or iter(()), None)
     rehearse(problem, seen, held_out, source.smallest_batch)
     sample = (ready.inputs, ready.targets) if isinstance(ready, TensorData) else seen
-    problem = replace(problem, likelihood=likelihood.started(*sample))
+    problem = watched(replace(problem, likelihood=likelihood.started(*sample)), seen[0])
     for remark in scales.remarks(problem, *sample):
         warnings.warn(remark, ScaleWarning, stacklevel=2)
     outlook = Outlook.of(problem, ready)

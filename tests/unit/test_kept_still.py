@@ -172,6 +172,79 @@ def test_what_stays_alike_is_named():
     assert not torch.equal(heads[0], heads[1])
 
 
+class Adapted(nn.Module):
+    """A frozen layer and a trainable product beside it, which starts at zero: LoRA, with factors of either kind."""
+
+    def __init__(self, size, outputs, layers):
+        super().__init__()
+        self.base = nn.Linear(size, outputs).requires_grad_(False)
+        self.layers = layers
+        if layers:
+            self.down, self.up = nn.Linear(size, 2, bias=False), nn.Linear(2, outputs, bias=False)
+            nn.init.zeros_(self.up.weight)
+        else:
+            self.down, self.up = nn.Parameter(torch.randn(2, size)), nn.Parameter(torch.zeros(outputs, 2))
+
+    def forward(self, x):
+        return self.base(x) + (self.up(self.down(x)) if self.layers else x @ self.down.T @ self.up.T)
+
+
+@pytest.mark.parametrize("layers", [True, False])
+def test_members_of_an_adapted_network_start_at_what_it_computes(layers):
+    torch.manual_seed(0)
+    network, (x, y) = nn.Sequential(Adapted(2, 8, layers), nn.ReLU(), Adapted(8, 2, layers)), examples()
+    problem = Problem(network, posterity.Normal(0, 1), posterity.Categorical(), 10)
+    starts = [problem.snapshot() for _ in range(2)]
+    for seed, member in enumerate(starts):
+        assert len(reinitialise(member, seed)) == 2
+        assert torch.equal(member.network(x), network(x))
+    downs = [next(p for n, p in member.network.named_parameters() if "down" in n) for member in starts]
+    assert not torch.equal(*downs)
+    with pytest.warns(PosterityWarning, match="up"):
+        posterity.fit(network, (x, y), method=Ensemble(MLE(epochs=1), 2), engine=QUIET)
+
+
+def test_a_module_that_starts_its_layers_itself_has_the_last_word():
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Linear(2, 200), nn.LayerNorm((2, 100))
+            self.reset_parameters()
+
+        def reset_parameters(self):
+            nn.init.normal_(self.layer.weight, std=7.0)
+            nn.init.constant_(self.layer.bias, -2.0)
+
+    problem = Problem(Wide(), posterity.Normal(0, 1), posterity.Categorical(), 10)
+    assert reinitialise(problem, 0) == ()
+    assert abs(problem.network.layer.weight.std() - 7) < 4 * 7 / 800**0.5
+    assert (problem.network.layer.bias == -2).all()
+
+
+def test_biases_and_branches_that_start_at_a_constant_do_so_in_every_member():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+    nn.init.zeros_(network[1].weight)
+    nn.init.constant_(network[3].bias, -4.6)
+    problem = Problem(network, posterity.Normal(0, 1), posterity.Categorical(), 10)
+    before = network[0].weight.clone()
+    assert reinitialise(problem, 0) == ()
+    assert not torch.equal(network[0].weight, before)
+    assert (network[1].weight == 0).all()
+    assert (network[3].bias == -4.6).all()
+
+
+@pytest.mark.parametrize("method", [MLE(epochs=2), Laplace(MAP(epochs=2))], ids=["points", "laplace"])
+def test_members_that_nothing_tells_apart_are_named(method):
+    """One batch an epoch, one start: every step is the same in all members."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
+    with pytest.warns(PosterityWarning, match="All 3 members are the same"):
+        posterity.fit(network, examples(), method=Ensemble(method, 3, reinitialise=False), engine=QUIET)
+    several = posterity.TensorData(*examples(), batch_size=20)
+    posterity.fit(network, several, method=Ensemble(method, 3, reinitialise=False), engine=QUIET)
+
+
 @pytest.mark.parametrize("freeze", ["weight", "bias", "weight bias"])
 def test_single_frozen_parameters_are_the_same_bits_in_every_member(freeze):
     torch.manual_seed(0)

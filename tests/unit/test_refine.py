@@ -1,6 +1,7 @@
 """One method after another: where the second starts, that its optimum stays, what it saves, and resuming."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from posterity import (
 from posterity.data import load
 from posterity.methods.mean_field import MeanFieldInference
 from posterity.methods.refine import started, stds_of
+from posterity.posteriors.statistics import validated
 from posterity.train.random import NamedStreams
 from posterity.types import Budget
 from tests.conformance.table import FAST, Conjugate, small_classification, small_network
@@ -157,6 +159,7 @@ def test_resumed_equals_uninterrupted_in_either_stage(step: int, tmp_path: Path)
     method = Refine(MeanField(epochs=2), after=MAP(epochs=2))  # 12 steps, then 12 steps
 
     def run(engine: Engine, source):
+        engine = engine.validating(partial(validated, data=data()))
         return method.infer(Problem(small_network(), Normal(0, 0.3), Categorical(), 60), source, engine)
 
     whole = run(Engine(directory=tmp_path / "whole", **QUIET), data())

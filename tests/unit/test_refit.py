@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from posterity import Engine, Gaussian, InvalidInput, MeanField, Normal, Optimizer, Problem, TensorData
+from posterity import Engine, Gaussian, InvalidInput, MeanField, Normal, Optimizer, Problem, TensorData, fit, prune
 from posterity.compress.prune import removed, sparsity
 from posterity.compress.refit import refit
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -84,3 +84,17 @@ def test_refusals() -> None:
         refit(start(), data(), MeanField(learn_prior="layer"))
     with pytest.raises(InvalidInput, match="cannot take inputs of shape"):
         refit(start(), (torch.zeros(5, 3), torch.zeros(5)), engine=QUIET)
+
+
+def test_functions_of_a_normalised_network_have_statistics_of_their_own_again() -> None:
+    """Also those that validation looks at, and those of what is returned: the suite takes the warning for an error."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 1))
+    source, likelihood = TensorData(*data(), batch_size=32).split(0.25), Gaussian(std=NOISE)
+    posterior = fit(network, source, likelihood=likelihood, method=MeanField(epochs=2), engine=QUIET)
+    found = refit(prune(posterior, 0.3), source, MeanField(epochs=2), QUIET)
+    gone = removed(found)
+    assert gone.any()
+    assert (found.functions.thetas[:, found.problem.coordinates.start :][:, gone] == 0).all()
+    assert found.functions.statistics["1.running_mean"].std(0).max() > 0
+    assert found.predict(data()[0]).mean.isfinite().all()

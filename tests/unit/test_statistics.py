@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import posterity
 from posterity import (
@@ -18,6 +19,7 @@ from posterity import (
     InvalidInput,
     Laplace,
     LowRank,
+    MCDropout,
     MeanField,
     Refine,
     TensorData,
@@ -93,16 +95,191 @@ def test_files_hold_functions_and_statistics(name, tmp_path):
     assert torch.isclose(posterity.average(loaded, x, 500).mean, loaded.predict(x, 500).mean, atol=2e-3).all()
 
 
+def by_hand(parts):
+    """The mean over batches of their means and unbiased variances, each weighed by its size."""
+    weights = torch.tensor([float(len(part)) for part in parts])
+    weights = (weights / weights.sum())[:, None]
+    return (weights * torch.stack([p.mean(0) for p in parts])).sum(0), (
+        weights * torch.stack([p.var(0) for p in parts])
+    ).sum(0)
+
+
 def test_the_estimate_is_that_of_the_layer_inputs():
-    """By hand: the mean over batches of the first layer's outputs, and of their unbiased variances."""
     posterior, data = fitted(METHODS["mean_field"])
     theta = posterior.functions.thetas[2]
     weight, bias = (posterior.problem.layout.views(theta)[f"0.{n}"] for n in ("weight", "bias"))
     batches = [x @ weight.T + bias for x, _ in data.batches(0, torch.Generator().manual_seed(0))]
     assert [len(b) for b in batches] == [32, 32, 33]
     statistics = {n: v[2] for n, v in posterior.functions.statistics.items()}
-    torch.testing.assert_close(statistics["1.running_mean"], torch.stack([b.mean(0) for b in batches]).mean(0))
-    torch.testing.assert_close(statistics["1.running_var"], torch.stack([b.var(0) for b in batches]).mean(0))
+    mean, var = by_hand(batches)
+    torch.testing.assert_close(statistics["1.running_mean"], mean)
+    torch.testing.assert_close(statistics["1.running_var"], var)
+
+
+def theta_of(posterior, data, estimate):
+    """The first of 4 functions, and the statistics that it was given."""
+    functions = posterity.with_statistics(posterior, data, 4).functions
+    return posterior.network(functions.thetas[0]), {n: v[0] for n, v in functions.statistics.items()}[estimate]
+
+
+class Twice(nn.Module):
+    """One normalisation, used twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm, self.head = (
+            nn.Linear(3, 6),
+            nn.Linear(6, 6),
+            nn.BatchNorm1d(6),
+            nn.Linear(6, 2),
+        )
+
+    def forward(self, x):
+        return self.head(self.norm(self.second(torch.relu(self.norm(self.first(x))))))
+
+
+def test_a_layer_that_is_used_twice_has_the_statistics_of_both_uses():
+    torch.manual_seed(0)
+    data = TensorData(*examples(96), batch_size=96)
+    made = posterity.posterior(posterity.bayesianize(Twice(), init=0.1))
+    with torch.no_grad():
+        network, mean = theta_of(made, data, "norm.running_mean")
+        first = network.first(data.inputs)
+        second = network.second(torch.relu((first - first.mean(0)) / (first.var(0, correction=0) + 1e-5).sqrt()))
+        torch.testing.assert_close(mean, (first.mean(0) + second.mean(0)) / 2, atol=1e-5, rtol=1e-4)
+
+
+def test_data_in_their_order_are_seen_from_all_over_the_epoch():
+    """A loader without shuffling delivers one half of the data first: statistics are those of both halves."""
+    torch.manual_seed(0)
+    x, y = torch.randn(12_000, 3), torch.arange(12_000) // 6_000
+    x[y == 1] += 5
+    loader = DataLoader(TensorDataset(x, y), batch_size=50)
+    made = posterity.posterior(
+        posterity.bayesianize(nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)), "1.*", init=0.1)
+    )
+    _, mean = theta_of(made, loader, "0.running_mean")
+    torch.testing.assert_close(mean, x.mean(0), atol=4 * 2.7 / 4096**0.5, rtol=0)
+
+
+def test_images_that_come_one_by_one_have_statistics_of_all():
+    torch.manual_seed(0)
+    x = torch.randn(20, 1, 4, 4) + 3
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(32, 2))
+    loader = DataLoader(TensorDataset(x, torch.arange(20) % 2), batch_size=1)
+    posterior = posterity.fit(network, loader, method=MeanField(epochs=1), engine=QUIET)
+    drawn, made = posterior.network(posterior.functions.thetas[0]), posterior.functions.statistics
+    with torch.no_grad():
+        torch.testing.assert_close(made["1.running_mean"][0], drawn[0](x).mean((0, 2, 3)))
+
+
+class ByHand(nn.Module):
+    """Batch normalisation as people write it: its statistics are buffers of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("center", torch.zeros(6))
+        self.register_buffer("square", torch.ones(6))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        if self.training:
+            mean, var = x.mean(0), x.var(0)
+            self.center = 0.9 * self.center + 0.1 * mean.detach()
+            self.square.lerp_(var.detach(), 0.1)
+            self.calls += 1
+        else:
+            mean, var = self.center, self.square
+        return (x - mean) / (var + 1e-5).sqrt()
+
+
+class Functional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lift, self.head = nn.Linear(3, 6), nn.Linear(6, 2)
+        self.register_buffer("center", torch.zeros(6))
+        self.register_buffer("square", torch.ones(6))
+
+    def forward(self, x):
+        normal = nn.functional.batch_norm(self.lift(x), self.center, self.square, training=self.training)
+        return self.head(torch.relu(normal))
+
+
+@pytest.mark.parametrize("make", [lambda: network(ByHand), Functional], ids=["by hand", "functional"])
+@pytest.mark.parametrize("name", ["mean_field", "sghmc", "ensemble"])
+def test_normalisation_of_another_class_has_statistics_of_each_draw(make, name, tmp_path):
+    """Their averages are exponential ones, so that they are the layer's inputs' up to the noise of the last ten batches."""
+    torch.manual_seed(0)
+    (x, y), made = examples(192), make()
+    posterior = posterity.fit(made, TensorData(x, y, 32), method=METHODS[name], engine=QUIET)
+    first = next(n for n, _ in made.named_parameters()).removesuffix(".weight")
+    for part in parts(posterior):
+        functions = part if part.functions is None else part.functions
+        center = next(v for n, v in functions.statistics.items() if n.endswith("center"))
+        for theta, mean in zip(functions.thetas[:3], center, strict=False):
+            with torch.no_grad():
+                inputs = part.network(theta).get_submodule(first)(x)
+            assert ((mean - inputs.mean(0)).abs() < 4 * inputs.std(0) / (32 * 19) ** 0.5).all()
+    posterior.save(tmp_path / "p.safetensors")
+    again = posterity.load(tmp_path / "p.safetensors", make())
+    seeded = [p.predict(x, 6, generator=torch.Generator().manual_seed(2)).mean for p in (posterior, again)]
+    assert torch.equal(*seeded)
+    assert parts(again)[0].problem.movers == parts(posterior)[0].problem.movers != frozenset()
+
+
+@pytest.mark.parametrize("make", [lambda: network(ByHand), Functional], ids=["replaced", "in place"])
+@pytest.mark.parametrize("name", ["map", "mc_dropout", "laplace"])
+def test_statistics_of_another_class_are_those_of_the_training(make, name):
+    """150 updates with a tenth each, whether the module writes into its buffers or makes others in their place."""
+    torch.manual_seed(0)
+    method = {"map": MAP(epochs=50), "mc_dropout": MCDropout(rate=0.1, epochs=50), "laplace": Laplace(MAP(epochs=50))}
+    posterior = posterity.fit(make(), TensorData(*examples(), 32), method=method[name], engine=QUIET)
+    weights = getattr(posterior, "weights", posterior)
+    drawn, x = weights.network(), examples()[0]
+    with torch.no_grad():
+        inputs = (drawn[0] if isinstance(drawn, nn.Sequential) else drawn.lift)(x)
+        center = next(b for n, b in drawn.named_buffers() if n.endswith("center"))
+        assert ((center - inputs.mean(0)).abs() < 4 * inputs.std(0) / (32 * 19) ** 0.5 + 0.1).all()
+        assert center.abs().max() > 0.5
+
+
+def test_frozen_normalisation_of_another_class_keeps_still():
+    torch.manual_seed(0)
+    part = nn.Sequential(nn.Linear(3, 6), ByHand()).requires_grad_(False)
+    made = nn.Sequential(part, nn.Linear(6, 2))
+    made(examples()[0] * 3)
+    posterior = posterity.fit(made, examples(), method=METHODS["mean_field"], engine=QUIET)
+    assert posterior.functions is None
+    assert torch.equal(posterior.problem.network[0][1].center, made[0][1].center)
+
+
+def test_a_spectral_norm_is_that_of_the_drawn_weights():
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 8))
+    made = nn.Sequential(layer, nn.ReLU(), nn.Linear(8, 2))
+    posterior = posterity.fit(made, examples(), method=MeanField(epochs=2, initial_std=0.3), engine=QUIET)
+    functions, at = posterior.functions, "0.parametrizations.weight."
+    for k, theta in enumerate(functions.thetas[:4]):
+        weight = posterior.problem.layout.views(theta)[at + "original"]
+        u, v = (functions.statistics[f"{at}0._{n}"][k] for n in "uv")
+        torch.testing.assert_close(u @ weight @ v, torch.linalg.matrix_norm(weight, 2))
+
+
+def test_buffers_that_are_no_statistics_are_left_alone():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(3, 2)
+            self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+            self.register_buffer("scale", torch.ones(3))
+
+        def forward(self, x):
+            self.calls += 1
+            return self.head(x * self.scale)
+
+    posterior = posterity.fit(Counting(), examples(), method=METHODS["mean_field"], engine=QUIET)
+    assert posterior.functions is None
+    assert not posterior.problem.movers
 
 
 def test_other_layers_with_running_statistics_have_them_too():

@@ -24,6 +24,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.contraction import layer_of
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
+from posterity.posteriors.statistics import with_statistics
 from posterity.predict.predictive import Regression
 from posterity.types import Scores
 
@@ -74,7 +75,7 @@ def prune(run: Path, /, *, cut: Cut = USUAL, use: Use = FEW, output: Output = PL
     scored_on, held = _held_out(saved, dataset, cut)
     curves = _curves(saved, dataset, held, cut, use.count(DRAWS), voice)
     chosen = curves[by].largest(cut.tolerance / 100) if cut.sparsity is None else cut.sparsity
-    pruned = without(saved.posterior, chosen, by)
+    pruned = with_statistics(without(saved.posterior, chosen, by), training_data(saved, dataset))
     values = {
         "by": by,
         "sparsity": chosen,

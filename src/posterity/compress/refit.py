@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from posterity.methods.variational import budget_of, refuse_flat
 from posterity.model.initial import SMALLEST, InitialStd
 from posterity.model.problem import Problem
 from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.statistics import validated, with_statistics
 from posterity.train.batches import as_data
 from posterity.train.engine import Engine
 from posterity.types import Batch, Budget, Info, State, Streams
@@ -69,9 +71,11 @@ def refit(
     ready = source.checked(problem.check, device)
     budget = budget_of(method, ready)
     inference = _Held(problem, method, budget, stds, gone.to(device))
-    found = inference.posterior(engine.run(inference, ready, budget))
+    state = engine.validating(partial(validated, data=ready)).run(inference, ready, budget)
+    found = with_statistics(inference.posterior(state), ready)
     told = {"refit": TypeAdapter(MeanField).dump_python(method, mode="json"), "seed": engine.seed}
     found.provenance.update(posterior.provenance | told)
+    assert isinstance(found, DiagonalGaussian)  # as it was: only functions are added
     return found
 
 

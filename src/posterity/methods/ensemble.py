@@ -6,6 +6,7 @@ q(θ) = 1/n Σ_k q_k(θ)
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from inspect import signature
 from typing import Annotated, Literal
@@ -13,7 +14,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 
 from posterity.errors import PosterityWarning
 from posterity.methods.cyclical import Cyclical
@@ -33,6 +34,7 @@ from posterity.methods.swag import SWAG
 from posterity.model.padding import padding_kept
 from posterity.model.problem import Problem
 from posterity.options import STRICT
+from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
@@ -88,37 +90,52 @@ class Ensemble:
                     _say_alike(unmoved)
                 own = replace(own)  # its latents anew, too
             members.append(self.method.infer(own, data, part))
+        _say_equal(members, self.reinitialise)
         return Mixture.of(tuple(members))
 
 
 def reinitialise(problem: Problem, seed: int) -> tuple[str, ...]:
     """Draw fresh weights, in place, without touching torch's global random numbers; return the names of those that stay.
 
-    Each module draws its own by `reset_parameters` (or `_reset_parameters`, as attention calls it). What is trained but no
-    module draws anew, such as an `nn.Parameter` in a module of one's own, gets normals of its present mean and std; where all
-    its numbers are the same there is nothing to draw, and it stays. So do frozen parameters, and the statistics of
-    normalisation that keeps still.
+    Each module draws its own by `reset_parameters` (or `_reset_parameters`, as attention calls it), those inside of it before.
+    What is trained but no module draws anew, such as an `nn.Parameter` in a module of one's own, gets normals of its present
+    mean and std. What somebody has set to one number stays: zeros, as of the second factor of a LoRA, biases, scales, and raw
+    parameters. So do frozen parameters, and the statistics of normalisation that keeps still.
     """
     network = problem.network
     before = {n: (p, p._version, p.detach().clone()) for n, p in network.named_parameters()}
     statistics = {n: b.clone() for n, b in network.named_buffers() if n.rpartition(".")[0] in (problem.still or ())}
     with torch.random.fork_rng(), padding_kept(network), torch.no_grad():
         torch.manual_seed(seed)
-        for module in network.modules():
+        for module in reversed(list(network.modules())):
             _reset(module)
         unmoved = []
         for name, parameter in network.named_parameters():
             first, version, values = before[name]
+            drawn = parameter is not first or parameter._version != version
             if not parameter.requires_grad:
                 parameter.copy_(values)
-            elif parameter is first and parameter._version == version:
-                spread = values.std(correction=0)
-                parameter.copy_(values.mean() + spread * torch.randn_like(values))
-                unmoved += [name] * (not spread)
+            elif _constant(values, drawn):
+                usual = drawn and (
+                    values.dim() < 2 or torch.equal(parameter, values)
+                )  # biases, and what modules start at
+                unmoved += [name] * (not usual)
+                parameter.copy_(values)
+            elif not drawn:
+                parameter.copy_(values.mean() + values.std(correction=0) * torch.randn_like(values))
         for name, buffer in network.named_buffers():
             if name in statistics:
                 buffer.copy_(statistics[name])
     return tuple(unmoved)
+
+
+def _constant(values: Tensor, drawn: bool) -> bool:
+    """Whether somebody has set all of a tensor's numbers to one; of what a module draws: to 0, or those of a vector."""
+    alike = bool((values == values.flatten()[:1]).all())
+    vector = (
+        values.dim() < 2 and values.numel() > 1
+    )  # a bias, a scale; weights of one value are no start that anybody wants
+    return alike and (not drawn or vector or not values.any())
 
 
 def _reset(module: nn.Module) -> None:
@@ -135,8 +152,26 @@ def _reset(module: nn.Module) -> None:
 def _say_alike(names: tuple[str, ...]) -> None:
     shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
     warnings.warn(
-        f"All members start with the same {shown}: no module draws them anew, and all their numbers are equal. They differ "
-        "by what the training makes of them; a reset_parameters() of your module would draw them.",
+        f"All members start with the same {shown}: there all numbers are equal, as somebody has set them. They differ by what "
+        "the training makes of them; other numbers, torch.nn.init.normal_(…) say, would be drawn anew for each member.",
+        PosterityWarning,
+        stacklevel=3,
+    )
+
+
+def _say_equal(members: Sequence[FunctionPosterior], reinitialised: bool) -> None:
+    """Say that an ensemble is one function: nothing in it has told its members apart."""
+    first, *others = members
+    if not others or not all(torch.equal(first.mean, other.mean) for other in others):
+        return
+    cure = (
+        "give the network other weights than equal ones"
+        if reinitialised
+        else "Ensemble(…, reinitialise=True), or batches that are smaller than the data set, whose order differs"
+    )
+    warnings.warn(
+        f"All {len(members)} members are the same, and the ensemble adds no spread to one of them: they started from the "
+        f"same weights and were trained by the same steps. To tell them apart: {cure}.",
         PosterityWarning,
         stacklevel=3,
     )

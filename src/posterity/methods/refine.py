@@ -35,6 +35,7 @@ from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
+from posterity.posteriors.statistics import validated
 from posterity.types import Data, Engine
 
 Stage = Annotated[
@@ -83,7 +84,8 @@ class Refine:
         else:
             posterior = self.method.infer(own, data, last)
         remarks = posterior.provenance.setdefault("remarks", [])
-        remarks.extend(outcome.remarks(outcome.Outlook.of(own, data), posterior))
+        seen = validated(posterior, outcome.DRAWS, data)
+        remarks.extend(outcome.remarks(outcome.Outlook.of(own, data), seen))
         return posterior
 
 

@@ -27,7 +27,7 @@ from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
-from posterity.posteriors.statistics import estimate_statistics, estimated
+from posterity.posteriors.statistics import estimate_statistics, estimated, spread
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 
@@ -78,7 +78,7 @@ class SWAG:
             generator = engine.streams()("draws")
             drawn = tuple(estimated(posterior.problem, posterior.sample(generator), data) for _ in range(self.draws))
             return replace(Mixture.of(drawn), provenance=posterior.provenance)
-        estimate_statistics(posterior.problem, posterior.mean, data)
+        estimate_statistics(posterior.problem, posterior.mean, spread(data))
         return posterior
 
 

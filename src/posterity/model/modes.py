@@ -1,7 +1,9 @@
 """Which modules of a network keep still, in eval mode, while the rest of it is trained."""
 
-from collections.abc import Set
+from collections.abc import Iterable, Iterator, Set
+from contextlib import contextmanager
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -27,24 +29,41 @@ def placed(network: nn.Module) -> frozenset[str]:
     return frozenset(n for n, m in network.named_modules() if not m.training)
 
 
-def frozen(network: nn.Module) -> frozenset[str]:
-    """Name the normalisation layers whose running statistics belong to weights that do not move.
+def frozen(network: nn.Module, movers: Set[str] = frozenset()) -> frozenset[str]:
+    """Name the normalisation layers, torch's and these, whose running statistics belong to weights that do not move.
 
     Those with parameters, none of which is trainable; and those without, inside a module (the innermost with parameters)
     that has no trainable one either.
     """
     modules = dict(network.named_modules())
     return frozenset(
-        name
-        for name, module in modules.items()
-        if isinstance(module, _NormBase) and module.track_running_stats and _is_frozen(name, modules)
+        name for name, module in modules.items() if _has_statistics(name, module, movers) and _is_frozen(name, modules)
     )
 
 
-def moving(network: nn.Module, still: Set[str]) -> list[_NormBase]:
-    """Return the layers whose running statistics move while the network is trained: they are those of one θ."""
+def moving(network: nn.Module, still: Set[str], movers: Set[str] = frozenset()) -> list[nn.Module]:
+    """Return the layers whose running statistics move while the network is trained: they are those of one θ.
+
+    They are torch's normalisation, and modules of these names; see `posterity.model.running.moved`.
+    """
     named = network.named_modules()
-    return [m for name, m in named if isinstance(m, _NormBase) and m.track_running_stats and name not in still]
+    return [module for name, module in named if name not in still and _has_statistics(name, module, movers)]
+
+
+@contextmanager
+def in_place(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let these modules' buffers be the same tensors after the block: one that was replaced has the new one's values.
+
+    `self.mean = 0.9 * self.mean + 0.1 * x.mean(0)` makes another tensor, of which nobody knows who holds the first one.
+    """
+    before = [(module, dict(module._buffers)) for module in modules]
+    yield
+    with torch.no_grad():
+        for module, buffers in before:
+            for name, buffer in buffers.items():
+                new = module._buffers[name]
+                if buffer is not None and new is not None and new is not buffer:
+                    module._buffers[name] = buffer.copy_(new)
 
 
 def train(network: nn.Module, still: Set[str]) -> None:
@@ -58,6 +77,10 @@ def keep_still(network: nn.Module, still: Set[str]) -> None:
     for name, module in network.named_modules():
         if name in still:
             module.training = False
+
+
+def _has_statistics(name: str, module: nn.Module, movers: Set[str]) -> bool:
+    return name in movers or (isinstance(module, _NormBase) and module.track_running_stats)
 
 
 def _is_frozen(name: str, modules: dict[str, nn.Module]) -> bool:

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
-from torch.nn.modules.batchnorm import _NormBase
 
 from posterity.core.layout import Layout, substituted
 from posterity.errors import InvalidInput
 from posterity.model.coordinates import Coordinates
-from posterity.model.modes import moving, still, train
+from posterity.model.modes import in_place, moving, still, train
 from posterity.model.selection import Where
 from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
 
@@ -36,6 +35,8 @@ class Problem:
             None takes each batch for one of mean size.
         still: names of the modules that stay in eval mode while the others are trained; None: those that stand so in the
             network, and frozen normalisation, see `posterity.model.modes`.
+        movers: names of modules of other classes than torch's normalisation that hold running statistics, see
+            `posterity.model.running.moved`.
         padding: whether rows of padding are constants, see `padding_rows`; False for posteriors of versions that drew them.
     """
 
@@ -46,6 +47,7 @@ class Problem:
     where: Where = None
     mean_batch_size: float | None = None
     still: frozenset[str] | None = None
+    movers: frozenset[str] = frozenset()
     padding: bool = True
     coordinates: Coordinates = field(init=False, repr=False)
 
@@ -87,13 +89,14 @@ class Problem:
         """Put the network in train mode, but for what keeps still."""
         train(self.network, self.still or frozenset())
 
-    def normalisations(self) -> list[_NormBase]:
+    def normalisations(self) -> list[nn.Module]:
         """Return the layers whose running statistics are those of one θ; none of a network that does not have such."""
-        return moving(self.network, self.still or frozenset())
+        return moving(self.network, self.still or frozenset(), self.movers)
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Run the network with the parameters that it is bound to: (B, *out), never (B,)."""
-        outputs = self.network(inputs)
+        with in_place([self.network.get_submodule(name) for name in self.movers]):
+            outputs = self.network(inputs)
         if not isinstance(outputs, Tensor):
             raise InvalidInput(
                 f"The network returned a {type(outputs).__name__}; it must return one tensor. Wrap it in a module that "

@@ -121,7 +121,7 @@ def load(
     return posterior
 
 
-_OWN = {"format", "family", "network", "structure", "parameters", "random", "constant", "dtype"}
+_OWN = {"format", "family", "network", "structure", "parameters", "random", "constant", "movers", "dtype"}
 _OWN |= {"prior", "likelihood", "num_data", "torch", "components"}
 
 
@@ -134,6 +134,7 @@ def _specified(problem: Problem) -> dict[str, Any]:
         "parameters": {n: list(p.shape) for n, p in trainable(problem.network).items()},
         "random": list(problem.coordinates.random_names),
         **({"constant": rows} if problem.padding else {}),
+        **({"movers": sorted(problem.movers)} if problem.movers else {}),
         "dtype": str(problem.theta().dtype).removeprefix("torch."),
         "prior": _described(problem.prior),
         "likelihood": _described(problem.likelihood),
@@ -188,7 +189,8 @@ def _problem(
     if padding and specification["constant"]:
         _write_constants(network, specification["constant"], tensors, path)
     random = frozenset(specification["random"])
-    return Problem(network, prior, likelihood, specification["num_data"], random, padding=padding)
+    movers = frozenset(specification.get("movers", ()))
+    return Problem(network, prior, likelihood, specification["num_data"], random, movers=movers, padding=padding)
 
 
 def _write_constants(

@@ -6,15 +6,19 @@ another function. So functions of such a network are drawn once, and each is giv
 its own θ, as SWAG does (Maddox et al. 2019, §3.3).
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, repeat
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from posterity.errors import InvalidInput
-from posterity.model.problem import Problem
+from posterity.model.problem import Problem, call
+from posterity.model.running import watched
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
@@ -22,7 +26,8 @@ from posterity.posteriors.samples import Samples
 from posterity.train.batches import as_data
 from posterity.types import Data
 
-BATCHES = 32  # of the training inputs, at most: some thousand examples fix a mean to a hundredth of a std
+EXAMPLES = 4096  # of the training data, at least, where there are more: they fix a mean to a hundredth of a std
+UPDATES = 100  # of a running mean in a module of another class than torch's: 0.9¹⁰⁰ of its start is left
 
 
 def with_statistics(posterior: FunctionPosterior, data: Any, n: int = 32) -> FunctionPosterior:
@@ -35,7 +40,7 @@ def with_statistics(posterior: FunctionPosterior, data: Any, n: int = 32) -> Fun
             Posteriors whose functions share their statistics by construction (a point, chains of HMC, which sample weights
             beside given statistics) and networks without running statistics are returned as they are.
         data: the training data, in any form that `fit` takes.
-        n: how many functions, at one pass each over 32 batches of the data, or over all if there are fewer.
+        n: how many functions, at one pass each over the data, or over some thousand of them if there are more.
 
     Returns:
         a posterior of the same distribution over θ.
@@ -52,20 +57,36 @@ def with_statistics(posterior: FunctionPosterior, data: Any, n: int = 32) -> Fun
     """
     if n < 1:
         raise InvalidInput(f"{n} functions were asked for; ask for at least 1.")
-    return _settled(posterior, as_data(data), n)
+    source = as_data(data)
+    posterior = _with_movers(posterior, next(source.batches(1, Generator().manual_seed(0)))[0])
+    return _settled(posterior, spread(source), n) if _lacks_statistics(posterior) else posterior
 
 
-def _settled(posterior: FunctionPosterior, data: Data, n: int) -> FunctionPosterior:
+def _settled(posterior: FunctionPosterior, batches: Sequence[Tensor], n: int) -> FunctionPosterior:
     if isinstance(posterior, Mixture):
-        return replace(posterior, components=tuple(_settled(part, data, n) for part in posterior.components))
-    if posterior.shares_statistics or not posterior.problem.normalisations():
+        return replace(posterior, components=tuple(_settled(part, batches, n) for part in posterior.components))
+    if not _lacks_statistics(posterior):
         return posterior
     if isinstance(posterior, Samples):
-        return replace(posterior, statistics=_statistics(posterior.problem, posterior.thetas, data))
+        return replace(posterior, statistics=_statistics(posterior.problem, posterior.thetas, batches))
     generator = Generator(device=posterior.mean.device).manual_seed(0)
     thetas = torch.stack([posterior.sample(generator) for _ in range(n)])
-    functions = Samples(posterior.problem, thetas, statistics=_statistics(posterior.problem, thetas, data))
+    functions = Samples(posterior.problem, thetas, statistics=_statistics(posterior.problem, thetas, batches))
     return replace(posterior, functions=functions)
+
+
+def _with_movers(posterior: FunctionPosterior, inputs: Tensor) -> FunctionPosterior:
+    """Ask the network itself which of its modules hold running statistics."""
+    if isinstance(posterior, Mixture):
+        return replace(posterior, components=tuple(_with_movers(part, inputs) for part in posterior.components))
+    problem = watched(posterior.problem, inputs.to(posterior.device))
+    return posterior if problem is posterior.problem else replace(posterior, problem=problem)
+
+
+def _lacks_statistics(posterior: FunctionPosterior) -> bool:
+    if isinstance(posterior, Mixture):
+        return any(map(_lacks_statistics, posterior.components))
+    return not posterior.shares_statistics and bool(posterior.problem.normalisations())
 
 
 def validated(posterior: FunctionPosterior, n: int, data: Data) -> FunctionPosterior:
@@ -73,54 +94,89 @@ def validated(posterior: FunctionPosterior, n: int, data: Data) -> FunctionPoste
     if isinstance(posterior, Samples) and len(posterior.thetas) > n:
         generator = Generator(device=posterior.thetas.device).manual_seed(0)
         posterior = posterior.some(n, generator) if posterior.problem.normalisations() else posterior
-    return _settled(posterior, data, n)
+    return _settled(posterior, spread(data), n) if _lacks_statistics(posterior) else posterior
 
 
 def estimated(problem: Problem, theta: Tensor, data: Data) -> Point:
     """Return θ as a function with running statistics of its own."""
     copied = problem.snapshot()
-    estimate_statistics(copied, theta, data)
+    estimate_statistics(copied, theta, spread(data))
     return Point(copied, theta)
 
 
+def spread(data: Data) -> list[Tensor]:
+    """Take batches of inputs evenly over an epoch, in whatever order it comes: all of them, or some thousand examples."""
+    kept: list[Tensor] = []
+    every = 1
+    for index, (inputs, _) in enumerate(data.batches(1, Generator().manual_seed(0))):
+        if index == 0:
+            every = max(1, data.steps_per_epoch * len(inputs) // EXAMPLES)
+        if index % every == 0:
+            kept.append(inputs)
+    return [inputs for inputs in kept if len(inputs) > 1] or kept  # one alone has no variance
+
+
 @torch.no_grad()
-def estimate_statistics(problem: Problem, theta: Tensor, data: Data, most: int | None = None) -> None:
-    """Set the running statistics, in place, to the mean over (at most so many) batches of the training inputs under θ."""
+def estimate_statistics(problem: Problem, theta: Tensor, batches: Sequence[Tensor]) -> None:
+    """Set the running statistics, in place, to those of these inputs under θ.
+
+    Normalisation of torch gets the mean over the batches, each weighed by how many numbers it holds. Modules of other classes
+    run their own updates from where they stand, `UPDATES` of them at least.
+    """
     layers = problem.normalisations()
     if not layers:
         return
-    momenta = [layer.momentum for layer in layers]
-    batches = islice(data.batches(0, Generator().manual_seed(0)), most)
+    own = any(not isinstance(layer, _NormBase) for layer in layers)
+    rounds = -(-UPDATES // len(batches)) if own else 1
+    with problem.bound(theta), _averaging(layers):
+        for inputs in chain.from_iterable(repeat(batches, rounds)):
+            call(problem, inputs.to(theta.device))
+
+
+@contextmanager
+def _averaging(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Let these layers count in the block: each batch moves the mean by its share of all numbers so far."""
+    standard = [layer for layer in layers if isinstance(layer, _NormBase)]
+    momenta = [layer.momentum for layer in standard]
+    counts = dict.fromkeys(standard, 0)
+
+    def weigh(layer: _NormBase, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        size = next(iter((*args, *kwargs.values()))).numel()
+        counts[layer] += size
+        layer.momentum = size / counts[layer]
+
+    for norm in standard:
+        norm.reset_running_stats()
+    hooks = [layer.register_forward_pre_hook(weigh, with_kwargs=True) for layer in standard]
     try:
         for layer in layers:
-            layer.reset_running_stats()
-            layer.train()
-        with problem.bound(theta):
-            usable = (inputs.to(theta.device) for inputs, _ in batches if len(inputs) > 1)  # one alone has no variance
-            for count, inputs in enumerate(usable, 1):
-                for layer in layers:
-                    layer.momentum = 1 / count
-                problem.outputs(inputs)
+            layer.training = True
+        yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
-            layer.eval()
+        for norm, momentum in zip(standard, momenta, strict=True):
+            norm.momentum = momentum
+        for layer in layers:
+            layer.training = False
+        for hook in hooks:
+            hook.remove()
 
 
-def _statistics(problem: Problem, thetas: Tensor, data: Data) -> dict[str, Tensor]:
+def _statistics(problem: Problem, thetas: Tensor, batches: Sequence[Tensor]) -> dict[str, Tensor]:
     """Estimate the running statistics of each θ (K, P): buffers by name, (K, *shape)."""
     copied = problem.snapshot()
-    layers = {id(layer) for layer in copied.normalisations()}
+    layers = copied.normalisations()
     names = {
         f"{prefix}.{name}".lstrip(".")
         for prefix, module in copied.network.named_modules()
         for name, _ in module.named_buffers(recurse=False)
-        if id(module) in layers
+        if any(module is layer for layer in layers)
     }
+    start = {n: b.clone() for n, b in copied.network.named_buffers() if n in names}
     rows: dict[str, list[Tensor]] = {name: [] for name in sorted(names)}
     for theta in thetas:
-        estimate_statistics(copied, theta, data, BATCHES)
-        buffers = dict(copied.network.named_buffers())
+        estimate_statistics(copied, theta, batches)
         for name, row in rows.items():
-            row.append(buffers[name].clone())
+            buffer = copied.network.get_buffer(name)
+            row.append(buffer.clone())
+            buffer.copy_(start[name])
     return {name: torch.stack(row) for name, row in rows.items()}
