@@ -33,12 +33,6 @@ def rehearse(problem: Problem, batch: Batch, held_out: Batch | None = None, smal
     Raises:
         InvalidInput: with the reason, by name, and the cure.
     """
-    dtype = problem.theta().dtype
-    if dtype in (torch.float16, torch.bfloat16):
-        raise InvalidInput(
-            f"The network's weights are {dtype}, in which small steps and standard deviations are rounded away: give "
-            "network.float(), and Engine(precision='bfloat16') to compute its passes in half precision."
-        )
     trial = _copy(problem)
     trial.train()
     with unmoved():
@@ -105,8 +99,8 @@ def _refuse_gradients(trial: Problem, nll: Tensor) -> None:
     network = dict(trial.network.named_parameters())
     if not any(grad is not None for n, grad in grads.items() if n in network):
         raise InvalidInput(
-            f"The outputs of {name} do not depend on any of its trainable parameters: does its forward detach them, or run "
-            "under torch.no_grad, or belong to another module than the one that was given?"
+            f"The outputs of {name} do not depend on any of its trainable parameters: does its forward detach them, run "
+            "under torch.no_grad or checkpoint(…, use_reentrant=True), or belong to another module than the one that was given?"
         )
     for n, grad in grads.items():
         if grad is not None and not (grad.coalesce().values() if grad.is_sparse else grad).isfinite().all():

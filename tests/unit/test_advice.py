@@ -218,12 +218,27 @@ CASES = {
     ),
     "doubles": (
         (linear(2), X.numpy().astype(np.float64), Y.numpy(), None),
-        r"give inputs.to\(torch.float32\)",
+        r"give torch.as_tensor\(inputs\).to\(torch.float32\)",
         (linear(2), X.double().to(torch.float32), Y, None),
+    ),
+    "whole numbers": (
+        (linear(2), (X * 3).long(), Y, None),
+        r"give torch.as_tensor\(inputs\).to\(torch.float32\)",
+        (linear(2), (X * 3).long().to(torch.float32), Y, None),
+    ),
+    "indices as floats": (
+        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(4, 2)), (X > 0).float(), Y, None),
+        r"whole numbers: give inputs.long\(\)",
+        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(4, 2)), (X > 0).float().long(), Y, None),
+    ),
+    "indices out of range": (
+        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(4, 2)), (X > 0).long() + 8, Y, None),
+        "have 9 rows, numbered from 0; inputs go up to 9",
+        (nn.Sequential(nn.Embedding(10, 2), nn.Flatten(), nn.Linear(4, 2)), (X > 0).long() + 8, Y, None),
     ),
     "bytes": (
         (conv(2), IMAGES.clamp(0).byte(), MAPS, None),
-        r"inputs.to\(torch.float32\), and / 255",
+        r"\(inputs\).to\(torch.float32\), and / 255",
         (conv(2), IMAGES.clamp(0).byte().to(torch.float32) / 255, MAPS, None),
     ),
     "channels last": (

@@ -1,7 +1,5 @@
 """All that a fit will call is tried before it: refused before the first step with reason and cure, or never."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -93,8 +91,13 @@ NETWORKS = {
     "inputs are changed": (in_place, "changes its inputs in place.*x = x \\* 2"),
     "a weight is changed": (weight_in_place, "In training mode Net fails.*in-place.*Write x = x \\+ 1"),
     "training fails": (only_in_training, "In training mode Net fails on a batch of 2 examples: 'mask'"),
+    "anything raised": (lambda self, x: {}["mask"], "Net cannot take inputs of shape.*'mask'"),
+    "a graph that torch builds anew": (
+        lambda self, x: torch.utils.checkpoint.checkpoint(self.layer, x, use_reentrant=True),
+        "do not depend on any.*use_reentrant",
+    ),
     "rows of another number": (lambda self, x: self.layer(x).mean(0, keepdim=True), "1 outputs for 2 examples"),
-    "one number": (lambda self, x: self.layer(x).mean(), "a single number outputs for 2 examples"),
+    "one number": (lambda self, x: self.layer(x).mean(), "a single number for 2 examples"),
     "squeezed": (lambda self, x: self.layer(x).squeeze(), "2 outputs for 1 example;.*squeeze\\(-1\\)"),
     "a batch of one size": (of_this_batch, "takes 40 examples, and not 2 .*Categorical\\('BTC'\\)"),
     "centred by the batch": (lambda self, x: self.layer(x - x.mean(0)), "another output for an example when another"),
@@ -102,7 +105,6 @@ NETWORKS = {
     "detached": (lambda self, x: self.layer(x).detach(), "do not depend on any of its trainable parameters"),
     "a tuple": (lambda self, x: (self.layer(x), x), r"returned a tuple.*returns self.network\(x\)\[0\]"),
     "a mapping": (lambda self, x: {"out": self.layer(x)}, r"returned a dict.*self.network\(x\)\['out'\]"),
-    "logits": (lambda self, x: SimpleNamespace(logits=self.layer(x)), r"self.network\(x\).logits"),
     "time first": (lambda self, x: LSTM(self.layer(x))[0], "another output for an example"),
     "another module": (lambda self, x: OTHER(x), r"tensor of shape \(2,?.*none of its parameters"),
     "another module, too": (lambda self, x: self.layer(OTHER(x)), "none of its parameters.*nn.ModuleList"),
@@ -259,6 +261,7 @@ def test_validation_is_tried_too() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_weights_are_refused(dtype: torch.dtype) -> None:
     refused(nn.Linear(2, 2).to(dtype), r"network.float\(\).*precision='bfloat16'", (X.to(dtype), Y))
+    refused(nn.Linear(2, 2).to(dtype), r"network.float\(\)", (X, Y))  # not first to give inputs of that dtype
 
 
 @pytest.mark.parametrize(

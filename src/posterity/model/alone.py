@@ -27,6 +27,7 @@ def computed_alone(network: nn.Module, inputs: Tensor) -> Tensor:
     Raises:
         InvalidInput: where the network cannot compute two examples, or one, without the others, or changes its inputs.
     """
+    _refuse_half(network)
     _refuse_normalised(network)
     problem = Problem(copied(network).eval(), Flat(), Categorical(), 1)
     rows = inputs[:2].clone()
@@ -61,10 +62,10 @@ def unmoved() -> Iterator[None]:
 def refuse_count(outputs: Tensor, count: int, network: nn.Module) -> None:
     if outputs.dim() and len(outputs) == count:
         return
-    found = len(outputs) if outputs.dim() else "a single number"
+    found = f"{len(outputs)} outputs" if outputs.dim() else "a single number"
     squeezed = " Does it call .squeeze()? Name the axis, .squeeze(-1)." if count == 1 else f" {_GRAPH}"
     raise InvalidInput(
-        f"{type(network).__name__} returned {found} outputs for {count} example{'s' * (count > 1)}; it must return one row "
+        f"{type(network).__name__} returned {found} for {count} example{'s' * (count > 1)}; it must return one row "
         f"for each.{squeezed}"
     )
 
@@ -95,6 +96,16 @@ def _takes(problem: Problem, inputs: Tensor) -> bool:
     except Exception:  # whatever it raises
         return False
     return True
+
+
+def _refuse_half(network: nn.Module) -> None:
+    """Refuse weights of half precision before any advice on inputs, which would have to be followed by this."""
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+            raise InvalidInput(
+                f"The weights '{name}' are {parameter.dtype}, in which small steps and standard deviations are rounded away: "
+                "give network.float(), and Engine(precision='bfloat16') to compute its passes in half precision."
+            )
 
 
 def _refuse_normalised(network: nn.Module) -> None:

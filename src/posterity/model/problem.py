@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from torch.nn.modules.batchnorm import _NormBase
 
 from posterity.core.layout import Layout, substituted
-from posterity.errors import InvalidInput
+from posterity.errors import InvalidInput, PosterityError
 from posterity.model.coordinates import Coordinates
 from posterity.model.modes import moving, still, train
 from posterity.model.selection import Where
@@ -93,12 +93,7 @@ class Problem:
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Run the network with the parameters that it is bound to: (B, *out), never (B,)."""
-        outputs = self.network(inputs)
-        if not isinstance(outputs, Tensor):
-            raise InvalidInput(
-                f"The network returned a {type(outputs).__name__}; it must return one tensor. Wrap it in a module that "
-                f"picks the tensor of outputs: {_picking(outputs)}."
-            )
+        outputs = read(self.network(inputs))
         outputs = outputs.to(next(iter(self.params.values())).dtype)  # autocast may have lowered it
         return outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
 
@@ -125,7 +120,7 @@ class Problem:
         inputs, targets = batch
         params = self.layout.views(self.coordinates.weights(theta))
         with substituted(self.network, self.coordinates.of_network(params)):
-            outputs = self.network(inputs)
+            outputs = read(self.network(inputs))
         outputs = outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
         distribution = self.likelihood(outputs, self.latents(params))
         log_likelihood = distribution.log_prob(targets).sum()
@@ -165,6 +160,21 @@ class Problem:
         return replace(self, network=network, where=random)
 
 
+def read(outputs: Any) -> Tensor:
+    """Return the tensor of what a network returned: itself, or its `logits`, as those of transformers have them.
+
+    Raises:
+        InvalidInput: for anything else, with the part that a module around the network picks.
+    """
+    tensor = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    if not isinstance(tensor, Tensor):
+        raise InvalidInput(
+            f"The network returned a {type(outputs).__name__}; it must return one tensor, or what holds it as .logits. Wrap it "
+            f"in a module that picks the tensor of outputs: {_picking(outputs)}."
+        )
+    return tensor
+
+
 def check_inputs(inputs: Tensor) -> None:
     """Refuse what is no tensor, and inputs with NaN or infinite values, naming the first row that has one."""
     if not isinstance(inputs, Tensor):
@@ -178,9 +188,9 @@ def call(problem: Problem, inputs: Tensor) -> Tensor:
     """Run the network, and say in one line what it did not like about the inputs' shape or type."""
     try:
         return problem.outputs(inputs)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, InvalidInput):
-            raise
+    except PosterityError:
+        raise
+    except Exception as error:  # a network of anyone's may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         advice = _advice(inputs, next(iter(problem.params.values())).dtype, problem.network)
         raise InvalidInput(
@@ -191,9 +201,15 @@ def call(problem: Problem, inputs: Tensor) -> Tensor:
 
 def _advice(inputs: Tensor, dtype: torch.dtype, network: nn.Module) -> str:
     """Say what may be the matter with inputs that a network cannot take."""
-    if inputs.dtype not in (dtype, torch.int64):
+    tables = [m for m in network.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    if tables and inputs.is_floating_point() and bool((inputs == inputs.round()).all()):
+        return ". Indices of an embedding are whole numbers: give inputs.long()"
+    if tables and not inputs.is_floating_point() and int(inputs.max()) >= min(m.num_embeddings for m in tables):
+        rows = ", ".join(str(m.num_embeddings) for m in tables[:4])
+        return f". Its embeddings have {rows} rows, numbered from 0; inputs go up to {int(inputs.max())}"
+    if inputs.dtype != dtype and not (tables and inputs.dtype == torch.int64):
         scaled = ", and / 255 for pixels" if inputs.dtype == torch.uint8 else ""
-        return f". Its weights are {dtype}: give inputs.to({dtype}){scaled}"
+        return f". Its weights are {dtype}: give torch.as_tensor(inputs).to({dtype}){scaled}"
     first = next((m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
     if first is None or inputs.dim() < 3:
         return ""
@@ -206,7 +222,7 @@ def _advice(inputs: Tensor, dtype: torch.dtype, network: nn.Module) -> str:
 
 def _picking(outputs: Any) -> str:
     """Say how a module picks the tensor out of what a network returns."""
-    part = next((f".{name}" for name in ("logits", "last_hidden_state") if hasattr(outputs, name)), None)
+    part = ".last_hidden_state" if hasattr(outputs, "last_hidden_state") else None
     if part is None and isinstance(outputs, Mapping):
         part = f"[{next(iter(outputs), 0)!r}]"
     return f"its forward(self, x) returns self.network(x){part or '[0]'}"
