@@ -115,7 +115,11 @@ def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None
     """Refuse names and classes where an object is wanted."""
     wanted = {
         "network": (network, isinstance(network, nn.Module), "a module, as nn.Linear(2, 1)"),
-        "likelihood": (likelihood, likelihood is None or callable(likelihood), "made, as Gaussian()"),
+        "likelihood": (
+            likelihood,
+            likelihood is None or (callable(likelihood) and hasattr(likelihood, "latents")),
+            "made, as Gaussian(), or of a class of your own that derives from posterity.Likelihood",
+        ),
         "method": (method, method is None or hasattr(method, "infer"), "made, as MeanField()"),
         "engine": (engine, engine is None or isinstance(engine, Engine), "made, as Engine(device='cpu')"),
     }

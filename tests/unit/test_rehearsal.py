@@ -1,11 +1,14 @@
 """All that a fit will call is tried before it: refused before the first step with reason and cure, or never."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributions as dist
 
 from posterity import (
+    MLE,
     Bernoulli,
     Categorical,
     Engine,
@@ -14,11 +17,14 @@ from posterity import (
     Likelihood,
     MeanField,
     Normal,
+    Optimizer,
     Problem,
     TensorData,
     fit,
 )
 from posterity.core.gaussian import softplus
+from posterity.errors import Diverged
+from posterity.fitting import _check_made
 from posterity.rehearsal import rehearse
 from posterity.types import Latent
 
@@ -212,6 +218,12 @@ LIKELIHOODS = {
     ),
     "targets it cannot give": (lambda f: dist.Poisson(f.squeeze(-1).exp()), 1, -COUNTS - 1, "Target 0|no density"),
     "targets of another shape": (lambda f: dist.Poisson(f.squeeze(-1).exp()), 1, COUNTS[:, None], r"\(2, 1\)"),
+    "a target on a bound": (
+        lambda f: dist.Beta(softplus(f[..., 0]) + 2, softplus(f[..., 1]) + 2),
+        2,
+        torch.linspace(0, 1, len(X) + 2)[1:-1].index_fill(0, torch.tensor([7]), 0.0),
+        "Target 7 is 0.0, to which Beta.*bound",
+    ),
     "means where rates are": (
         lambda f: dist.Poisson(f.squeeze(-1) - 9),
         1,
@@ -239,6 +251,33 @@ class Levels(Likelihood):
     def __call__(self, outputs: Tensor, latents) -> dist.Distribution:
         std = softplus(latents["std"])
         return dist.Normal(outputs.squeeze(-1), std[(...,) + (None,) * self.axes])
+
+
+def test_a_std_of_either_sign_is_refused_though_the_first_two_are_positive() -> None:
+    x = torch.tensor([[1.0], [1.0], [-1.0], [1.0]])
+    network = nn.Linear(1, 2)
+    with torch.no_grad():
+        network.weight.fill_(1.0), network.bias.zero_()
+    likelihood = of_the_family(lambda f: dist.Normal(f[..., 0], f[..., 1]))
+    refused(network, "scale.*satisfy the constraint.*Map the outputs.*softplus", (x, x[:, 0]), likelihood=likelihood)
+
+
+@pytest.mark.parametrize("likelihood", [lambda outputs, latents: dist.Normal(outputs[..., 0], 1.0), nn.MSELoss()])
+def test_a_callable_that_is_no_likelihood_is_refused(likelihood) -> None:
+    with pytest.raises(InvalidInput, match="derives from posterity.Likelihood"):
+        _check_made(nn.Linear(2, 1), likelihood, None, None)  # annotations, checked in tests, would refuse it first
+
+
+def test_what_a_distribution_refuses_in_training_is_one_line() -> None:
+    """A support that moves: targets of 3 and more, and a scale that climbs beyond them."""
+    method, engine = MLE(epochs=400, optimizer=Optimizer(lr=0.5)), Engine(progress=False, device="cpu")
+    likelihood = of_the_family(lambda f: dist.Pareto(softplus(f[..., 0]), torch.ones_like(f[..., 0])))
+    with pytest.raises(Diverged, match="cannot be computed at the present parameters.*learning rate"):
+        fit(nn.Linear(2, 1), (X, X[:, 0].abs() + 3), likelihood=likelihood, method=method, engine=engine)
+    trial = problem(nn.Linear(2, 1))
+    trial = replace(trial, likelihood=of_the_family(lambda f: dist.Poisson(f[..., 0] * float("nan"))))
+    with pytest.raises(Diverged, match="Expected parameter rate.*NaN"):
+        trial.nll((X, COUNTS))
 
 
 def test_a_latent_that_is_broadcast_over_the_batch_is_refused() -> None:

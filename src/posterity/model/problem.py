@@ -1,7 +1,7 @@
 """A problem: network + prior + likelihood + number of data. It says what is to be inferred and knows no algorithm."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +12,7 @@ from torch.distributions import Distribution
 from torch.nn.modules.batchnorm import _NormBase
 
 from posterity.core.layout import Layout, substituted
-from posterity.errors import InvalidInput, PosterityError
+from posterity.errors import Diverged, InvalidInput, PosterityError
 from posterity.model.coordinates import Coordinates
 from posterity.model.modes import moving, still, train
 from posterity.model.selection import Where
@@ -108,8 +108,10 @@ class Problem:
         however they are cut. Divide by `weight` for the mean over the batch.
         """
         inputs, targets = batch
-        distribution = self.predict(inputs)
-        return -distribution.log_prob(targets).mean() * self.weight(batch), distribution
+        with _said(self.likelihood):
+            distribution = self.predict(inputs)
+            log_probs = distribution.log_prob(targets)
+        return -log_probs.mean() * self.weight(batch), distribution
 
     def weight(self, batch: Batch) -> float:
         """Return B / B̄: a batch of B data counts for B data."""
@@ -122,8 +124,8 @@ class Problem:
         with substituted(self.network, self.coordinates.of_network(params)):
             outputs = read(self.network(inputs))
         outputs = outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
-        distribution = self.likelihood(outputs, self.latents(params))
-        log_likelihood = distribution.log_prob(targets).sum()
+        with _said(self.likelihood):
+            log_likelihood = self.likelihood(outputs, self.latents(params)).log_prob(targets).sum()
         return log_likelihood * (self.num_data / len(targets)) + self.log_prior(theta)
 
     def check(self, batch: Batch) -> None:
@@ -158,6 +160,21 @@ class Problem:
             own[name].copy_(value)
         random = frozenset(self.coordinates.random_names)
         return replace(self, network=network, where=random)
+
+
+@contextmanager
+def _said(likelihood: Likelihood) -> Iterator[None]:
+    """Say in one line at which parameters a distribution of torch refuses to be made, or to give a target a density."""
+    try:
+        yield
+    except PosterityError:
+        raise
+    except ValueError as error:
+        reason = str(error).split("tensor(")[0].split("\n")[0].rstrip(":. ")
+        raise Diverged(
+            f"{type(likelihood).__name__} cannot be computed at the present parameters: {reason}. If they became NaN, lower "
+            "the learning rate or scale the data; if a target left what the distribution can give, bound its parameters."
+        ) from error
 
 
 def read(outputs: Any) -> Tensor:
@@ -235,11 +252,23 @@ def _check_support(problem: Problem, outputs: Tensor, targets: Tensor) -> None:
         distribution = problem.likelihood(outputs, problem.latents(problem.params))
         support: Any = distribution.support
         fits = support.check(targets)
+        shown = type(support).__name__.strip("_") if "tensor" in str(support) else str(support)
     except Exception:  # what is not ours may raise anything
         return
+    name = type(distribution).__name__
     if fits.shape[:1] == targets.shape[:1] and not fits.all():
         row = int((~fits.reshape(len(targets), -1).all(1)).nonzero()[0, 0])
         raise InvalidInput(
-            f"Target {row} is {targets[row].tolist()}, which {type(distribution).__name__} cannot give; its targets are in "
-            f"{support}."
+            f"Target {row} is {targets[row].tolist()}, which {name} cannot give; its targets are in {shown}."
+        )
+    try:
+        dense = distribution.log_prob(targets).isfinite()
+    except Exception:
+        return
+    if dense.shape == targets.shape[:1] and not dense.all() and dense.double().mean() > 0.5:
+        row = int((~dense).nonzero()[0, 0])
+        raise InvalidInput(
+            f"Target {row} is {targets[row].tolist()}, to which {name} gives a log-density that is NaN or infinite at the "
+            f"network's first outputs, unlike others: does it lie on the bound of what {name} can give? Move it inside, or "
+            "leave it out."
         )
