@@ -124,6 +124,45 @@ def test_networks_that_would_fail_later_are_refused_first(case: str) -> None:
     refused(Net(forward), message)
 
 
+class Sequences(nn.Module):
+    """A label of each sequence, (B, T, 2), of what a layer of sequences gives."""
+
+    def __init__(self, layer: nn.Module, pick) -> None:
+        super().__init__()
+        self.layer, self.last, self.pick = layer, nn.Linear(2, 2), pick
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.pick(self.layer, x))
+
+
+SEQUENCES = torch.randn(40, 3, 2, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(
+    ("layer", "pick"),
+    [
+        (nn.GRU(2, 2), lambda layer, x: layer(x)[0][-1]),
+        (nn.LSTM(2, 2), lambda layer, x: layer(x)[0][:, -1]),
+        (nn.TransformerEncoderLayer(2, 1, 4), lambda layer, x: layer(x).mean(1)),
+    ],
+)
+def test_time_taken_for_the_batch_is_refused_by_the_layer(layer: nn.Module, pick) -> None:
+    refused(Sequences(layer, pick), r"'layer.*takes its second axis for the batch.*batch_first=True", (SEQUENCES, Y))
+
+
+@pytest.mark.parametrize(
+    ("layer", "pick"),
+    [
+        (nn.GRU(2, 2), lambda layer, x: layer(x.transpose(0, 1))[0][-1]),
+        (nn.LSTM(2, 2, batch_first=True), lambda layer, x: layer(x)[0][:, -1]),
+        (nn.TransformerEncoderLayer(2, 1, 4, batch_first=True), lambda layer, x: layer(x).mean(1)),
+    ],
+)
+def test_time_in_its_place_trains(layer: nn.Module, pick) -> None:
+    posterior = fit(Sequences(layer, pick), (SEQUENCES, Y), method=SEVERAL, engine=Engine(progress=False, device="cpu"))
+    assert posterior.predict(SEQUENCES, 2).mean.shape == (40, 2)
+
+
 def test_the_graph_as_one_example_trains() -> None:
     class GCN(nn.Module):
         def __init__(self) -> None:

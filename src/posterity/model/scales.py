@@ -93,8 +93,8 @@ def _of_inputs(probe: Probe) -> Iterator[str]:
     if not probe.given:
         yield (
             "What the network makes of its inputs before its first layer with weights is far from unit scale, for which "
-            f"initial weights, prior and steps are made: {what}. Are data scaled twice, or not at all? Scale them once, or put a "
-            "LayerNorm before that layer."
+            f"initial weights, prior and steps are made: {what}. Are data scaled twice, or not at all? Scale them once, or "
+            "put a LayerNorm before that layer."
         )
         return
     yield (
