@@ -22,9 +22,9 @@ from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.statistics import validated, with_statistics
 from posterity.rehearsal import rehearse
-from posterity.train.batches import TensorData, as_data
+from posterity.train.batches import CountedLoader, TensorData, as_data
 from posterity.train.engine import Engine
-from posterity.types import Likelihood, Prior
+from posterity.types import Batch, Likelihood, Prior
 
 
 def fit(
@@ -93,9 +93,7 @@ def fit(
     method = method or MeanField()
     ready = source.checked(problem.check, device)
     seen = inputs.to(device), targets.to(device)
-    with unmoved():  # a loader begins by drawing a seed for its workers
-        held_out = next(ready.validation() or iter(()), None)
-    rehearse(problem, seen, held_out, source.smallest_batch)
+    rehearse(problem, seen, _held_out(problem, ready), source.smallest_batch)
     sample = (ready.inputs, ready.targets) if isinstance(ready, TensorData) else seen
     problem = replace(problem, likelihood=likelihood.started(*sample))
     for remark in scales.remarks(problem, *sample):
@@ -127,6 +125,16 @@ def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None
         if not fits or isinstance(given, type):
             shown = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
             raise InvalidInput(f"{name} is {shown}; it must be {example}.")
+
+
+def _held_out(problem: Problem, data: TensorData | CountedLoader) -> Batch | None:
+    """Try all validation data, which would else end a fit after its first epoch, and return the first batch."""
+    first = None
+    with unmoved():  # a loader begins by drawing a seed for its workers
+        for batch in data.validation() or ():
+            first = batch if first is None else first
+            problem.check(batch)
+    return first
 
 
 def _check_known(source: Any, likelihood: Likelihood) -> None:

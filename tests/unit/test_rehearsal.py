@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributions as dist
+from torch.utils.data import DataLoader, TensorDataset
 
 from posterity import (
     MLE,
@@ -15,6 +16,7 @@ from posterity import (
     Gaussian,
     InvalidInput,
     Likelihood,
+    LoaderData,
     MeanField,
     Normal,
     Optimizer,
@@ -129,6 +131,9 @@ class Sequences(nn.Module):
 
     def __init__(self, layer: nn.Module, pick) -> None:
         super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        for p in layer.parameters():
+            nn.init.normal_(p, generator=generator)
         self.layer, self.last, self.pick = layer, nn.Linear(2, 2), pick
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +148,7 @@ SEQUENCES = torch.randn(40, 3, 2, generator=torch.Generator().manual_seed(5))
     [
         (nn.GRU(2, 2), lambda layer, x: layer(x)[0][-1]),
         (nn.LSTM(2, 2), lambda layer, x: layer(x)[0][:, -1]),
-        (nn.TransformerEncoderLayer(2, 1, 4), lambda layer, x: layer(x).mean(1)),
+        (nn.MultiheadAttention(2, 1), lambda layer, x: layer(x, x, x)[0].mean(1)),
     ],
 )
 def test_time_taken_for_the_batch_is_refused_by_the_layer(layer: nn.Module, pick) -> None:
@@ -334,6 +339,18 @@ def test_validation_is_tried_too() -> None:
     held_out = (torch.zeros(3, 2), Y[:3])
     refused(Strict(None), "too few", TensorData(X, Y, held_out=held_out))
     refused(nn.Linear(2, 2), "Label 7", TensorData(X, Y, held_out=(X[:3], torch.tensor([0, 7, 1]))))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        (X, Y.index_fill(0, torch.tensor([39]), 4), "Label 4"),
+        (X.index_fill(0, torch.tensor([37]), float("nan")), Y, "NaN"),
+    ],
+)
+def test_every_batch_of_validation_is_tried(inputs: Tensor, targets: Tensor, message: str) -> None:
+    loaders = (DataLoader(TensorDataset(*pair), batch_size=10) for pair in ((X, Y), (inputs, targets)))
+    refused(nn.Linear(2, 2), message, LoaderData(*loaders))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
