@@ -151,7 +151,7 @@ def _spoken(once: bool) -> Iterator[None]:
             others(message, category, *rest)
 
     warnings.simplefilter("always" if once else "ignore", ScaleWarning)  # the twin sees the same data
-    warnings.showwarning = show
+    warnings.showwarning = show  # type: ignore[assignment]  # the rest is handed on as it came
     yield
 
 

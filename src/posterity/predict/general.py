@@ -163,9 +163,12 @@ class General:
         """Say which function can give which target, (n, B); torch's own check is off wherever its compiler was used."""
         shape = self.distribution.batch_shape
         try:
-            fits: Tensor = self.distribution.support.check(targets)
-        except NotImplementedError:  # what it can give is not known
+            support = self.distribution.support
+        except NotImplementedError:
+            support = None
+        if support is None:  # what it can give is not known
             return targets.new_ones(shape, dtype=torch.bool)
+        fits: Tensor = support.check(targets)
         return fits.expand(shape)
 
 
