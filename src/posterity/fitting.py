@@ -23,9 +23,9 @@ from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.statistics import validated, with_statistics
 from posterity.rehearsal import rehearse
-from posterity.train.batches import TensorData, as_data
+from posterity.train.batches import CountedLoader, TensorData, as_data
 from posterity.train.engine import Engine
-from posterity.types import Likelihood, Prior
+from posterity.types import Batch, Likelihood, Prior
 
 
 def fit(
@@ -94,9 +94,7 @@ def fit(
     method = method or MeanField()
     ready = source.checked(problem.check, device)
     seen = inputs.to(device), targets.to(device)
-    with unmoved():  # a loader begins by drawing a seed for its workers
-        held_out = next(ready.validation() or iter(()), None)
-    rehearse(problem, seen, held_out, source.smallest_batch)
+    rehearse(problem, seen, _held_out(problem, ready), source.smallest_batch)
     sample = (ready.inputs, ready.targets) if isinstance(ready, TensorData) else seen
     problem = watched(replace(problem, likelihood=likelihood.started(*sample)), seen[0])
     for remark in scales.remarks(problem, *sample):
@@ -116,7 +114,11 @@ def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None
     """Refuse names and classes where an object is wanted."""
     wanted = {
         "network": (network, isinstance(network, nn.Module), "a module, as nn.Linear(2, 1)"),
-        "likelihood": (likelihood, likelihood is None or callable(likelihood), "made, as Gaussian()"),
+        "likelihood": (
+            likelihood,
+            likelihood is None or (callable(likelihood) and hasattr(likelihood, "latents")),
+            "made, as Gaussian(), or of a class of your own that derives from posterity.Likelihood",
+        ),
         "method": (method, method is None or hasattr(method, "infer"), "made, as MeanField()"),
         "engine": (engine, engine is None or isinstance(engine, Engine), "made, as Engine(device='cpu')"),
     }
@@ -124,6 +126,16 @@ def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None
         if not fits or isinstance(given, type):
             shown = f"the class {given.__name__}" if isinstance(given, type) else repr(given)
             raise InvalidInput(f"{name} is {shown}; it must be {example}.")
+
+
+def _held_out(problem: Problem, data: TensorData | CountedLoader) -> Batch | None:
+    """Try all validation data, which would else end a fit after its first epoch, and return the first batch."""
+    first = None
+    with unmoved():  # a loader begins by drawing a seed for its workers
+        for batch in data.validation() or ():
+            first = batch if first is None else first
+            problem.check(batch)
+    return first
 
 
 def _check_known(source: Any, likelihood: Likelihood) -> None:

@@ -21,6 +21,8 @@ from posterity.posteriors.samples import Samples
 from posterity.predict.predictive import predictive
 from posterity.types import Batch
 
+ROWS = 128  # examples whose distributions are made
+
 
 def rehearse(problem: Problem, batch: Batch, held_out: Batch | None = None, smallest: int | None = None) -> None:
     """Try a step, the copy after it, and the predictions of validation.
@@ -33,12 +35,6 @@ def rehearse(problem: Problem, batch: Batch, held_out: Batch | None = None, smal
     Raises:
         InvalidInput: with the reason, by name, and the cure.
     """
-    dtype = problem.theta().dtype
-    if dtype in (torch.float16, torch.bfloat16):
-        raise InvalidInput(
-            f"The network's weights are {dtype}, in which small steps and standard deviations are rounded away: give "
-            "network.float(), and Engine(precision='bfloat16') to compute its passes in half precision."
-        )
     trial = _copy(problem)
     trial.train()
     with unmoved():
@@ -48,8 +44,9 @@ def rehearse(problem: Problem, batch: Batch, held_out: Batch | None = None, smal
         # Nobody reads these predictions: whatever normalises may do so by the statistics that it has.
         after = replace(after, still=frozenset(name for name, _ in after.network.named_modules()))
         _predict(after, (batch[0][:2], batch[1][:2]))
+        with torch.no_grad():  # outputs of either sign, say, where two may be of one
+            _log_prob(after, after.outputs(batch[0][:ROWS].clone()), batch[1][:ROWS])
         if held_out is not None:
-            problem.check(held_out)
             _predict(after, (held_out[0][:2], held_out[1][:2]))
 
 
@@ -67,7 +64,8 @@ def _saying(what: str, cure: str = "") -> Iterator[None]:
         raise
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InvalidInput(f"{what}: {reason.removesuffix('.')}.{cure}") from error
+        cure = _BOUNDS if "satisfy the constraint" in reason else cure
+        raise InvalidInput(f"{what}: {reason.rstrip('.: ')}.{cure}") from error
 
 
 def _step(trial: Problem, batch: Batch) -> None:
@@ -105,8 +103,8 @@ def _refuse_gradients(trial: Problem, nll: Tensor) -> None:
     network = dict(trial.network.named_parameters())
     if not any(grad is not None for n, grad in grads.items() if n in network):
         raise InvalidInput(
-            f"The outputs of {name} do not depend on any of its trainable parameters: does its forward detach them, or run "
-            "under torch.no_grad, or belong to another module than the one that was given?"
+            f"The outputs of {name} do not depend on any of its trainable parameters: does its forward detach them, run "
+            "under torch.no_grad or checkpoint(…, use_reentrant=True), or belong to another module than the one that was given?"
         )
     for n, grad in grads.items():
         if grad is not None and not (grad.coalesce().values() if grad.is_sparse else grad).isfinite().all():
@@ -117,12 +115,12 @@ def _refuse_gradients(trial: Problem, nll: Tensor) -> None:
 
 
 def _predict(problem: Problem, batch: Batch) -> None:
-    """Predict and score by two functions, and see that the likelihood takes draws as it takes one function."""
+    """Predict and score by three functions of two examples, and see that the likelihood takes draws as it takes one."""
     inputs, targets = batch
     theta = problem.theta()
     noise = torch.randn_like(theta) * 0.01 * (theta.abs() + theta.abs().mean())
-    functions = Samples(problem, torch.stack([theta, theta + noise]))
-    draws = functions.draws(inputs, 2, torch.Generator(device=theta.device).manual_seed(0))
+    functions = Samples(problem, torch.stack([theta, theta + noise, theta - noise]))
+    draws = functions.draws(inputs, 3, torch.Generator(device=theta.device).manual_seed(0))
     name = type(problem.likelihood).__name__
     with torch.no_grad():
         each = torch.stack(
@@ -163,7 +161,7 @@ def _log_prob(problem: Problem, outputs: Tensor, targets: Tensor, latents: dict[
     if not log_probs.isfinite().all():
         raise InvalidInput(
             f"{name} gives one of the first targets a log-density that is NaN or infinite: is it one that its "
-            "distribution can give?"
+            "distribution can give, and are the parameters finite that the outputs make?"
         )
     return log_probs
 
@@ -214,6 +212,10 @@ def _in_training(error: Exception, running: list[tuple[str, nn.Module]], count: 
 
 
 _IN_PLACE = " Write x = x + 1 for x += 1, and inplace=False in activations."
+_BOUNDS = (
+    " Map the outputs to what the parameter may be: torch.nn.functional.softplus(…) + 1e-6 where it is > 0, "
+    "sigmoid where it is between 0 and 1."
+)
 _DRAWS = (
     " Draws stand before the batch, (n, B, …), and latents have the draws' axis alone: count axes from the end, as "
     "outputs[..., 0], outputs.squeeze(-1) or outputs.chunk(2, -1), and give a latent axes, as std[..., None]."

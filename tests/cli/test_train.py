@@ -171,6 +171,18 @@ def test_resuming_a_finished_run_changes_nothing(call, digits_run: Path) -> None
     assert str(before[0]) == str(after[0])
 
 
+def test_what_is_far_from_the_scales_is_said_before_it_trains_and_once(call, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "sure.py").write_text(
+        "from torch import nn\ndef net(**_): return nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.Softmax(-1))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    said = call("train", "digits", "--model", "sure:net", *TINY[2:], "--twin", "--out", tmp_path / "run")
+    assert said.code == 0, said.err
+    assert said.err.count("Note: The network's outputs are probabilities, as after a softmax") == 1
+    assert "ScaleWarning" not in said.err
+    assert "Note" not in call("train", "diabetes", *TINY, "--out", tmp_path / "table").err  # it standardises
+
+
 def test_a_fit_that_has_not_arrived_says_so_everywhere(call, tmp_path: Path) -> None:
     run = tmp_path / "run"
     said = call("train", "digits", *TINY, "--out", run)

@@ -218,12 +218,107 @@ CASES = {
     ),
     "doubles": (
         (linear(2), X.numpy().astype(np.float64), Y.numpy(), None),
-        r"give inputs.to\(torch.float32\)",
+        r"give torch.as_tensor\(inputs\).to\(torch.float32\)",
         (linear(2), X.double().to(torch.float32), Y, None),
+    ),
+    "one logit, a column": (
+        (linear(1), X, Y[:, None], None),
+        r"likelihood=Bernoulli\(\), targets.squeeze\(-1\).float\(\)",
+        (linear(1), X, Y[:, None].squeeze(-1).float(), Bernoulli()),
+    ),
+    "one logit, other labels": (
+        (linear(1), X, Y * 3 - 1, None),
+        r"Bernoulli\(\), \(targets == 2\).float\(\)",
+        (linear(1), X, (Y * 3 - 1 == 2).float(), Bernoulli()),
+    ),
+    "one logit, a column of 1 and 2": (
+        (linear(1), X, Y[:, None] + 1, Categorical()),
+        r"\(targets.squeeze\(-1\) == 2\).float\(\)",
+        (linear(1), X, (Y[:, None] + 1).squeeze(-1).float() - 1, Bernoulli()),
+    ),
+    "one logit at each place": (
+        (conv(1), IMAGES, MAPS, None),
+        r"Bernoulli\('BCHW'\), \(targets == 1\).unsqueeze\(1\).float\(\)",
+        (conv(1), IMAGES, (MAPS == 1).unsqueeze(1).float(), Bernoulli("BCHW")),
+    ),
+    "masks without a likelihood": (
+        (conv(1), IMAGES, MAPS[:, None], None),
+        r"Masks: likelihood=Bernoulli\('BCHW'\)",
+        (conv(1), IMAGES, MAPS[:, None], Bernoulli("BCHW")),
+    ),
+    "masks of 0 and 255 without a likelihood": (
+        (conv(1), IMAGES, (MAPS[:, None] * 255).byte(), None),
+        r"Bernoulli\('BCHW'\), \(targets > 0\).float\(\)",
+        (conv(1), IMAGES, ((MAPS[:, None] * 255).byte() > 0).float(), Bernoulli("BCHW")),
+    ),
+    "label maps with an axis": (
+        (conv(2), IMAGES, MAPS[:, None], None),
+        r"An axis too many: targets.squeeze\(1\).long\(\)",
+        (conv(2), IMAGES, MAPS[:, None].squeeze(1).long(), None),
+    ),
+    "one-hot label maps": (
+        (conv(2), IMAGES, functional.one_hot(MAPS, 2).movedim(-1, 1), None),
+        r"One-hot label maps: targets.argmax\(1\)",
+        (conv(2), IMAGES, functional.one_hot(MAPS, 2).movedim(-1, 1).argmax(1), None),
+    ),
+    "images from images": (
+        (conv(3), IMAGES, IMAGES, None),
+        r"Gaussian\(\), fit\(nn.Sequential\(network, nn.Flatten\(\)\), \(inputs, targets.flatten\(1\)",
+        (nn.Sequential(conv(3), nn.Flatten()), IMAGES, IMAGES.flatten(1).float(), Gaussian()),
+    ),
+    "images from images, flattened half way": (
+        (nn.Sequential(conv(3), nn.Flatten()), IMAGES, IMAGES, Gaussian()),
+        r"targets.flatten\(1\).float\(\)",
+        (nn.Sequential(conv(3), nn.Flatten()), IMAGES, IMAGES.flatten(1).float(), Gaussian()),
+    ),
+    "not flattened": (
+        (nn.Sequential(conv(2), nn.AdaptiveAvgPool2d(1)), IMAGES, MAPS[:, 0, 0], None),
+        r"nn.Sequential\(network, nn.Flatten\(\)\)",
+        (nn.Sequential(nn.Sequential(conv(2), nn.AdaptiveAvgPool2d(1)), nn.Flatten()), IMAGES, MAPS[:, 0, 0], None),
+    ),
+    "not pooled": (
+        (conv(2), IMAGES, MAPS[:, 0, 0], None),
+        r"nn.AdaptiveAvgPool2d\(1\) and nn.Flatten\(\)",
+        (nn.Sequential(conv(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()), IMAGES, MAPS[:, 0, 0], None),
+    ),
+    "label maps of another size": (
+        (conv(2), IMAGES, MAPS[:, ::2, ::2], None),
+        r"these have shape \(6, 2, 2\): resize them in the network",
+        (nn.Sequential(conv(2), nn.Upsample((2, 2))), IMAGES, MAPS[:, ::2, ::2], Categorical("BCHW")),
+    ),
+    "a real column, no likelihood": (
+        (linear(1), X, X[:, :1], None),
+        r"likelihood=Gaussian\(\), targets.squeeze\(-1\)",
+        (linear(1), X, X[:, :1].squeeze(-1), Gaussian()),
+    ),
+    "truths as values": (
+        (linear(1), X, Y.bool(), Gaussian()),
+        r"likelihood=Bernoulli\(\). As values: targets.float\(\)",
+        (linear(1), X, Y.bool(), Bernoulli()),
+    ),
+    "several labels, some missing": (
+        (linear(2), X, torch.where(X > 1, math.nan, (X > 0).float()), Bernoulli()),
+        r"targets.isfinite\(\).flatten\(1\).all\(1\).*targets.nan_to_num\(-100, -100, -100\)",
+        (linear(2), X, torch.where(X > 1, math.nan, (X > 0).float()).nan_to_num(-100, -100, -100), Bernoulli()),
+    ),
+    "whole numbers": (
+        (linear(2), (X * 3).long(), Y, None),
+        r"give torch.as_tensor\(inputs\).to\(torch.float32\)",
+        (linear(2), (X * 3).long().to(torch.float32), Y, None),
+    ),
+    "indices as floats": (
+        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(4, 2)), (X > 0).float(), Y, None),
+        r"whole numbers: give inputs.long\(\)",
+        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(4, 2)), (X > 0).float().long(), Y, None),
+    ),
+    "indices out of range": (
+        (nn.Sequential(nn.Embedding(9, 2), nn.Flatten(), nn.Linear(4, 2)), (X > 0).long() + 8, Y, None),
+        "have 9 rows, numbered from 0; inputs go up to 9",
+        (nn.Sequential(nn.Embedding(10, 2), nn.Flatten(), nn.Linear(4, 2)), (X > 0).long() + 8, Y, None),
     ),
     "bytes": (
         (conv(2), IMAGES.clamp(0).byte(), MAPS, None),
-        r"inputs.to\(torch.float32\), and / 255",
+        r"\(inputs\).to\(torch.float32\), and / 255",
         (conv(2), IMAGES.clamp(0).byte().to(torch.float32) / 255, MAPS, None),
     ),
     "channels last": (

@@ -142,6 +142,19 @@ def test_targets_that_do_not_fit_are_refused() -> None:
         classes_or_values(found)
 
 
+def test_a_function_that_cannot_give_a_target_adds_nothing_to_the_mixture() -> None:
+    found = General(dist.Uniform(torch.zeros(2, 3), torch.tensor([[1.0], [4.0]]).expand(2, 3)))
+    y = torch.tensor([0.5, 2.0, 3.9])
+    torch.testing.assert_close(found.log_prob(y).exp(), torch.tensor([(1 + 0.25) / 2, 0.125, 0.125]))
+    assert found.scores(y)["expected_nll"] == float("inf")
+    with pytest.raises(InvalidInput, match="none that Uniform can give: they are in Interval"):
+        found.log_prob(y + 1)
+    vectors = General(
+        dist.Independent(dist.Uniform(torch.zeros(2, 1, 2), torch.tensor([1.0, 4.0])[:, None, None].expand(2, 1, 2)), 1)
+    )
+    torch.testing.assert_close(vectors.log_prob(torch.tensor([[0.5, 2.0]])).exp(), torch.tensor([1 / 32]))
+
+
 def test_samples_leave_the_global_random_numbers_alone_and_follow_the_generator() -> None:
     found = General(dist.Gamma(SHAPE, RATE))
     torch.manual_seed(0)

@@ -116,6 +116,33 @@ def test_sharded_networks_are_refused_by_name(how: str, tmp_path) -> None:
         torch.distributed.destroy_process_group()
 
 
+class Inner(nn.Module):
+    """Its computation is compiled and held as an attribute, which remembers the module that it was made in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        self.run = torch.compile(self.compute, backend="eager")
+
+    def compute(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(x)
+
+
+@pytest.mark.parametrize("ran", [False, True])
+def test_a_compiled_method_computes_with_the_copy(ran: bool) -> None:
+    network = nn.Sequential(Inner(), nn.Tanh())
+    if ran:
+        network(X)
+    copied = plain(network)
+    with torch.no_grad():
+        copied[0].layer.weight.zero_()
+    assert torch.equal(copied(X), copied[0].layer.bias.tanh().expand(len(X), 2))
+    assert fit(network, (X, Y), method=MeanField(epochs=1), engine=QUIET).predict(X, 2).mean.shape == (20, 2)
+
+
 def test_tied_weights_stay_tied_through_a_wrapper() -> None:
     first, second = nn.Linear(2, 2), nn.Linear(2, 2)
     second.weight = first.weight
@@ -185,7 +212,7 @@ REFUSED = {
     "pruned": (lambda: nn.Sequential(prune.l1_unstructured(nn.Linear(2, 2), "weight", 1)), "pruned.*prune.remove"),
     "pruned at random": (lambda: prune.random_unstructured(nn.Linear(2, 2), "bias", 1), "The network .* is pruned"),
     "quantised": (lambda: quantised("dynamic"), "quantised.*float network"),
-    "quantisation aware": (lambda: quantised("aware"), "quantised, or prepared for it"),
+    "quantisation aware": (lambda: quantised("aware"), "quantised or prepared for it"),
     "functional": (lambda: functional(), "a function without parameters.*made of"),
     "lazy": (lambda: nn.Sequential(nn.LazyLinear(2)), "has no shape yet.*inputs"),
     "lazy statistics": (lambda: nn.Sequential(mlp(), nn.LazyBatchNorm1d(affine=False)), "'running_mean'.*no shape yet"),

@@ -15,14 +15,25 @@ X, Y = torch.randn(12, 2, generator=torch.Generator().manual_seed(0)), torch.ten
 
 @pytest.mark.parametrize(
     ("inputs", "targets"),
-    [(X, Y), (X.numpy(), Y.numpy()), (X.tolist(), Y.tolist()), (X, Y.tolist()), (X.numpy(), Y.bool().numpy())],
+    [
+        (X, Y),
+        (X.numpy(), Y.numpy()),
+        (X.tolist(), Y.tolist()),
+        (X, Y.tolist()),
+        (X.numpy(), Y.bool().numpy()),
+        (X.numpy()[::-1][::-1], Y.numpy()[::-1]),  # of a negative stride
+        (X.numpy().astype(">f4"), Y.numpy().astype(">i2")),  # of another machine
+        (X, Y.numpy().astype(np.uint16)),  # which torch computes little with
+        (X.clone().requires_grad_(), np.ma.masked_array(Y.numpy(), mask=False)),
+    ],
 )
 def test_numbers_are_read_whatever_holds_them(inputs, targets) -> None:
     for read in (pair, whole):
         for form in ((inputs, targets), [inputs, targets]):
             x, y = read(form)
             torch.testing.assert_close(x, X)
-            assert y.tolist() == Y.tolist()
+            assert y.tolist() == torch.as_tensor(np.ascontiguousarray(targets).astype("int64")).tolist()
+            assert not x.requires_grad
 
 
 class Frame:
@@ -69,6 +80,13 @@ BATCHES = {
     "an array of text": ((X, np.array(["cat", "dog"] * 6)), r"numpy.unique\(targets"),
     "text as inputs": ((["a", "b"], Y[:2]), "get_dummies.*tokens"),
     "objects": ((X, np.array([0, None] * 6, dtype=object)), r"targets.astype\('int64'\)"),
+    "bytes": ((X, np.array([b"cat", b"dog"] * 6)), r"numpy.unique\(targets, return_inverse=True\)"),
+    "dates": (
+        (X, np.array(["2026-01-01", "2026-01-02"] * 6, "M8[D]")),
+        r"targets - targets.min.*timedelta64\(1, 'D'\)",
+    ),
+    "masked": ((X, np.ma.masked_array(Y.numpy(), Y.numpy() > 0)), r"are masked.*targets.filled"),
+    "no columns": ((X[:, :0], Y), r"shape \(12, 0\): there is no number"),
     "rows of several lengths": (([[1.0], [1.0, 2.0]], Y[:2]), "one length"),
     "another length": ((X, Y[:5]), "12 inputs but 5 targets"),
     "one number": ((X[0], Y[0]), "batch_size=None"),

@@ -1,26 +1,32 @@
 """All that a fit will call is tried before it: refused before the first step with reason and cure, or never."""
 
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch import distributions as dist
+from torch.utils.data import DataLoader, TensorDataset
 
 from posterity import (
+    MLE,
     Bernoulli,
     Categorical,
     Engine,
     Gaussian,
     InvalidInput,
     Likelihood,
+    LoaderData,
     MeanField,
     Normal,
+    Optimizer,
     Problem,
     TensorData,
     fit,
 )
 from posterity.core.gaussian import softplus
+from posterity.errors import Diverged
+from posterity.fitting import _check_made
 from posterity.rehearsal import rehearse
 from posterity.types import Latent
 
@@ -93,8 +99,13 @@ NETWORKS = {
     "inputs are changed": (in_place, "changes its inputs in place.*x = x \\* 2"),
     "a weight is changed": (weight_in_place, "In training mode Net fails.*in-place.*Write x = x \\+ 1"),
     "training fails": (only_in_training, "In training mode Net fails on a batch of 2 examples: 'mask'"),
+    "anything raised": (lambda self, x: {}["mask"], "Net cannot take inputs of shape.*'mask'"),
+    "a graph that torch builds anew": (
+        lambda self, x: torch.utils.checkpoint.checkpoint(self.layer, x, use_reentrant=True),
+        "do not depend on any.*use_reentrant",
+    ),
     "rows of another number": (lambda self, x: self.layer(x).mean(0, keepdim=True), "1 outputs for 2 examples"),
-    "one number": (lambda self, x: self.layer(x).mean(), "a single number outputs for 2 examples"),
+    "one number": (lambda self, x: self.layer(x).mean(), "a single number for 2 examples"),
     "squeezed": (lambda self, x: self.layer(x).squeeze(), "2 outputs for 1 example;.*squeeze\\(-1\\)"),
     "a batch of one size": (of_this_batch, "takes 40 examples, and not 2 .*Categorical\\('BTC'\\)"),
     "centred by the batch": (lambda self, x: self.layer(x - x.mean(0)), "another output for an example when another"),
@@ -102,7 +113,6 @@ NETWORKS = {
     "detached": (lambda self, x: self.layer(x).detach(), "do not depend on any of its trainable parameters"),
     "a tuple": (lambda self, x: (self.layer(x), x), r"returned a tuple.*returns self.network\(x\)\[0\]"),
     "a mapping": (lambda self, x: {"out": self.layer(x)}, r"returned a dict.*self.network\(x\)\['out'\]"),
-    "logits": (lambda self, x: SimpleNamespace(logits=self.layer(x)), r"self.network\(x\).logits"),
     "time first": (lambda self, x: LSTM(self.layer(x))[0], "another output for an example"),
     "another module": (lambda self, x: OTHER(x), r"tensor of shape \(2,?.*none of its parameters"),
     "another module, too": (lambda self, x: self.layer(OTHER(x)), "none of its parameters.*nn.ModuleList"),
@@ -114,6 +124,48 @@ NETWORKS = {
 def test_networks_that_would_fail_later_are_refused_first(case: str) -> None:
     forward, message = NETWORKS[case]
     refused(Net(forward), message)
+
+
+class Sequences(nn.Module):
+    """A label of each sequence, (B, T, 2), of what a layer of sequences gives."""
+
+    def __init__(self, layer: nn.Module, pick) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        for p in layer.parameters():
+            nn.init.normal_(p, generator=generator)
+        self.layer, self.last, self.pick = layer, nn.Linear(2, 2), pick
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.pick(self.layer, x))
+
+
+SEQUENCES = torch.randn(40, 3, 2, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize(
+    ("layer", "pick"),
+    [
+        (nn.GRU(2, 2), lambda layer, x: layer(x)[0][-1]),
+        (nn.LSTM(2, 2), lambda layer, x: layer(x)[0][:, -1]),
+        (nn.MultiheadAttention(2, 1), lambda layer, x: layer(x, x, x)[0].mean(1)),
+    ],
+)
+def test_time_taken_for_the_batch_is_refused_by_the_layer(layer: nn.Module, pick) -> None:
+    refused(Sequences(layer, pick), r"'layer.*takes its second axis for the batch.*batch_first=True", (SEQUENCES, Y))
+
+
+@pytest.mark.parametrize(
+    ("layer", "pick"),
+    [
+        (nn.GRU(2, 2), lambda layer, x: layer(x.transpose(0, 1))[0][-1]),
+        (nn.LSTM(2, 2, batch_first=True), lambda layer, x: layer(x)[0][:, -1]),
+        (nn.TransformerEncoderLayer(2, 1, 4, batch_first=True), lambda layer, x: layer(x).mean(1)),
+    ],
+)
+def test_time_in_its_place_trains(layer: nn.Module, pick) -> None:
+    posterior = fit(Sequences(layer, pick), (SEQUENCES, Y), method=SEVERAL, engine=Engine(progress=False, device="cpu"))
+    assert posterior.predict(SEQUENCES, 2).mean.shape == (40, 2)
 
 
 def test_the_graph_as_one_example_trains() -> None:
@@ -210,6 +262,12 @@ LIKELIHOODS = {
     ),
     "targets it cannot give": (lambda f: dist.Poisson(f.squeeze(-1).exp()), 1, -COUNTS - 1, "Target 0|no density"),
     "targets of another shape": (lambda f: dist.Poisson(f.squeeze(-1).exp()), 1, COUNTS[:, None], r"\(2, 1\)"),
+    "a target on a bound": (
+        lambda f: dist.Beta(softplus(f[..., 0]) + 2, softplus(f[..., 1]) + 2),
+        2,
+        torch.linspace(0, 1, len(X) + 2)[1:-1].index_fill(0, torch.tensor([7]), 0.0),
+        "Target 7 is 0.0, to which Beta.*bound",
+    ),
     "means where rates are": (
         lambda f: dist.Poisson(f.squeeze(-1) - 9),
         1,
@@ -239,6 +297,33 @@ class Levels(Likelihood):
         return dist.Normal(outputs.squeeze(-1), std[(...,) + (None,) * self.axes])
 
 
+def test_a_std_of_either_sign_is_refused_though_the_first_two_are_positive() -> None:
+    x = torch.tensor([[1.0], [1.0], [-1.0], [1.0]])
+    network = nn.Linear(1, 2)
+    with torch.no_grad():
+        network.weight.fill_(1.0), network.bias.zero_()
+    likelihood = of_the_family(lambda f: dist.Normal(f[..., 0], f[..., 1]))
+    refused(network, "scale.*satisfy the constraint.*Map the outputs.*softplus", (x, x[:, 0]), likelihood=likelihood)
+
+
+@pytest.mark.parametrize("likelihood", [lambda outputs, latents: dist.Normal(outputs[..., 0], 1.0), nn.MSELoss()])
+def test_a_callable_that_is_no_likelihood_is_refused(likelihood) -> None:
+    with pytest.raises(InvalidInput, match="derives from posterity.Likelihood"):
+        _check_made(nn.Linear(2, 1), likelihood, None, None)  # annotations, checked in tests, would refuse it first
+
+
+def test_what_a_distribution_refuses_in_training_is_one_line() -> None:
+    """A support that moves: targets of 3 and more, and a scale that climbs beyond them."""
+    method, engine = MLE(epochs=400, optimizer=Optimizer(lr=0.5)), Engine(progress=False, device="cpu")
+    likelihood = of_the_family(lambda f: dist.Pareto(softplus(f[..., 0]), torch.ones_like(f[..., 0])))
+    with pytest.raises(Diverged, match="cannot be computed at the present parameters.*learning rate"):
+        fit(nn.Linear(2, 1), (X, X[:, 0].abs() + 3), likelihood=likelihood, method=method, engine=engine)
+    trial = problem(nn.Linear(2, 1))
+    trial = replace(trial, likelihood=of_the_family(lambda f: dist.Poisson(f[..., 0] * float("nan"))))
+    with pytest.raises(Diverged, match="Expected parameter rate.*NaN"):
+        trial.nll((X, COUNTS))
+
+
 def test_a_latent_that_is_broadcast_over_the_batch_is_refused() -> None:
     refused(nn.Linear(2, 1), r"std\[..., None\]", (X, COUNTS), likelihood=Levels(0))
     fit(nn.Linear(2, 1), (X, COUNTS), likelihood=Levels(1), method=SEVERAL, engine=Engine(progress=False, device="cpu"))
@@ -256,9 +341,22 @@ def test_validation_is_tried_too() -> None:
     refused(nn.Linear(2, 2), "Label 7", TensorData(X, Y, held_out=(X[:3], torch.tensor([0, 7, 1]))))
 
 
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        (X, Y.index_fill(0, torch.tensor([39]), 4), "Label 4"),
+        (X.index_fill(0, torch.tensor([37]), float("nan")), Y, "NaN"),
+    ],
+)
+def test_every_batch_of_validation_is_tried(inputs: Tensor, targets: Tensor, message: str) -> None:
+    loaders = (DataLoader(TensorDataset(*pair), batch_size=10) for pair in ((X, Y), (inputs, targets)))
+    refused(nn.Linear(2, 2), message, LoaderData(*loaders))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_weights_are_refused(dtype: torch.dtype) -> None:
     refused(nn.Linear(2, 2).to(dtype), r"network.float\(\).*precision='bfloat16'", (X.to(dtype), Y))
+    refused(nn.Linear(2, 2).to(dtype), r"network.float\(\)", (X, Y))  # not first to give inputs of that dtype
 
 
 @pytest.mark.parametrize(

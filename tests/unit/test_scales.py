@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch import distributions as dist
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -180,7 +181,46 @@ class Logits(nn.Module):
         return self.layer(x)
 
 
+class OwnFamily(Likelihood):
+    def __init__(self, make) -> None:
+        self.make = make
+
+    def __call__(self, outputs: Tensor, latents) -> dist.Distribution:
+        return self.make(outputs)
+
+
+HEAVY = OwnFamily(lambda f: dist.StudentT(4.0, f[..., 0], functional.softplus(f[..., 1]) + 1e-3))
+VECTORS = OwnFamily(lambda f: dist.MultivariateNormal(f, torch.eye(2)))
+RATES = OwnFamily(lambda f: dist.Poisson(f[..., 0].exp()))
+NO_MEAN = OwnFamily(lambda f: dist.Cauchy(f[..., 0], functional.softplus(f[..., 1]) + 1e-3))
+NORMALISED = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "targets"),
+    [(HEAVY, 1e5 * VALUES), (HEAVY, 290 + VALUES), (VECTORS, torch.stack([VALUES, 1e4 * VALUES], 1))],
+)
+def test_real_targets_of_a_likelihood_of_ones_own_are_compared_with_its_means(likelihood, targets) -> None:
+    (found,) = said(mlp(4, 2), X, targets, likelihood)
+    assert re.search(r"Targets are far.*then mean \+ std \* prediction.mean is in your units", found)
+
+
+def test_what_the_network_makes_of_its_inputs_is_told_from_the_inputs() -> None:
+    (found,) = said(Function(mlp(64), lambda f: f, lambda x: x.flatten(1) / 255), MNIST, randn(60), Gaussian())
+    assert re.search("before its first layer with weights.*scaled twice", found)
+
+
 SILENT = {
+    "prices that are normalised first": (NORMALISED, 1e5 + 1e4 * X, VALUES, Gaussian()),
+    "prices that are normalised after a layer": (
+        nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)),
+        1e5 + 1e4 * X,
+        VALUES,
+        Gaussian(),
+    ),
+    "real targets of a family of one's own": (mlp(4, 2), X, VALUES, HEAVY),
+    "counts of a family of one's own": (mlp(), X, torch.poisson(X[:, 0].exp() * 100), RATES),
+    "a family without a mean": (mlp(4, 2), X, 1e5 * VALUES, NO_MEAN),
     "a standardised table": (mlp(), X, VALUES, Gaussian()),
     "a linear model": (nn.Linear(4, 1), X, VALUES, Gaussian()),
     "noise given": (mlp(), X, VALUES, Gaussian(std=0.02)),
@@ -235,7 +275,7 @@ def test_fit_warns_before_it_trains_and_points_to_its_caller(form: str) -> None:
     data = (X, PRICES) if form == "tensors" else DataLoader(TensorDataset(X, PRICES), batch_size=100)
     with pytest.warns(ScaleWarning, match="rescale") as record:
         fit(mlp(), data, likelihood=Gaussian(), method=STILL, engine=QUIET)
-    assert len(record) == 1
+    assert sum(issubclass(warning.category, ScaleWarning) for warning in record) == 1
 
 
 def test_the_remedy_mends_it() -> None:

@@ -1,9 +1,11 @@
 """`posterity train`: from a configuration to a run directory with a posterior, its scores and a report."""
 
 import platform
+import sys
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from math import log
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from posterity.cli.merge import merge, refuse_code
 from posterity.cli.report import write_report
 from posterity.cli.saved import described
 from posterity.cli.scoring import Scored, remarks, score, table, tell_remarks, title
-from posterity.errors import Interrupted, InvalidInput, NotArrived
+from posterity.errors import Interrupted, InvalidInput, NotArrived, PosterityWarning, ScaleWarning
 from posterity.fitting import described as method_values
 from posterity.methods import HMC, NUTS
 from posterity.posteriors.base import FunctionPosterior
@@ -125,7 +127,7 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
         on_epoch=directory.on_epoch(which),
         label="twin" if which == TWIN else config.method_name.replace("_", " "),
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _spoken(once=which != TWIN):
         warnings.simplefilter("ignore", NotArrived)  # its remarks are printed below the scores
         posterior = fit(
             experiment.network,
@@ -139,6 +141,22 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
     posterior.provenance.update(described(experiment), posterity=posterity.__version__)
     posterior.save(directory.posterior(which))
     return posterior
+
+
+@contextmanager
+def _spoken(once: bool) -> Iterator[None]:
+    """Say what fit remarks of scales before it trains as lines, also under --quiet; inside `catch_warnings`."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
+        if issubclass(category, PosterityWarning):
+            print(f"Note: {message}", file=sys.stderr)
+        else:
+            others(message, category, *rest)
+
+    warnings.simplefilter("always" if once else "ignore", ScaleWarning)  # the twin sees the same data
+    warnings.showwarning = show  # type: ignore[assignment]  # the rest is handed on as it came
+    yield
 
 
 def collapsed(experiment: Experiment, scored: Scored) -> str:

@@ -40,6 +40,16 @@ class Held:
     def real(self) -> bool:
         return self.targets.is_floating_point()
 
+    @property
+    def sited(self) -> bool:
+        """Whether the outputs have axes of sites, such as pixels, between batch and classes."""
+        return len(self.outputs) > 2
+
+    @property
+    def two(self) -> bool:
+        """Whether there is one output for labels of two values, whichever they are."""
+        return self.width == 1 and self.whole and len(self.values) == 2
+
     @cached_property
     def values(self) -> Tensor:
         """All different values but −100, sorted, as float64."""
@@ -68,6 +78,10 @@ class Held:
         return not self.missing and bool(torch.isin(self.values, torch.tensor(values).double()).all())
 
     @cached_property
+    def one_hot_maps(self) -> bool:
+        return self.only(0, 1) and self.outputs[1] > 1 and bool((self.targets.double().sum(1) == 1).all())
+
+    @cached_property
     def rows_sum_to_one(self) -> bool:
         if self.targets.dim() < 2 or self.missing:
             return False
@@ -76,13 +90,24 @@ class Held:
 
 
 Row: TypeAlias = tuple[Callable[[Held], bool], str]
-MISSING = "Some are NaN: leave them out, keep = targets.isfinite(), then inputs[keep], targets[keep]."
+MISSING = "Some are NaN or infinite: leave them out, keep = {finite}, then inputs[keep], targets[keep]."
+UNKNOWN = " A class label that is not known is −100: targets.nan_to_num(-100, -100, -100).long()."
+FLATTENED = "likelihood=Gaussian(), fit(nn.Sequential(network, nn.Flatten()), (inputs, targets.flatten(1).float()), …)."
 
 CLASSES: Sequence[Row] = (
-    (lambda t: t.missing, MISSING + " A class label that is not known is −100."),
+    (lambda t: t.missing and t.width == 1, MISSING + " Then real values are of likelihood=Gaussian()."),
+    (lambda t: t.missing, MISSING + UNKNOWN),
+    (
+        lambda t: t.two and t.sited,
+        "One output and two labels at each place: likelihood=Bernoulli('{axes}'), (targets == {high}).unsqueeze(1).float().",
+    ),
     (
         lambda t: t.width == 1 and t.only(0, 1),
-        "One output and labels 0 and 1: likelihood=Bernoulli(), targets.float().",
+        "One output and labels 0 and 1: likelihood=Bernoulli(), targets{squeezed}.float().",
+    ),
+    (
+        lambda t: t.two,
+        "One output and two labels: likelihood=Bernoulli(), (targets{squeezed} == {high}).float().",
     ),
     (
         lambda t: t.real and not t.whole and t.rows_sum_to_one and t.like_outputs,
@@ -91,7 +116,7 @@ CLASSES: Sequence[Row] = (
     ),
     (
         lambda t: t.real and not t.whole,
-        "Real values: likelihood=Gaussian(), and one output of the network for each value.",
+        "Real values: likelihood=Gaussian(){vector}, and one output of the network for each value.",
     ),
     (lambda t: t.like_outputs and t.rows_sum_to_one and t.only(0, 1), "One-hot rows: targets.argmax(-1)."),
     (
@@ -130,7 +155,7 @@ CLASSES: Sequence[Row] = (
 )
 
 BINARY: Sequence[Row] = (
-    (lambda t: t.missing, MISSING + " A label that is not known is −100."),
+    (lambda t: t.missing, MISSING + " A label that is not known is −100: targets.nan_to_num(-100, -100, -100)."),
     (lambda t: t.column and t.width == 1 and t.only(0, 1), "A column: targets.squeeze(-1)."),
     (
         lambda t: t.targets.dim() == 1 and t.width > 1 and t.only(*range(t.width)),
@@ -167,6 +192,14 @@ VALUES: Sequence[Row] = (
         "One value for each example needs one output of the network, which has {width}.",
     ),
     (
+        lambda t: t.targets.dim() > 2 and t.targets[0].numel() == t.width,
+        "An axis too many: targets.flatten(1).float().",
+    ),
+    (
+        lambda t: not t.real and t.width == 1 and t.only(0, 1),
+        "Labels 0 and 1: likelihood=Bernoulli(). As values: targets.float().",
+    ),
+    (
         lambda t: t.targets.dim() == 2 and t.targets.shape[1] != t.width,
         "Give the network {columns} outputs, one for each column of targets.",
     ),
@@ -175,6 +208,34 @@ VALUES: Sequence[Row] = (
         "Counts and other whole numbers: targets.float(). Class labels: likelihood=Categorical().",
     ),
     (lambda t: True, "Targets of the outputs' shape; (B,) for outputs (B, 1)."),
+)
+
+SITES: Sequence[Row] = (  # outputs as the network returns them, (B, D, *sites)
+    (
+        lambda t: t.targets.dim() == 1 and set(t.outputs[2:]) == {1},
+        "Flatten them: nn.Sequential(network, nn.Flatten()).",
+    ),
+    (
+        lambda t: t.targets.dim() == 1,
+        "One label for each example needs one row of logits: pool the sites in the network, as nn.AdaptiveAvgPool2d(1) and "
+        "nn.Flatten() do, or outputs.mean(1) of tokens.",
+    ),
+    (lambda t: t.like_outputs and t.missing, MISSING),
+    (lambda t: t.like_outputs and t.real and not t.whole, "Real values at each place: " + FLATTENED),
+    (lambda t: t.like_outputs and t.one_hot_maps, "One-hot label maps: targets.argmax(1)."),
+    (lambda t: t.like_outputs and t.only(0, 1), "Masks: likelihood=Bernoulli('{axes}'), targets of 0 and 1."),
+    (lambda t: t.like_outputs and t.only(0, VOID), "Masks: likelihood=Bernoulli('{axes}'), (targets > 0).float()."),
+    (
+        lambda t: t.targets.shape[1] == 1 and t.targets.shape[2:] == t.outputs[2:],
+        "An axis too many: targets.squeeze(1).long().",
+    ),
+    (lambda t: t.like_outputs, "Values at each place: " + FLATTENED),
+    (
+        lambda t: t.targets.dim() == len(t.outputs) - 1,
+        "A label map has the sites of the outputs; these have shape {shape}: resize them in the network, "
+        "torch.nn.functional.interpolate(outputs, targets.shape[1:]).",
+    ),
+    (lambda t: True, "Targets have shape {shape}; a label map has the shape of the outputs without their classes."),
 )
 
 
@@ -190,4 +251,15 @@ def advice(table: Sequence[Row], targets: Tensor, outputs: torch.Size) -> str:
     text = next(text for holds, text in table if holds(held))
     columns = targets.shape[1] if targets.dim() > 1 else 1
     classes = 0 if held.missing else max(held.high + 1, 2)
-    return text.format(width=held.width, columns=columns, classes=classes)
+    finite = "targets.isfinite()" if targets.dim() == 1 else "targets.isfinite().flatten(1).all(1)"
+    return text.format(
+        width=held.width,
+        columns=columns,
+        classes=classes,
+        high="" if held.missing else held.high,
+        squeezed=".squeeze(-1)" if held.column else "",
+        vector=", targets.squeeze(-1)" if held.column else "",
+        axes={3: "BCT", 4: "BCHW", 5: "BCDHW"}.get(len(outputs), ""),
+        finite=finite,
+        shape=tuple(targets.shape),
+    )

@@ -27,6 +27,7 @@ def computed_alone(network: nn.Module, inputs: Tensor) -> Tensor:
     Raises:
         InvalidInput: where the network cannot compute two examples, or one, without the others, or changes its inputs.
     """
+    _refuse_half(network)
     _refuse_normalised(network)
     problem = Problem(copied(network).eval(), Flat(), Categorical(), 1)
     rows = inputs[:2].clone()
@@ -45,7 +46,7 @@ def computed_alone(network: nn.Module, inputs: Tensor) -> Tensor:
     if not random and not alike(torch.cat(each), outputs):
         raise InvalidInput(
             f"{type(network).__name__} computes another output for an example when another stands beside it: its outputs "
-            f"depend on how data are cut. {_GRAPH}"
+            f"depend on how data are cut. {_cure(network)}"
         )
     return outputs
 
@@ -61,12 +62,23 @@ def unmoved() -> Iterator[None]:
 def refuse_count(outputs: Tensor, count: int, network: nn.Module) -> None:
     if outputs.dim() and len(outputs) == count:
         return
-    found = len(outputs) if outputs.dim() else "a single number"
-    squeezed = " Does it call .squeeze()? Name the axis, .squeeze(-1)." if count == 1 else f" {_GRAPH}"
+    found = f"{len(outputs)} outputs" if outputs.dim() else "a single number"
+    squeezed = " Does it call .squeeze()? Name the axis, .squeeze(-1)." if count == 1 else f" {_cure(network)}"
     raise InvalidInput(
-        f"{type(network).__name__} returned {found} outputs for {count} example{'s' * (count > 1)}; it must return one row "
+        f"{type(network).__name__} returned {found} for {count} example{'s' * (count > 1)}; it must return one row "
         f"for each.{squeezed}"
     )
+
+
+def _cure(network: nn.Module) -> str:
+    """Say how a network comes to compute each example by itself: most often an axis is taken for another."""
+    for name, module in network.named_modules():
+        if getattr(module, "batch_first", True) is False:
+            return (
+                f"'{name}' ({type(module).__name__}) takes its second axis for the batch: make it with batch_first=True, and "
+                "take the last step of its outputs by outputs[:, -1], not outputs[-1]."
+            )
+    return _GRAPH
 
 
 def alike(values: Tensor, expected: Tensor) -> bool:
@@ -85,7 +97,7 @@ def _called(problem: Problem, rows: Tensor, inputs: Tensor) -> Tensor:
             raise
     raise InvalidInput(
         f"{type(problem.network).__name__} takes {len(inputs)} examples, and not {len(rows)} of them: it cannot compute one "
-        f"without the others. {_GRAPH}"
+        f"without the others. {_cure(problem.network)}"
     )
 
 
@@ -95,6 +107,16 @@ def _takes(problem: Problem, inputs: Tensor) -> bool:
     except Exception:  # whatever it raises
         return False
     return True
+
+
+def _refuse_half(network: nn.Module) -> None:
+    """Refuse weights of half precision before any advice on inputs, which would have to be followed by this."""
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):
+            raise InvalidInput(
+                f"The weights '{name}' are {parameter.dtype}, in which small steps and standard deviations are rounded away: "
+                "give network.float(), and Engine(precision='bfloat16') to compute its passes in half precision."
+            )
 
 
 def _refuse_normalised(network: nn.Module) -> None:

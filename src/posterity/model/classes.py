@@ -10,7 +10,7 @@ from torch import Tensor
 from torch import distributions as dist
 
 from posterity.errors import InvalidInput
-from posterity.model.advice import BINARY, CLASSES, advice
+from posterity.model.advice import BINARY, CLASSES, SITES, advice
 from posterity.model.advice import IGNORED as IGNORED
 from posterity.options import STRICT
 from posterity.types import Likelihood, Params
@@ -111,8 +111,12 @@ class Categorical(Likelihood):
         if self.sites:
             return f"{said}the axes {self.axes} are {2 + self.sites}."
         found = Categorical.of(outputs, targets).axes
-        advice = f" For one label per token or pixel, give likelihood=Categorical('{found}')." if found else ""
-        return f"{said}Categorical needs (B, classes): one row of logits per example.{advice}"
+        hint = (
+            f"For one label per token or pixel, give likelihood=Categorical('{found}')."
+            if found
+            else advice(SITES, targets, outputs.shape)
+        )
+        return f"{said}Categorical needs (B, classes): one row of logits per example. {hint}"
 
 
 class SiteCategorical(dist.Categorical):

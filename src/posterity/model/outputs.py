@@ -12,7 +12,7 @@ from posterity.core.gaussian import softplus
 from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
-from posterity.model.problem import Problem
+from posterity.model.problem import Problem, read
 from posterity.types import Likelihood, Params
 
 Kind = Literal["ggn", "fisher"]
@@ -31,7 +31,7 @@ def computed_by(problem: Problem) -> Callable[[Params, Tensor], Tensor]:
 
     def compute(params: Params, inputs: Tensor) -> Tensor:
         with substituted(problem.network, problem.layout.whole(params)):
-            outputs: Tensor = problem.network(inputs)
+            outputs = read(problem.network(inputs))
         return outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
 
     return compute

@@ -20,7 +20,7 @@ FLOAT = "give the float network, and quantise a network of the posterior, poster
 REFUSED = {  # the start of a class's name: what it is, and the cure
     "torch.jit.": ("a ScriptModule", "give the module that was scripted or traced"),
     "torch.distributed.fsdp": ("sharded by FSDP", "give the module before FSDP or fully_shard was called on it"),
-    "torch.ao.": ("quantised, or prepared for it,", FLOAT),
+    "torch.ao.": ("quantised or prepared for it", FLOAT),
     "torch.export.": ("an exported program", "give the module that was exported"),
     "torch._functorch.make_functional": ("a function without parameters", "give the module that it was made of"),
 }
@@ -63,8 +63,11 @@ def plain(network: nn.Module) -> nn.Module:
             memo[id(module)] = copied(inner, memo)
     result = copied(network, memo)
     for module in result.modules():
-        if hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable"):  # it would compute with the original
-            del module.forward
+        for name, value in list(vars(module).items()):
+            if callable(value) and hasattr(value, "_torchdynamo_orig_callable"):  # it would compute with the original
+                del vars(module)[name]  # what a class defines is there again
+                if not hasattr(module, name):
+                    vars(module)[name] = deepcopy(value._torchdynamo_orig_callable, memo)
     return result
 
 

@@ -28,12 +28,14 @@ class Probe:
         inputs: of the first layer with weights, whatever the network did to the data before: (B, ...). None where that
             layer takes any scale, or the inputs are not floating-point numbers.
         outputs: (B, D, ...).
+        given: whether these inputs are the data's own numbers, whatever their shape.
         scaled: outputs of a few examples with all weights multiplied by a large number of random sign, those that are finite.
     """
 
     inputs: Tensor | None
     outputs: Tensor
     scaled: tuple[Tensor, ...]
+    given: bool = True
 
     def held(self, low: float, high: float, part: slice = slice(None)) -> bool:
         """Whether outputs (of a part of the columns) stay between two numbers whatever the weights are."""
@@ -46,11 +48,16 @@ class Probe:
 
 @torch.no_grad()
 def probed(problem: Problem, inputs: Tensor) -> Probe:
-    """Run the network in eval mode; its modes, buffers and parameters, and torch's random numbers, are what they were."""
+    """Run the network in eval mode; its modes, buffers and parameters, and torch's random numbers, are what they were.
+
+    What normalises by running statistics does so by the batch's, as it will in training: it has seen no data yet.
+    """
     count = max(2, min(ROWS, len(inputs), NUMBERS // max(1, inputs[:1].numel())))
     rows = torch.linspace(0, len(inputs) - 1, count).long().unique().to(inputs.device)
     batch = inputs[rows]
     with _untouched(problem.network):
+        for layer in problem.normalisations() if len(batch) > 1 else []:
+            layer.training = True
         seen, hooks = _first_inputs(problem.network)
         try:
             outputs = _outputs(problem, batch)
@@ -61,7 +68,8 @@ def probed(problem: Problem, inputs: Tensor) -> Probe:
         few = [_outputs(problem, batch[:FEW], scale, signs) for scale in SCALES]
     first = seen[0] if seen else batch
     floating = first is not None and first.is_floating_point()
-    return Probe(first if floating else None, outputs, tuple(f for f in few if bool(f.isfinite().all())))
+    same = first is not None and first.numel() == batch.numel() and torch.equal(first.reshape(-1), batch.reshape(-1))
+    return Probe(first if floating else None, outputs, tuple(f for f in few if bool(f.isfinite().all())), same)
 
 
 def _outputs(problem: Problem, inputs: Tensor, scale: float = 1.0, signs: Generator | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """A problem: network + prior + likelihood + number of data. It says what is to be inferred and knows no algorithm."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from posterity.core.layout import Layout, substituted
-from posterity.errors import InvalidInput
+from posterity.errors import Diverged, InvalidInput, PosterityError
 from posterity.model.coordinates import Coordinates
 from posterity.model.modes import in_place, moving, still, train
 from posterity.model.selection import Where
@@ -96,12 +96,7 @@ class Problem:
     def outputs(self, inputs: Tensor) -> Tensor:
         """Run the network with the parameters that it is bound to: (B, *out), never (B,)."""
         with in_place([self.network.get_submodule(name) for name in self.movers]):
-            outputs = self.network(inputs)
-        if not isinstance(outputs, Tensor):
-            raise InvalidInput(
-                f"The network returned a {type(outputs).__name__}; it must return one tensor. Wrap it in a module that "
-                f"picks the tensor of outputs: {_picking(outputs)}."
-            )
+            outputs = read(self.network(inputs))
         outputs = outputs.to(next(iter(self.params.values())).dtype)  # autocast may have lowered it
         return outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
 
@@ -116,8 +111,10 @@ class Problem:
         however they are cut. Divide by `weight` for the mean over the batch.
         """
         inputs, targets = batch
-        distribution = self.predict(inputs)
-        return -distribution.log_prob(targets).mean() * self.weight(batch), distribution
+        with _said(self.likelihood):
+            distribution = self.predict(inputs)
+            log_probs = distribution.log_prob(targets)
+        return -log_probs.mean() * self.weight(batch), distribution
 
     def weight(self, batch: Batch) -> float:
         """Return B / B̄: a batch of B data counts for B data."""
@@ -128,10 +125,10 @@ class Problem:
         inputs, targets = batch
         params = self.layout.views(self.coordinates.weights(theta))
         with substituted(self.network, self.coordinates.of_network(params)):
-            outputs = self.network(inputs)
+            outputs = read(self.network(inputs))
         outputs = outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
-        distribution = self.likelihood(outputs, self.latents(params))
-        log_likelihood = distribution.log_prob(targets).sum()
+        with _said(self.likelihood):
+            log_likelihood = self.likelihood(outputs, self.latents(params)).log_prob(targets).sum()
         return log_likelihood * (self.num_data / len(targets)) + self.log_prior(theta)
 
     def check(self, batch: Batch) -> None:
@@ -168,6 +165,36 @@ class Problem:
         return replace(self, network=network, where=random)
 
 
+@contextmanager
+def _said(likelihood: Likelihood) -> Iterator[None]:
+    """Say in one line at which parameters a distribution of torch refuses to be made, or to give a target a density."""
+    try:
+        yield
+    except PosterityError:
+        raise
+    except ValueError as error:
+        reason = str(error).split("tensor(")[0].split("\n")[0].rstrip(":. ")
+        raise Diverged(
+            f"{type(likelihood).__name__} cannot be computed at the present parameters: {reason}. If they became NaN, lower "
+            "the learning rate or scale the data; if a target left what the distribution can give, bound its parameters."
+        ) from error
+
+
+def read(outputs: Any) -> Tensor:
+    """Return the tensor of what a network returned: itself, or its `logits`, as those of transformers have them.
+
+    Raises:
+        InvalidInput: for anything else, with the part that a module around the network picks.
+    """
+    tensor = outputs if isinstance(outputs, Tensor) else getattr(outputs, "logits", None)
+    if not isinstance(tensor, Tensor):
+        raise InvalidInput(
+            f"The network returned a {type(outputs).__name__}; it must return one tensor, or what holds it as .logits. Wrap it "
+            f"in a module that picks the tensor of outputs: {_picking(outputs)}."
+        )
+    return tensor
+
+
 def check_inputs(inputs: Tensor) -> None:
     """Refuse what is no tensor, and inputs with NaN or infinite values, naming the first row that has one."""
     if not isinstance(inputs, Tensor):
@@ -181,9 +208,9 @@ def call(problem: Problem, inputs: Tensor) -> Tensor:
     """Run the network, and say in one line what it did not like about the inputs' shape or type."""
     try:
         return problem.outputs(inputs)
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, InvalidInput):
-            raise
+    except PosterityError:
+        raise
+    except Exception as error:  # a network of anyone's may raise anything
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         advice = _advice(inputs, next(iter(problem.params.values())).dtype, problem.network)
         raise InvalidInput(
@@ -194,9 +221,15 @@ def call(problem: Problem, inputs: Tensor) -> Tensor:
 
 def _advice(inputs: Tensor, dtype: torch.dtype, network: nn.Module) -> str:
     """Say what may be the matter with inputs that a network cannot take."""
-    if inputs.dtype not in (dtype, torch.int64):
+    tables = [m for m in network.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    if tables and inputs.is_floating_point() and bool((inputs == inputs.round()).all()):
+        return ". Indices of an embedding are whole numbers: give inputs.long()"
+    if tables and not inputs.is_floating_point() and int(inputs.max()) >= min(m.num_embeddings for m in tables):
+        rows = ", ".join(str(m.num_embeddings) for m in tables[:4])
+        return f". Its embeddings have {rows} rows, numbered from 0; inputs go up to {int(inputs.max())}"
+    if inputs.dtype != dtype and not (tables and inputs.dtype == torch.int64):
         scaled = ", and / 255 for pixels" if inputs.dtype == torch.uint8 else ""
-        return f". Its weights are {dtype}: give inputs.to({dtype}){scaled}"
+        return f". Its weights are {dtype}: give torch.as_tensor(inputs).to({dtype}){scaled}"
     first = next((m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
     if first is None or inputs.dim() < 3:
         return ""
@@ -209,7 +242,7 @@ def _advice(inputs: Tensor, dtype: torch.dtype, network: nn.Module) -> str:
 
 def _picking(outputs: Any) -> str:
     """Say how a module picks the tensor out of what a network returns."""
-    part = next((f".{name}" for name in ("logits", "last_hidden_state") if hasattr(outputs, name)), None)
+    part = ".last_hidden_state" if hasattr(outputs, "last_hidden_state") else None
     if part is None and isinstance(outputs, Mapping):
         part = f"[{next(iter(outputs), 0)!r}]"
     return f"its forward(self, x) returns self.network(x){part or '[0]'}"
@@ -222,11 +255,23 @@ def _check_support(problem: Problem, outputs: Tensor, targets: Tensor) -> None:
         distribution = problem.likelihood(outputs, problem.latents(problem.params))
         support: Any = distribution.support
         fits = support.check(targets)
+        shown = type(support).__name__.strip("_") if "tensor" in str(support) else str(support)
     except Exception:  # what is not ours may raise anything
         return
+    name = type(distribution).__name__
     if fits.shape[:1] == targets.shape[:1] and not fits.all():
         row = int((~fits.reshape(len(targets), -1).all(1)).nonzero()[0, 0])
         raise InvalidInput(
-            f"Target {row} is {targets[row].tolist()}, which {type(distribution).__name__} cannot give; its targets are in "
-            f"{support}."
+            f"Target {row} is {targets[row].tolist()}, which {name} cannot give; its targets are in {shown}."
+        )
+    try:
+        dense = distribution.log_prob(targets).isfinite()
+    except Exception:
+        return
+    if dense.shape == targets.shape[:1] and not dense.all() and dense.double().mean() > 0.5:
+        row = int((~dense).nonzero()[0, 0])
+        raise InvalidInput(
+            f"Target {row} is {targets[row].tolist()}, to which {name} gives a log-density that is NaN or infinite at the "
+            f"network's first outputs, unlike others: does it lie on the bound of what {name} can give? Move it inside, or "
+            "leave it out."
         )

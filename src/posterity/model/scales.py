@@ -8,10 +8,12 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.distributions import constraints
 
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.probe import Probe, probed
 from posterity.model.problem import Problem
+from posterity.types import Likelihood
 
 # Measured with mean field, MAP and SGHMC at their defaults on a table of 400 data, 60 epochs, as error / std of the targets,
 # where unit scale leaves 0.27. Inputs: 0.5 at a std of 0.1, 0.95 at 0.03; 0.3 at 10, where SGHMC goes astray, 0.5 at 30; 0.7
@@ -52,7 +54,22 @@ def remarks(problem: Problem, inputs: Tensor, targets: Tensor) -> list[str]:
             return [*found, *links, *_of_values(outputs.chunk(2, -1)[0], targets, wild)]
         case Categorical() | Bernoulli() if wild:
             return [*links, *_of_logits(problem, outputs)]
+        case Likelihood() if not isinstance(likelihood, Categorical | Bernoulli):
+            return [*found, *links, *_of_distributions(problem, outputs, targets, wild)]
     return [*found, *links]
+
+
+def _of_distributions(problem: Problem, outputs: Tensor, targets: Tensor, wild: bool) -> list[str]:
+    """Compare targets of the whole real line, of a likelihood of one's own, with the means that it starts from."""
+    try:
+        distribution = problem.likelihood(outputs, problem.latents(problem.params))
+        support, means = distribution.support, distribution.mean.detach()
+    except Exception:  # not every distribution has them, and what is not ours may raise anything
+        return []
+    real = getattr(support, "base_constraint", support) is constraints.real
+    if not real or not bool(means.isfinite().all()):
+        return []
+    return list(_of_values(means.reshape(len(means), -1), targets, wild, "mean + std * prediction.mean is"))
 
 
 def _of_inputs(probe: Probe) -> Iterator[str]:
@@ -73,6 +90,13 @@ def _of_inputs(probe: Probe) -> Iterator[str]:
         what, axis = f"{', '.join(named[:NAMED])}{rest}", "0"
     else:
         what, axis = f"they run from {x.min():.3g} to {x.max():.3g}, with mean {x.mean():.3g} and std {std[0]:.3g}", ""
+    if not probe.given:
+        yield (
+            "What the network makes of its inputs before its first layer with weights is far from unit scale, for which "
+            f"initial weights, prior and steps are made: {what}. Are data scaled twice, or not at all? Scale them once, or "
+            "put a LayerNorm before that layer."
+        )
+        return
     yield (
         f"Inputs are far from unit scale, for which initial weights, prior and steps are made: {what}. Scale them: mean, std = "
         f"inputs.mean({axis}), inputs.std({axis}).clamp_min(1e-8); inputs = (inputs - mean) / std; and those that you predict "
@@ -80,7 +104,9 @@ def _of_inputs(probe: Probe) -> Iterator[str]:
     )
 
 
-def _of_values(outputs: Tensor, targets: Tensor, wild: bool) -> Iterator[str]:
+def _of_values(
+    outputs: Tensor, targets: Tensor, wild: bool, back: str = "posterior.predict(inputs).rescale(mean, std) is"
+) -> Iterator[str]:
     """Compare real targets, each column by itself, with the outputs that the network starts from."""
     if outputs.dim() != 2:
         return
@@ -94,8 +120,7 @@ def _of_values(outputs: Tensor, targets: Tensor, wild: bool) -> Iterator[str]:
         yield (
             f"Targets are far from unit scale, for which prior, steps and noise are made: {_moments(mean, std, wrong)}; the "
             f"network's outputs start at {_moments(start, spread, wrong)}. Scale them: mean, std = targets.mean(0), "
-            "targets.std(0); targets = (targets - mean) / std; then posterior.predict(inputs).rescale(mean, std) is in your "
-            "units."
+            f"targets.std(0); targets = (targets - mean) / std; then {back} in your units."
         )
     elif wild and (lost := _places(~still & ((away.square() + spread.square()).sqrt() > FAR_OUTPUTS * std))):
         yield (

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from posterity.core.layout import substituted
 from posterity.core.vectorised import ManyWeights
 from posterity.errors import unknown
-from posterity.model.problem import Problem, call
+from posterity.model.problem import Problem, call, read
 
 Way = Literal["loop", "batched", "vmap"]
 WAYS: tuple[Way, ...] = ("loop", "batched", "vmap")
@@ -208,14 +208,14 @@ def _agree(found: Tensor, expected: Tensor) -> bool:
 def _batched(problem: Problem, views: dict[str, Tensor], batch: Tensor) -> Tensor:
     own = {n: p for n, p in problem.params.items() if n in views}
     with ManyWeights(own, views) as many:
-        outputs: Tensor = many.stacked(problem.network(batch))
+        outputs: Tensor = many.stacked(read(problem.network(batch)))
     return outputs
 
 
 def _vmapped(problem: Problem, views: dict[str, Tensor], batch: Tensor) -> Tensor:
     def one(params: dict[str, Tensor]) -> Tensor:
         with substituted(problem.network, params):
-            outputs: Tensor = problem.network(batch)
+            outputs = read(problem.network(batch))
         return outputs
 
     outputs: Tensor = torch.func.vmap(one)(views)

@@ -148,16 +148,28 @@ class General:
             raise InvalidInput(
                 f"Expected targets of shape {tuple(expected)}, got {tuple(targets.shape)}: reshape them."
             )
+        fits = self._possible(targets)
+        if bool(fits.all()):
+            log_probs: Tensor = self.distribution.log_prob(targets)
+            return log_probs
+        if not bool(fits.any(0).all()):
+            support = type(self.distribution.support).__name__.strip("_")
+            raise InvalidInput(f"Some targets are none that {self.family} can give: they are in {support}.")
+        where = fits.reshape(fits.shape + (1,) * len(self.distribution.event_shape))
+        possible: Tensor = self.distribution.log_prob(torch.where(where, targets, self.sample(1).to(targets)))
+        return possible.masked_fill(~fits, -torch.inf)  # supports that depend on the function, as a uniform one's
+
+    def _possible(self, targets: Tensor) -> Tensor:
+        """Say which function can give which target, (n, B); torch's own check is off wherever its compiler was used."""
+        shape = self.distribution.batch_shape
         try:
             support = self.distribution.support
-        except NotImplementedError:  # what it can give is not known
+        except NotImplementedError:
             support = None
-        if support is not None and not bool(
-            support.check(targets).all()
-        ):  # torch's own check is off wherever its compiler was used
-            raise InvalidInput(f"Some targets are none that {self.family} can give: they are in {support}.")
-        log_probs: Tensor = self.distribution.log_prob(targets)
-        return log_probs
+        if support is None:  # what it can give is not known
+            return targets.new_ones(shape, dtype=torch.bool)
+        fits: Tensor = support.check(targets)
+        return fits.expand(shape)
 
 
 _INSTEAD = "ask for quantile(0.5), interval(), sample(…) or log_prob(…) instead."

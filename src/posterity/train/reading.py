@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -51,7 +52,9 @@ def tensor(values: Any, what: str) -> Tensor:
     """
     if isinstance(values, Mapping) or (isinstance(values, Sequence) and any(isinstance(v, Tensor) for v in values)):
         raise InvalidInput(_several(values, what))
-    numbers = values if isinstance(values, Tensor) else _of_numbers(values, what)
+    numbers = values.detach() if isinstance(values, Tensor) else _of_numbers(values, what)
+    if numbers.dtype in (torch.uint16, torch.uint32, torch.uint64):  # torch computes little with these
+        numbers = numbers.long()
     if numbers.is_nested or numbers.layout != torch.strided:
         dense = f"torch.nested.to_padded_tensor({what}, 0.0)" if numbers.is_nested else f"{what}.to_dense()"
         raise InvalidInput(f"The {what} are a nested or sparse tensor; give a dense one, {dense}.")
@@ -60,6 +63,8 @@ def tensor(values: Any, what: str) -> Tensor:
             f"The {what} are a single number; give one for each example of a batch: DataLoader(dataset, batch_size=32), not "
             "batch_size=None, or unsqueeze(0)."
         )
+    if len(numbers) and not numbers.numel():
+        raise InvalidInput(f"The {what} have shape {tuple(numbers.shape)}: there is no number in them.")
     return numbers
 
 
@@ -78,16 +83,29 @@ def shown(value: Any) -> str:
 
 def _of_numbers(values: Any, what: str) -> Tensor:
     array = values.to_numpy() if hasattr(values, "to_numpy") else values  # pandas, polars
+    if isinstance(array, numpy.ma.MaskedArray) and array.mask.any():
+        raise InvalidInput(
+            f"Some of the {what} are masked, and what is under a mask is no number: leave these rows out, or fill them, "
+            f"{what}.filled(…)."
+        )
+    if (
+        isinstance(array, numpy.ndarray) and array.dtype.kind in "biuf"
+    ):  # also those that are flipped, or of other machines
+        array = numpy.ascontiguousarray(array, array.dtype.newbyteorder("="))
     try:
         return torch.as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as error:
         first = _first(array)
-        if isinstance(first, str):
+        if isinstance(first, str | bytes):
             advice = (
                 f"Text is no number: number it, as names, {what} = numpy.unique({what}, return_inverse=True), and keep names."
                 if what == "targets"
                 else "Text is no number: give columns of numbers, as pandas.get_dummies(frame, dtype='float32'), or indices "
                 "of tokens."
+            )
+        elif getattr(getattr(array, "dtype", None), "kind", "") in ("M", "m"):
+            advice = (
+                f"Dates are no numbers: ({what} - {what}.min()) / numpy.timedelta64(1, 'D') are days since the first."
             )
         elif getattr(getattr(array, "dtype", None), "kind", "") == "O":
             kinds = "'int64') for labels, or .astype('float32') for values" if what == "targets" else "'float32')"
@@ -107,7 +125,12 @@ def _is_data(part: Any) -> bool:
 
 def _first(values: Any) -> Any:
     """Return the first value that is no list or array of values."""
-    while not isinstance(values, str) and hasattr(values, "__getitem__") and hasattr(values, "__len__") and len(values):
+    while (
+        not isinstance(values, str | bytes)
+        and hasattr(values, "__getitem__")
+        and hasattr(values, "__len__")
+        and len(values)
+    ):
         values = values[0]
     return values
 
