@@ -243,6 +243,28 @@ def test_statistics_of_another_class_are_those_of_the_training(make, name):
         assert center.abs().max() > 0.5
 
 
+@pytest.mark.parametrize("parameter", [False, True])
+@pytest.mark.parametrize("by_grad", [False, True])
+def test_statistics_that_are_no_buffers_are_refused_by_name(parameter, by_grad):
+    class Kept(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.center = nn.Parameter(torch.zeros(6), requires_grad=False) if parameter else torch.zeros(6)
+            self.seen = None  # what is only looked at may be anywhere
+
+        def forward(self, x):
+            self.seen = x.detach()
+            if torch.is_grad_enabled() if by_grad else self.training:
+                mean = x.mean(0)
+                moved = 0.9 * self.center.detach() + 0.1 * mean.detach()
+                self.center = nn.Parameter(moved, requires_grad=False) if parameter else moved
+                return x - mean
+            return x - self.center
+
+    with pytest.raises(InvalidInput, match="'1' \\(Kept\\) keeps running statistics in .*'center'.*register_buffer"):
+        posterity.fit(network(Kept), examples(), method=METHODS["mean_field"], engine=QUIET)
+
+
 def test_frozen_normalisation_of_another_class_keeps_still():
     torch.manual_seed(0)
     part = nn.Sequential(nn.Linear(3, 6), ByHand()).requires_grad_(False)
