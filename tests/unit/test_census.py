@@ -175,6 +175,10 @@ LOADERS = {  # how the data are given: N, delivered, steps, smallest
         lambda: Mine(DataLoader(PAIRS, 4, sampler=RandomSampler(PAIRS, num_samples=10))),
         (40, 10, 3, 2),
     ),
+    "own loader of an own loader of one of two ranks": (
+        lambda: Mine(Mine(DataLoader(PAIRS, 8, sampler=DistributedSampler(PAIRS, 2, 0)))),
+        (40, 20, 3, 4),
+    ),
     "list": (lambda: LoaderData([(X[:25], Y[:25]), (X[:6], Y[:6])]), (31, 31, 2, 6)),
     "stream": (lambda: DataLoader(Stream(37), 10), (37, 37, 4, 7)),
 }
@@ -347,6 +351,7 @@ def test_a_sampler_without_an_end_is_refused(monkeypatch):
         (lambda: iter([(X, Y)]), r"list_iterator, which can be read once only.*LoaderData\(list"),
         (lambda: [(X, Y)] * 3, r"LoaderData\(batches\)"),
         (lambda: ((X, Y), (X, Y)), "held_out="),
+        (lambda: [(X, Y)] * 2, r"Of a list of batches: LoaderData\(batches\)"),
         (lambda: (DataLoader(PAIRS), DataLoader(PAIRS)), "LoaderData\\(loader, validation_loader"),
     ],
 )

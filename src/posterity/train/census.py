@@ -138,11 +138,12 @@ def samplers(loader: "DataLoader[Any]") -> Iterator[Any]:
         sampler = getattr(sampler, "sampler", None)
 
 
-def _of_torch(loader: Any) -> "DataLoader[Any] | None":
-    """Return the DataLoader that this is or wraps; None where there is none."""
+def _of_torch(loader: Any, depth: int = 3) -> "DataLoader[Any] | None":
+    """Return the DataLoader that this is or wraps, in so many layers; None where there is none."""
     if isinstance(loader, DataLoader):
         return loader
-    return next((part for part in getattr(loader, "__dict__", {}).values() if isinstance(part, DataLoader)), None)
+    parts = [part for part in getattr(loader, "__dict__", {}).values() if isinstance(part, Iterable)] if depth else []
+    return next((inner for part in parts if (inner := _of_torch(part, depth - 1)) is not None), None)
 
 
 def _cut(loader: "DataLoader[Any]") -> list[Sequence[Any]] | None:

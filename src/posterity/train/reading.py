@@ -189,12 +189,15 @@ def _of_data(data: Any) -> str:
         return "Of a frame: (frame.drop(columns='y').to_numpy('float32'), frame['y'].to_numpy()), if 'y' is the target."
     if isinstance(data, tuple | list) and len(data) == 2:
         tensors = "TensorData(inputs, targets, held_out=(inputs, targets))"
-        return f"Of training and validation data: {tensors}, or LoaderData(loader, validation_loader)."
+        batches = " Of a list of batches: LoaderData(batches)." if isinstance(data, list) else ""
+        return f"Of training and validation data: {tensors}, or LoaderData(loader, validation_loader).{batches}"
     if isinstance(data, list) and data and all(isinstance(part, tuple | list) and len(part) == 2 for part in data):
         examples = "DataLoader(examples, batch_size=128, shuffle=True)"
         return f"Of a list of batches: LoaderData(batches). Of a list of examples: {examples}."
     if isinstance(data, tuple | list) and len(data) > 2:
         return "Write (data[0], data[1]) if these are inputs and targets; weights of examples are not known here."
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Tensor | Sequence):
+        return "Of a data set: DataLoader(dataset, batch_size=128, shuffle=True), whose batches are pairs (inputs, targets)."
     return "Write (inputs, targets); for an autoencoder the targets are the inputs."
 
 
