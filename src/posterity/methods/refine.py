@@ -35,6 +35,7 @@ from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
+from posterity.posteriors.statistics import with_statistics
 from posterity.types import Data, Engine
 
 Stage = Annotated[
@@ -83,7 +84,8 @@ class Refine:
         else:
             posterior = self.method.infer(own, data, last)
         remarks = posterior.provenance.setdefault("remarks", [])
-        remarks.extend(outcome.remarks(outcome.Outlook.of(own, data), posterior))
+        drawn = with_statistics(posterior, data)
+        remarks.extend(outcome.remarks(outcome.Outlook.of(own, data), drawn, self.method))
         return posterior
 
 
@@ -92,7 +94,7 @@ def started(problem: Problem, posterior: FunctionPosterior) -> Problem:
 
     >>> from posterity import Gaussian, Normal
     >>> from posterity.posteriors.point import Point
-    >>> import torch
+        >>> import torch
     >>> problem = Problem(torch.nn.Linear(1, 1), Normal(0, 1), Gaussian(std=0.1), 10)
     >>> started(problem, Point(problem, torch.tensor([3.0, 4.0]))).theta()
     tensor([3., 4.])
