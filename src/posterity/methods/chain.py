@@ -125,6 +125,16 @@ class Chain(ABC):
         """The temperature of the chain in N Ū, where Ū has `temperature` times the prior (see `Potential`)."""
         return self.temperature * self.joint_temperature
 
+    @property
+    def stable_curvature(self) -> float | None:
+        """The curvature of the mean nll at which steps are stable no more; None where that is not one number."""
+        return self._limit if self.schedule == "constant" and self.heat > 0 else None
+
+    @property
+    @abstractmethod
+    def _limit(self) -> float | None:
+        """The `stable_curvature` of a step at the rate lr."""
+
     @abstractmethod
     def moves(self, num_data: int) -> Moves:
         """Return what a step does, for so many data."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from math import isfinite
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +17,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 
 from posterity.methods.arrival import Remark, merged
 from posterity.methods.mixing import swinging
+from posterity.methods.stiffness import stiff
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.full_rank import FullRankGaussian
@@ -52,11 +54,13 @@ class Outlook:
         return cls(batch, known(distribution, batch[1], draws=False))
 
 
-def remarks(outlook: Outlook, posterior: FunctionPosterior) -> list[Remark]:
+def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) -> list[Remark]:
     """Say what a posterior's predictions of training data show, and its draws of latents."""
     found = [r for name, draws in _latents(posterior) for r in swinging(name, draws, _sharing(posterior.problem, name))]
     if outlook.batch is None or isinstance(posterior, Linearised):
         return found
+    if not any(getattr(remark, "kind", "") == "step" for remark in gathered(posterior)):
+        found += stiff(posterior, outlook.batch, getattr(method, "stable_curvature", None))
     inputs, targets = outlook.batch
     distribution = _predicted(posterior, inputs)
     after = known(distribution, targets, draws=True)
