@@ -34,7 +34,7 @@ from posterity import (
     TensorData,
     fit,
 )
-from posterity.errors import NotArrived
+from posterity.errors import InvalidInput, NotArrived
 from posterity.methods import arrival, outcome
 from posterity.methods.arrival import Remark
 from posterity.methods.mixing import chain_remarks, hamiltonian_remarks, swinging
@@ -313,6 +313,40 @@ def test_draws_that_their_steps_alone_make_wide() -> None:
             assert ("step" in kinds(posterior)) == said
     assert SGLD(lr=1e-3, preconditioner="rmsprop").stable_curvature is None
     assert SGLD(schedule="cosine").stable_curvature is None
+
+
+def test_a_noise_level_is_that_of_the_residuals_of_its_own_functions() -> None:
+    """It lags behind them where epochs are few; the second of two targets is in units of its own, and lags for longer."""
+    x, y = line_of_data(noise=0.02)
+    second = 100 * y + torch.randn(200, generator=torch.Generator().manual_seed(1))
+    long = Optimizer(lr=0.05, schedule="one_cycle")
+    for targets, epochs, said in ((y, 60, True), (y, 400, False), (torch.stack([y, second], 1), 400, True)):
+        torch.manual_seed(0)
+        network, method = nn.Linear(5, targets[:1].numel()), MAP(epochs=epochs, optimizer=long if epochs > 60 else FAST)
+        data = TensorData(x, targets, 50)
+        posterior = fit(network, data, likelihood=Gaussian(), prior=Normal(0, 300), method=method, engine=QUIET)
+        assert ("residuals" in kinds(posterior)) == said
+
+
+def test_a_curvature_around_a_network_that_knows_nothing() -> None:
+    """`Laplace(None)` trains nothing: whoever forgot to load the weights hears of it."""
+    torch.manual_seed(0)
+    data = TensorData(torch.randn(100, 5), torch.arange(100) % 3)
+    for structure in ("diag", "kron"):
+        posterior = fit(nn.Linear(5, 3), data, method=Laplace(None, structure), engine=QUIET)
+        assert kinds(posterior) == {"nothing"}
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_cyclical_runs_at_its_defaults_on_a_small_table(centered: bool) -> None:
+    x, y = line_of_data(353)
+    method, prior = Cyclical(), Hierarchical(centered=centered)
+    posterior = fit(nn.Linear(5, 1), (x, y), likelihood=Gaussian(), prior=prior, method=method, engine=QUIET)
+    noise = posterior.latents["likelihood.std"].mean.item()
+    assert noise == pytest.approx(0.5, rel=0.4) or "residuals" in kinds(posterior)  # 150 steps are few
+    with pytest.raises(InvalidInput, match=r"50 draws were asked of 26 sampling steps.* 110 say"):
+        fit(nn.Linear(5, 1), (x, y), likelihood=Gaussian(), method=Cyclical(SGHMC(lr=0.03)), engine=QUIET)
+    fit(nn.Linear(5, 1), (x, y), likelihood=Gaussian(), method=Cyclical(SGHMC(lr=0.03, epochs=110)), engine=QUIET)
 
 
 def test_a_refinement_of_running_statistics_is_judged_by_functions_that_have_their_own() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.distributions import Bernoulli, Categorical, Distribution, Independent
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
 from posterity.methods.arrival import Remark, merged
 from posterity.methods.mixing import swinging
@@ -25,6 +25,7 @@ from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
+from posterity.posteriors.point import Point
 from posterity.types import LIKELIHOOD, PRIOR, Batch, Data
 
 EXAMPLES, BATCHES = 256, 8  # at most
@@ -33,6 +34,7 @@ NOTHING = 0.02  # of what could be known
 LITTLE, UNMOVED, HELD = 0.25, 0.8, 0.05  # known; share of weights at the prior, each with a KL below this, in nats
 KNEW, LOST = 0.3, 0.5  # what is called knowing; the share of it that is called lost
 NOISY = 2.0  # times the targets' own std
+RESIDUAL = 0.4  # |log(noise/residuals)|, beside what so many data leave open
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class Outlook:
 def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) -> list[Remark]:
     """Say what a posterior's predictions of training data show, and its draws of latents."""
     found = [r for name, draws in _latents(posterior) for r in swinging(name, draws, _sharing(posterior.problem, name))]
-    if outlook.batch is None or isinstance(posterior, Linearised):
+    if outlook.batch is None:
         return found
     if not any(getattr(remark, "kind", "") == "step" for remark in gathered(posterior)):
         found += stiff(posterior, outlook.batch, getattr(method, "stable_curvature", None))
@@ -73,7 +75,7 @@ def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) 
         return [*found, _destroyed(outlook.before, after)]
     if after < NOTHING:
         return [*found, _nothing_learnt(after, distribution, targets)]
-    return [*found, *_noisy(distribution, targets)]
+    return [*found, *(_noisy(distribution, targets) or _beside_residuals(posterior, distribution, targets))]
 
 
 def gathered(posterior: FunctionPosterior) -> list[str]:
@@ -177,8 +179,32 @@ def _noisy(distribution: Distribution, targets: Tensor) -> list[Remark]:
     ]
 
 
+def _beside_residuals(posterior: FunctionPosterior, distribution: Distribution, targets: Tensor) -> list[Remark]:
+    """Say that a learnt noise level is not that of the residuals of its own functions, which it is given them."""
+    plain = distribution.base_dist if isinstance(distribution, Independent) else distribution
+    if not isinstance(plain, Normal) or LIKELIHOOD + "std" not in posterior.problem.coordinates.latents:
+        return []
+    flat = (len(plain.mean), len(targets), -1)
+    noise = plain.variance.reshape(flat).mean((0, 1)).sqrt()
+    left = (plain.mean - targets).square().reshape(flat).mean((0, 1)).sqrt()
+    ratios = (noise / left).log()
+    worst = int(ratios.abs().argmax())
+    if not float(ratios[worst].abs()) > RESIDUAL + 3 / (2 * len(targets)) ** 0.5:
+        return []
+    return [
+        Remark(
+            "residuals",
+            f"The noise level is {noise[worst]:.3g}, and the residuals of the same functions on training data are "
+            f"{left[worst]:.3g}: given the functions the two are alike, so the noise level has not arrived. Train longer, or "
+            "with another lr, or fix it.",
+        )
+    ]
+
+
 @torch.no_grad()
 def _predicted(posterior: FunctionPosterior, inputs: Tensor) -> Distribution:
+    if isinstance(posterior, Linearised):  # whose functions cost Jacobians: that of its mean is the network itself
+        posterior = Point(posterior.problem, posterior.mean)
     generator = Generator(device=posterior.mean.device).manual_seed(0)
     draws = posterior.draws(inputs, DRAWS, generator)
     distribution: Distribution = posterior.problem.likelihood(draws.outputs, draws.latents)
