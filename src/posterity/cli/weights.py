@@ -96,7 +96,8 @@ def _unpickled(path: Path) -> Mapping[str, Tensor]:
             "torch.save(network.state_dict(), 'weights.pt')."
         ) from error
     except Exception as error:  # of a file that is no pickle its reader raises whatever the bytes lead it to
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        first = next(iter(str(error).splitlines()), "")
+        reason = first if " " in first else "torch.save did not write it"
         raise corrupt(path, f"it holds no weights that can be read ({reason})") from error
     states = _states(found)
     if len(states) == 1 or (states and next(iter(states)).rpartition(".")[2] in ("", *NESTED)):
