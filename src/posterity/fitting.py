@@ -102,7 +102,7 @@ def fit(
     outlook = Outlook.of(problem, ready)
     posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
     posterior = with_statistics(posterior, ready)
-    remarks = list(dict.fromkeys([*gathered(posterior), *outcome.remarks(outlook, posterior)]))
+    remarks = list(dict.fromkeys([*gathered(posterior), *outcome.remarks(outlook, posterior, method)]))
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device), remarks=remarks)
     if remarks:
         listed = "".join(f"\n- {remark}" for remark in remarks)

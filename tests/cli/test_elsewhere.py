@@ -257,3 +257,34 @@ def test_names_and_shapes_are_held_against_the_network(tmp_path: Path) -> None:
     (tmp_path / "cut.safetensors").write_bytes(b"no")
     with pytest.raises((CorruptFile, InvalidInput)):
         read_weights(tmp_path / "cut.safetensors")
+
+
+@pytest.mark.parametrize(
+    "nested",
+    [
+        lambda state: {"net": state, "acc": 93.1, "epoch": 3},
+        lambda state: {"model": {"state_dict": state}},
+        lambda state: {"ema": {n: v + 1 for n, v in state.items()}, "model": state, "optimizer": {"state": {}}},
+        lambda state: {"state_dict": {f"model.{n}": v for n, v in state.items()}, "hyper_parameters": {"lr": 0.1}},
+        lambda state: {f"module.net.{n}": v for n, v in state.items()},
+    ],
+)
+def test_weights_are_found_where_training_loops_keep_them(tmp_path: Path, nested) -> None:
+    trained, network = nn.Linear(2, 3), nn.Linear(2, 3)
+    torch.save(nested(trained.state_dict()), tmp_path / "checkpoint.pt")
+    load_weights(network, tmp_path / "checkpoint.pt")
+    assert torch.equal(network.weight, trained.weight)
+
+
+def test_two_networks_in_a_file_are_not_chosen_between(tmp_path: Path) -> None:
+    state = nn.Linear(2, 3).state_dict()
+    torch.save({"generator": state, "critic": state}, tmp_path / "gan.pt")
+    with pytest.raises(InvalidInput, match="several networks, generator, critic"):
+        load_weights(nn.Linear(2, 3), tmp_path / "gan.pt")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"epoch,loss\n1,2\n", b"\x80\x02}", b"<html></html>"])
+def test_files_that_hold_no_pickle_are_no_bug(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "weights.pt").write_bytes(content)
+    with pytest.raises((CorruptFile, InvalidInput), match=r"weights\.pt"):
+        read_weights(tmp_path / "weights.pt")

@@ -34,10 +34,11 @@ from posterity import (
     TensorData,
     fit,
 )
-from posterity.errors import NotArrived
+from posterity.errors import InvalidInput, NotArrived
 from posterity.methods import arrival, outcome
 from posterity.methods.arrival import Remark
 from posterity.methods.mixing import chain_remarks, hamiltonian_remarks, swinging
+from posterity.methods.stiffness import sharpness, stiff
 from posterity.posteriors.base import FunctionPosterior
 
 QUIET = Engine(progress=False, device="cpu")
@@ -293,6 +294,85 @@ def test_a_chain_with_too_large_a_step() -> None:
     large = 1.9 * 0.5**2 * 200 / float(torch.linalg.eigvalsh(x.T @ x)[-1])
     assert kinds(fitted(SGLD(epochs=60, lr=0.1 * large))) == set()
     assert kinds(fitted(SGLD(epochs=60, lr=1.06 * large))) & {"step", "nothing", "drift"}
+
+
+def test_draws_that_their_steps_alone_make_wide() -> None:
+    """lr · h/2 of the stationary law of SGLD, lr · h/(2 (2 − α)) of SGHMC, at the largest curvature h of XᵀX/(N s²)."""
+    x = torch.cat([line_of_data()[0], torch.ones(200, 1)], 1)
+    curvature = float(torch.linalg.eigvalsh(x.T @ x)[-1]) / 200 / 0.5**2
+    data = TensorData(*line_of_data(), 200)  # whole: those of parts are of other curvatures
+    batch = data.inputs, data.targets
+    for share, said in ((0.65, False), (0.85, True)):
+        for method in (SGLD(epochs=120, lr=share * 2 / curvature), SGHMC(epochs=120, lr=share * 3.8 / curvature)):
+            likelihood = Gaussian(std=0.5)
+            posterior = fit(
+                nn.Linear(5, 1), data, likelihood=likelihood, prior=Normal(0, 1), method=method, engine=QUIET
+            )
+            assert sharpness(posterior.problem, posterior.mean, batch) == pytest.approx(curvature, rel=0.02)
+            assert [r.kind for r in stiff(posterior, batch, method.stable_curvature)] == ["step"] * said
+            assert ("step" in kinds(posterior)) == said
+    assert SGLD(lr=1e-3, preconditioner="rmsprop").stable_curvature is None
+    assert SGLD(schedule="cosine").stable_curvature is None
+
+
+def test_a_noise_level_is_that_of_the_residuals_of_its_own_functions() -> None:
+    """It lags behind them where epochs are few; the second of two targets is in units of its own, and lags for longer."""
+    x, y = line_of_data(noise=0.02)
+    second = 100 * y + torch.randn(200, generator=torch.Generator().manual_seed(1))
+    long = Optimizer(lr=0.05, schedule="one_cycle")
+    for targets, epochs, said in ((y, 60, True), (y, 400, False), (torch.stack([y, second], 1), 400, True)):
+        torch.manual_seed(0)
+        network, method = nn.Linear(5, targets[:1].numel()), MAP(epochs=epochs, optimizer=long if epochs > 60 else FAST)
+        data = TensorData(x, targets, 50)
+        posterior = fit(network, data, likelihood=Gaussian(), prior=Normal(0, 300), method=method, engine=QUIET)
+        assert ("residuals" in kinds(posterior)) == said
+
+
+def test_a_curvature_around_a_network_that_knows_nothing() -> None:
+    """`Laplace(None)` trains nothing: whoever forgot to load the weights hears of it."""
+    torch.manual_seed(0)
+    data = TensorData(torch.randn(100, 5), torch.arange(100) % 3)
+    for structure in ("diag", "kron"):
+        posterior = fit(nn.Linear(5, 3), data, method=Laplace(None, structure), engine=QUIET)
+        assert kinds(posterior) == {"nothing"}
+
+
+@pytest.mark.parametrize("centered", [True, False])
+def test_cyclical_runs_at_its_defaults_on_a_small_table(centered: bool) -> None:
+    x, y = line_of_data(353)
+    method, prior = Cyclical(), Hierarchical(centered=centered)
+    posterior = fit(nn.Linear(5, 1), (x, y), likelihood=Gaussian(), prior=prior, method=method, engine=QUIET)
+    noise = posterior.latents["likelihood.std"].mean.item()
+    assert noise == pytest.approx(0.5, rel=0.4) or "residuals" in kinds(posterior)  # 150 steps are few
+    with pytest.raises(InvalidInput, match=r"50 draws were asked of 26 sampling steps.* 110 say"):
+        fit(nn.Linear(5, 1), (x, y), likelihood=Gaussian(), method=Cyclical(SGHMC(lr=0.03)), engine=QUIET)
+    fit(nn.Linear(5, 1), (x, y), likelihood=Gaussian(), method=Cyclical(SGHMC(lr=0.03, epochs=110)), engine=QUIET)
+
+
+def test_a_refinement_of_running_statistics_is_judged_by_functions_that_have_their_own() -> None:
+    network = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted(Refine(MeanField(epochs=1), after=MAP(epochs=1)), network=network)
+    assert {w.category for w in caught if "posterity" in w.category.__module__} == {NotArrived}
+
+
+def test_a_kl_that_has_moved_by_little_of_itself_is_settled() -> None:
+    """That of a cold posterior is large beside its objective."""
+    assert not arrival.moving_divergence(rows(nelbo=[0.4] * 9, kl=[8.30 + 0.01 * i for i in range(9)]))
+    assert arrival.moving_divergence(rows(nelbo=[0.4] * 9, kl=[8.3 + 0.1 * i for i in range(9)]))
+
+
+def test_a_noise_level_that_comes_down_until_steps_are_hardly_stable() -> None:
+    """sin 3x with a noise of .05: SGLD at its default rate settles at a noise of .5, and its nll with it."""
+    generator = torch.Generator().manual_seed(0)
+    x = 4 * torch.rand(300, 1, generator=generator) - 2
+    y = torch.sin(3 * x).squeeze() + 0.05 * torch.randn(300, generator=generator)
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1))
+    posterior = fit(network, TensorData(x, y, 32), likelihood=Gaussian(), method=SGLD(draws=20), engine=QUIET)
+    assert posterior.latents["likelihood.std"].mean > 0.3
+    assert kinds(posterior) & {"step", "swing:likelihood"}
 
 
 def test_knowledge_of_targets() -> None:

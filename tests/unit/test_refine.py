@@ -154,6 +154,7 @@ def test_part_of_a_network_keeps_its_points() -> None:
     torch.testing.assert_close(found.std, expected.std, rtol=1e-5, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:The network normalises:posterity.errors.PosterityWarning")  # as infer alone does
 @pytest.mark.parametrize("step", [3, 15, 22])
 def test_resumed_equals_uninterrupted_in_either_stage(step: int, tmp_path: Path) -> None:
     method = Refine(MeanField(epochs=2), after=MAP(epochs=2))  # 12 steps, then 12 steps

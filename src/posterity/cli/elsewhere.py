@@ -115,8 +115,8 @@ def _noise(problem: Problem, dataset: Dataset, path: Path) -> float:
     if not 0 < noise < float(dataset.train_targets.std()):
         raise InvalidInput(
             f"{path}: the network is off by {noise:.3g} on the training data, no less than their std of "
-            f"{float(dataset.train_targets.std()):.3g}: it was trained in other units. Add --data.standardise false for those "
-            "of the file."
+            f"{float(dataset.train_targets.std()):.3g}: it was trained in other units, or not at all. Add "
+            "--data.standardise false for those of the file."
         )
     return noise
 

@@ -15,8 +15,12 @@ from posterity.errors import InvalidInput, Mismatch
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 KINDS = (".safetensors", *PICKLED)
-NESTED = ("state_dict", "model_state_dict", "model")  # where checkpoints of other libraries keep the weights
-WRAPPER = "module."  # what DataParallel puts before every name
+NESTED = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+)  # where checkpoints of other libraries keep the weights, best first
+WRAPPERS = ("module.", "model.", "net.", "network.")  # what DataParallel, and training loops, put before every name
 SHOWN = 8  # rows of a difference
 
 
@@ -39,8 +43,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
         CorruptFile: for a damaged one.
         Mismatch: with what is missing, what is too many, and what has another shape.
     """
-    found = read_weights(path)
     known = network.state_dict()
+    found = _unwrapped(read_weights(path), known)
     rows = [
         *(
             f"  {n}: missing in the file; the network's has shape {_shape(v)}"
@@ -79,8 +83,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     else:
         found = _unpickled(path)
     names = {_without_wrapper(name): value for name, value in found.items()}
-    wrapped = all(name.startswith(WRAPPER) for name in names)
-    return {name.removeprefix(WRAPPER) if wrapped else name: value for name, value in names.items()}
+    wrapped = all(name.startswith(WRAPPERS[0]) for name in names)
+    return {name.removeprefix(WRAPPERS[0]) if wrapped else name: value for name, value in names.items()}
 
 
 def _unpickled(path: Path) -> Mapping[str, Tensor]:
@@ -91,16 +95,35 @@ def _unpickled(path: Path) -> Mapping[str, Tensor]:
             f"{path} holds objects beside weights, which would have to be run to be read. Write the weights alone: "
             "torch.save(network.state_dict(), 'weights.pt')."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise corrupt(path, f"it holds no weights that can be read ({str(error).splitlines()[0]})") from error
-    for key in NESTED:
-        if isinstance(found, Mapping) and _is_state(found.get(key)):
-            return dict(found[key])
-    if not _is_state(found):
-        raise InvalidInput(
-            f"{path} holds no state_dict, tensors by name: torch.save(network.state_dict(), 'weights.pt')."
-        )
-    return dict(found)
+    except Exception as error:  # of a file that is no pickle its reader raises whatever the bytes lead it to
+        first = next(iter(str(error).splitlines()), "")
+        reason = first if " " in first else "torch.save did not write it"
+        raise corrupt(path, f"it holds no weights that can be read ({reason})") from error
+    states = _states(found)
+    if len(states) == 1 or (states and next(iter(states)).rpartition(".")[2] in ("", *NESTED)):
+        return dict(next(iter(states.values())))
+    content = f"several networks, {', '.join(states)}" if states else "no state_dict, tensors by name"
+    raise InvalidInput(f"{path} holds {content}: torch.save(network.state_dict(), 'weights.pt').")
+
+
+def _states(found: Any, name: str = "") -> dict[str, Mapping[str, Tensor]]:
+    """Find what may be a network's weights in a checkpoint, the likeliest first."""
+    if _is_state(found):
+        return {name: found}
+    if not isinstance(found, Mapping):
+        return {}
+    keys = sorted(
+        (k for k in found if isinstance(k, str)), key=lambda k: NESTED.index(k) if k in NESTED else len(NESTED)
+    )
+    return {n: state for k in keys for n, state in _states(found[k], f"{name}.{k}" if name else k).items()}
+
+
+def _unwrapped(found: dict[str, Tensor], known: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Leave out what is before every name in the file, where the names are the network's without it."""
+    for wrapper in WRAPPERS:
+        if all(n.startswith(wrapper) for n in found) and {n.removeprefix(wrapper) for n in found} == set(known):
+            return {n.removeprefix(wrapper): value for n, value in found.items()}
+    return found
 
 
 def _is_state(found: Any) -> bool:

@@ -88,7 +88,7 @@ def falling(rows: Sequence[Row], objective: str = "nelbo") -> list[Remark]:
         Remark(
             "objective",
             f"The {_NAMES[objective]} still fell: from {found.start:.3g} to {found.end:.3g} nats per datum over the last "
-            f"{found.epochs} of {len(rows)} epochs. Train longer (epochs={3 * len(rows)}), or with a larger learning rate.",
+            f"{found.epochs} of {len(rows)} epochs. Train longer (epochs={3 * len(rows)}), or with another lr.",
         )
     ]
 
@@ -96,7 +96,7 @@ def falling(rows: Sequence[Row], objective: str = "nelbo") -> list[Remark]:
 def moving_divergence(rows: Sequence[Row]) -> list[Remark]:
     """Say that the KL to the prior still moved."""
     found = trend([row["kl"] for row in rows])
-    if found is None or not found.clear(counts(rows[-1]["nelbo"])):
+    if found is None or not found.clear(max(counts(rows[-1]["nelbo"]), counts(found.end))):
         return []
     return [
         Remark(

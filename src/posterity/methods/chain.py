@@ -125,6 +125,16 @@ class Chain(ABC):
         """The temperature of the chain in N Ū, where Ū has `temperature` times the prior (see `Potential`)."""
         return self.temperature * self.joint_temperature
 
+    @property
+    def stable_curvature(self) -> float | None:
+        """The curvature of the mean nll at which steps are stable no more; None where that is not one number."""
+        return self._limit if self.schedule == "constant" and self.heat > 0 else None
+
+    @property
+    @abstractmethod
+    def _limit(self) -> float | None:
+        """The `stable_curvature` of a step at the rate lr."""
+
     @abstractmethod
     def moves(self, num_data: int) -> Moves:
         """Return what a step does, for so many data."""
@@ -149,7 +159,8 @@ def run(chain: Chain, plan: Plan, problem: Problem, data: Data, engine: Engine) 
     if plan.sampling_steps < chain.draws:
         raise InvalidInput(
             f"{chain.draws} draws were asked of {plan.sampling_steps} sampling steps; at most one is kept of each. Use "
-            f"more epochs than {chain.epochs}, fewer draws, or less burn-in."
+            f"more epochs than {chain.epochs}, {_enough(chain.epochs * chain.draws / max(1, plan.sampling_steps))} say, fewer "
+            "draws, smaller batches, or less burn-in."
         )
     _refuse_too_large(chain, problem.theta())
     # Every epoch before the last has a part of the chain only: none of them is the best, whatever its score.
@@ -157,6 +168,11 @@ def run(chain: Chain, plan: Plan, problem: Problem, data: Data, engine: Engine) 
     on_disk = engine.mapped("draws", problem.theta(), chain.draws) if chain.on_disk else None
     inference = ChainInference(problem, chain, plan, on_disk)
     return watching.run(inference, data, engine, budget)
+
+
+def _enough(epochs: float) -> int:
+    """Round up to tens, with room for cycles of which the last is cut short."""
+    return ceil(1.05 * epochs / 10) * 10
 
 
 def _refuse_too_large(chain: Chain, theta: Tensor) -> None:

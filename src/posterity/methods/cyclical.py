@@ -30,7 +30,8 @@ class Cyclical:
 
     Args:
         method: the sampler; its lr is the largest, `draws` are those of all cycles together. The exploration takes the place
-            of its `burn_in`, which is not used; a preconditioner is adapted in explorations.
+            of its `burn_in`, which is not used; a preconditioner is adapted in explorations. Unless given, 24 draws: the
+            sampling parts of a small table are short.
         cycles: how many.
         exploration: β, the share of each cycle without noise and without draws.
 
@@ -45,7 +46,9 @@ class Cyclical:
     8
     """
 
-    method: Annotated[SGLD | SGHMC, Field(discriminator="kind")] = Field(default_factory=lambda: SGHMC(lr=0.03))
+    method: Annotated[SGLD | SGHMC, Field(discriminator="kind")] = Field(
+        default_factory=lambda: SGHMC(lr=0.03, draws=24)
+    )
     cycles: Annotated[int, Field(ge=1)] = 4
     exploration: Annotated[float, Field(ge=0, lt=1)] = 0.8
     kind: Literal["cyclical"] = "cyclical"

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from posterity.core import diagnostics
 from posterity.methods.arrival import SHARE, Remark, counts
-from posterity.types import Row
+from posterity.types import LIKELIHOOD, Row
 
-SWING = log(5.0)  # |log| of the range of a latent's draws, beside what its own width explains
+# |log| of the range of a latent's draws, beside what its own width explains: a scale of weights that matter little is free
+SWING, NOISE_SWING = log(5.0), log(2.0)
 GROWTH = 1.3  # of the weights' size over the part that is kept
 DIVERGENT = 0.01  # of the transitions
 LOW_BFMI, DISAGREEING = 0.3, 1.1
@@ -61,13 +62,14 @@ def swinging(name: str, draws: Tensor, weights: int) -> list[Remark]:
     low, high = values.min(0).values, values.max(0).values
     ratios = (high / low).log()
     worst = int(ratios.argmax())
-    if float(ratios[worst]) < SWING + 6 / (2 * max(weights, 1)) ** 0.5:
+    swing = NOISE_SWING if name.startswith(LIKELIHOOD) else SWING
+    if float(ratios[worst]) < swing + 6 / (2 * max(weights, 1)) ** 0.5:
         return []
     return [
         Remark(
             "swing:" + name.partition(".")[0],
             f"{name} swings from {low[worst]:.3g} to {high[worst]:.3g} between the posterior's draws, a factor of "
-            f"{high[worst] / low[worst]:.0f}: it is not sampled but thrown about. Use a smaller learning rate, or fix it.",
+            f"{high[worst] / low[worst]:.2g}: it is not sampled but thrown about. Use a smaller learning rate, or fix it.",
         )
     ]
 

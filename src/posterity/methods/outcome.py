@@ -8,7 +8,8 @@ for numbers: 1 is all, 0 is nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import isfinite, log
+from math import isfinite
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +17,7 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 
 from posterity.methods.arrival import Remark, merged
 from posterity.methods.mixing import swinging
+from posterity.methods.stiffness import stiff
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.full_rank import FullRankGaussian
@@ -23,6 +25,7 @@ from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
+from posterity.posteriors.point import Point
 from posterity.types import LIKELIHOOD, PRIOR, Batch, Data
 
 EXAMPLES, BATCHES = 256, 8  # at most
@@ -31,7 +34,7 @@ NOTHING = 0.02  # of what could be known
 LITTLE, UNMOVED, HELD = 0.25, 0.8, 0.05  # known; share of weights at the prior, each with a KL below this, in nats
 KNEW, LOST = 0.3, 0.5  # what is called knowing; the share of it that is called lost
 NOISY = 2.0  # times the targets' own std
-APART = 1.25  # times what a noise level that has arrived may be of the residuals, or they of it
+RESIDUAL = 0.4  # |log(noise/residuals)|, beside what so many data leave open
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,14 +56,14 @@ class Outlook:
         return cls(batch, known(distribution, batch[1], draws=False))
 
 
-def remarks(outlook: Outlook, posterior: FunctionPosterior) -> list[Remark]:
+def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) -> list[Remark]:
     """Say what a posterior's predictions of training data show, and its draws of latents."""
     found = [r for name, draws in _latents(posterior) for r in swinging(name, draws, _sharing(posterior.problem, name))]
     if outlook.batch is None or posterior.lacks_statistics:  # of a stage, say, whose functions nobody predicts with
         return found
+    if not any(getattr(remark, "kind", "") == "step" for remark in gathered(posterior)):
+        found += stiff(posterior, outlook.batch, getattr(method, "stable_curvature", None))
     inputs, targets = outlook.batch
-    if isinstance(posterior, Linearised):
-        return [*found, *_misfitting(_at_mean(posterior, inputs), targets, posterior.problem)]
     distribution = _predicted(posterior, inputs)
     after = known(distribution, targets, draws=True)
     if after is None:
@@ -72,8 +75,7 @@ def remarks(outlook: Outlook, posterior: FunctionPosterior) -> list[Remark]:
         return [*found, _destroyed(outlook.before, after)]
     if after < NOTHING:
         return [*found, _nothing_learnt(after, distribution, targets)]
-    noisy = _noisy(distribution, targets)
-    return [*found, *(noisy or _misfitting(distribution, targets, posterior.problem))]
+    return [*found, *(_noisy(distribution, targets) or _beside_residuals(posterior, distribution, targets))]
 
 
 def gathered(posterior: FunctionPosterior) -> list[str]:
@@ -177,43 +179,32 @@ def _noisy(distribution: Distribution, targets: Tensor) -> list[Remark]:
     ]
 
 
-def _misfitting(distribution: Distribution, targets: Tensor, problem: Problem) -> list[Remark]:
-    """Compare a learnt noise level with the residuals: where it has arrived, σ² = E[(y − f)²] over data and functions.
-
-    That is where the likelihood's slope in σ is 0; the prior of σ counts as one datum, and 256 data tell a ratio to 5 %.
-    """
+def _beside_residuals(posterior: FunctionPosterior, distribution: Distribution, targets: Tensor) -> list[Remark]:
+    """Say that a learnt noise level is not that of the residuals of its own functions, which it is given them."""
     plain = distribution.base_dist if isinstance(distribution, Independent) else distribution
-    if LIKELIHOOD + "std" not in problem.coordinates.latents or not isinstance(plain, Normal):
+    if not isinstance(plain, Normal) or LIKELIHOOD + "std" not in posterior.problem.coordinates.latents:
         return []
-    levels, residuals = (
-        v.reshape(-1, targets[0].numel()) for v in (plain.scale.square(), (plain.loc - targets).square())
-    )
-    noise, seen = levels.mean(0).sqrt(), residuals.mean(0).sqrt()
-    allowed = APART * (1 + 2 / (2 * len(targets)) ** 0.5)
-    wrong = ((noise / seen).clamp(min=1e-12).log().abs() > log(allowed)).nonzero().flatten().tolist()
-    if not wrong:
+    flat = (len(plain.mean), len(targets), -1)
+    noise = plain.variance.reshape(flat).mean((0, 1)).sqrt()
+    left = (plain.mean - targets).square().reshape(flat).mean((0, 1)).sqrt()
+    ratios = (noise / left).log()
+    worst = int(ratios.abs().argmax())
+    if not float(ratios[worst].abs()) > RESIDUAL + 3 / (2 * len(targets)) ** 0.5:
         return []
-    k = wrong[0]
-    which = f" of target {k}" if len(noise) > 1 else ""
     return [
         Remark(
-            "noise",
-            f"The noise level{which} is {float(noise[k]):.3g}, and the residuals of training data, whose level it is, have "
-            f"the root mean square {float(seen[k]):.3g}: it has not arrived, and intervals are as much too "
-            f"{'wide' if noise[k] > seen[k] else 'narrow'}. Train longer, or with a larger rate.",
+            "residuals",
+            f"The noise level is {noise[worst]:.3g}, and the residuals of the same functions on training data are "
+            f"{left[worst]:.3g}: given the functions the two are alike, so the noise level has not arrived. Train longer, or "
+            "with another lr, or fix it.",
         )
     ]
 
 
 @torch.no_grad()
-def _at_mean(posterior: FunctionPosterior, inputs: Tensor) -> Distribution:
-    problem = posterior.problem
-    with problem.bound(posterior.mean):
-        return problem.predict(inputs)
-
-
-@torch.no_grad()
 def _predicted(posterior: FunctionPosterior, inputs: Tensor) -> Distribution:
+    if isinstance(posterior, Linearised):  # whose functions cost Jacobians: that of its mean is the network itself
+        posterior = Point(posterior.problem, posterior.mean)
     generator = Generator(device=posterior.mean.device).manual_seed(0)
     draws = posterior.draws(inputs, DRAWS, generator)
     distribution: Distribution = posterior.problem.likelihood(draws.outputs, draws.latents)

@@ -85,7 +85,7 @@ class Refine:
             posterior = self.method.infer(own, data, last)
         remarks = posterior.provenance.setdefault("remarks", [])
         seen = validated(posterior, outcome.DRAWS, data)
-        remarks.extend(outcome.remarks(outcome.Outlook.of(own, data), seen))
+        remarks.extend(outcome.remarks(outcome.Outlook.of(own, data), seen, self.method))
         return posterior
 
 
@@ -94,7 +94,7 @@ def started(problem: Problem, posterior: FunctionPosterior) -> Problem:
 
     >>> from posterity import Gaussian, Normal
     >>> from posterity.posteriors.point import Point
-    >>> import torch
+        >>> import torch
     >>> problem = Problem(torch.nn.Linear(1, 1), Normal(0, 1), Gaussian(std=0.1), 10)
     >>> started(problem, Point(problem, torch.tensor([3.0, 4.0]))).theta()
     tensor([3., 4.])

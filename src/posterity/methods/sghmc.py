@@ -55,6 +55,10 @@ class SGHMC(Chain):
         dynamics.hamiltonian_std(self.lr, self.heat, self.friction, self.gradient_noise)
         return self
 
+    @property
+    def _limit(self) -> float | None:
+        return 2 * (2 - self.friction) / self.lr
+
     def moves(self, num_data: int) -> "Hamiltonian":
         return Hamiltonian(self, num_data)
 

@@ -63,6 +63,10 @@ class SGLD(Chain):
             )
         return self
 
+    @property
+    def _limit(self) -> float | None:
+        return None if self.preconditioner else 2 / self.lr
+
     def moves(self, num_data: int) -> "Langevin":
         return Langevin(self, num_data)
 
