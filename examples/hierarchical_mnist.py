@@ -11,7 +11,8 @@ Flat: w ~ N(0, 0.1²). Hierarchical: w ~ N(0, s²), s ~ HalfNormal(1), one s for
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -19,9 +20,9 @@ from hierarchical_mnist_page import figure, page
 from torch import Tensor
 
 import posterity
-from posterity import Engine, HalfNormal, Hierarchical, MeanField, Normal, Optimizer, Prior, TensorData
+from posterity import Engine, HalfNormal, Hierarchical, MeanField, Normal, Optimizer, Prior, Problem, TensorData
 from posterity.bench.machine import provenance
-from posterity.bench.study import read, write
+from posterity.bench.study import Record, read, write
 from posterity.core.activation import Flipout, LocalReparam
 from posterity.core.estimators import WeightDraw
 from posterity.core.gaussian import inverse_softplus
@@ -30,6 +31,7 @@ from posterity.metrics.scores import evaluate
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import NegativeElbo
 from posterity.model.noncentred import NonCentred
+from posterity.model.priors import as_prior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.zoo import MLP, SmallCNN
 
@@ -42,13 +44,13 @@ ESTIMATORS = {"weight": WeightDraw, "local_reparam": LocalReparam, "flipout": Fl
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one network is fitted under both priors.
+    """How one network is fitted under one prior.
 
     Args:
-        start: the initial std of each weight, and of log s.
+        start: the initial std of each coordinate.
         lr, std_lr: the steps of μ, and of ρ as a multiple of them.
-        centered: whether the hierarchy's coordinates are the weights; scale: where each s starts.
-        best: whether the epoch that predicts the held-out images best is kept; otherwise the last is.
+        settle: epochs in the centred form after those of the non-centred one (see `settled`).
+        best: whether the epoch that predicts the held-out images best is taken; otherwise the last is.
     """
 
     estimator: str
@@ -56,50 +58,57 @@ class Recipe:
     start: float
     lr: float
     std_lr: float
-    centered: bool = True
-    scale: float = 0.1
+    settle: int = 0
     best: bool = False
 
-    def prior(self, name: str) -> Prior:
-        if name == "flat":
-            return Normal(0, 0.1)
-        return Hierarchical(HalfNormal(1.0), per="tensor", centered=self.centered, initial_std=self.scale)
-
     def method(self) -> MeanField:
-        optimizer = Optimizer(lr=self.lr, schedule="cosine")
         return MeanField(
-            self.estimator, epochs=self.epochs, initial_std=self.start, std_lr=self.std_lr, optimizer=optimizer
+            self.estimator,
+            epochs=self.epochs,
+            initial_std=self.start,
+            std_lr=self.std_lr,
+            optimizer=Optimizer(lr=self.lr, schedule="cosine"),
         )
 
 
-# Converged: ρ moves ten times as fast as μ, so that every std is where the ELBO wants it long before training ends.
-# Early: the stds start at 0.003 and hardly grow. A centred scale would shrink to fit such small stds; a non-centred one, in
-# whose coordinates they are 0.03, does not. Its coordinates are ten times the weights, and so are its steps.
+PRIORS: dict[str, Prior] = {
+    "flat": Normal(0, 0.1),
+    "hierarchical": Hierarchical(scale=HalfNormal(1.0), per="tensor", centered=False, initial_std=0.1),
+}
+# Converged: ρ moves so fast that every std is where the ELBO wants it long before training ends. Early: stds start at 0.003 and
+# hardly grow. The hierarchy's coordinates are ten times the weights where it is non-centred, and so are its starts and steps.
 RECIPES = {
-    ("converged", "mlp"): Recipe("local_reparam", 10, 0.02, 1e-3, 10),
-    ("converged", "cnn"): Recipe("flipout", 6, 0.02, 1e-3, 10),
+    ("converged", "mlp", "flat"): Recipe("local_reparam", 10, 0.02, 1e-3, 10),
+    ("converged", "mlp", "hierarchical"): Recipe("local_reparam", 8, 0.2, 1e-2, 3, settle=4),
+    ("converged", "cnn", "flat"): Recipe("flipout", 6, 0.02, 1e-3, 10),
+    ("converged", "cnn", "hierarchical"): Recipe("flipout", 6, 0.2, 1e-2, 3, settle=3),
     ("early", "mlp", "flat"): Recipe("local_reparam", 10, 0.003, 1e-3, 0.05, best=True),
-    ("early", "mlp", "hierarchical"): Recipe("local_reparam", 10, 0.03, 5e-3, 0.01, centered=False, best=True),
+    ("early", "mlp", "hierarchical"): Recipe("local_reparam", 10, 0.03, 5e-3, 0.01, best=True),
     ("early", "cnn", "flat"): Recipe("weight", 8, 0.003, 1.5e-3, 0.05, best=True),
-    ("early", "cnn", "hierarchical"): Recipe("weight", 8, 0.03, 7.5e-3, 0.01, centered=False, best=True),
+    ("early", "cnn", "hierarchical"): Recipe("weight", 8, 0.03, 7.5e-3, 0.01, best=True),
 }
 
 
-def run(name: str, prior: str, recipe: str, seed: int) -> dict:
+def run(name: str, prior: str, recipe: str, seed: int) -> Record:
     """Train and test one network with one prior."""
-    settings = RECIPES.get((recipe, name)) or RECIPES[recipe, name, prior]
+    settings = RECIPES[recipe, name, prior]
     data = load("mnist", image_size=28).standardised()
     train = TensorData(data.train_inputs, data.train_targets, batch_size=128).split(0.1, seed=123)
     held_out = train.held_out
     if not settings.best:
-        train = TensorData(train.inputs, train.targets, batch_size=train.batch_size)
+        train = replace(train, held_out=None)
     torch.manual_seed(seed)
-    history: list[dict] = []
-    engine = Engine(seed=seed, device="cpu", validation_draws=4, on_epoch=lambda _, row: history.append(row))
-    start = time.perf_counter()
-    posterior = posterity.fit(
-        NETWORKS[name](), train, prior=settings.prior(prior), method=settings.method(), engine=engine
+    histories: dict[str, list[Record]] = {}
+    engine = Engine(
+        seed=seed,
+        device="cpu",
+        validation_draws=4,
+        on_epoch=lambda part, row: histories.setdefault(part, []).append(row),
     )
+    start = time.perf_counter()
+    posterior = posterity.fit(NETWORKS[name](), train, prior=PRIORS[prior], method=settings.method(), engine=engine)
+    if settings.settle:
+        posterior = settled(posterior, settings, train, engine.fork("centred"))
     seconds = time.perf_counter() - start
     scores = {}
     for part, (x, y) in {"validation": held_out, "test": (data.test_inputs, data.test_targets)}.items():
@@ -112,10 +121,28 @@ def run(name: str, prior: str, recipe: str, seed: int) -> dict:
         **scores,
         "seconds": round(seconds, 1),
         "tensors": tensors(posterior, train, settings.estimator),
-        "history": history,
+        "histories": histories,
+        "history": list(histories.values())[-1],
         "fit": posterior.provenance,
         **provenance(),
     }
+
+
+def settled(posterior: DiagonalGaussian, recipe: Recipe, train: TensorData, engine: Engine) -> DiagonalGaussian:
+    """Go on in the centred form, w instead of z = w/s, from the q of the non-centred one.
+
+    The non-centred form finds scales fast: a step of log s moves all weights of a tensor. The centred one crawls, as s and the
+    stds of the weights follow each other, but in it q(log s) can be what p(log s | w) is: its width begins at 1/√(2n).
+    """
+    where = posterior.problem.coordinates
+    mean, std = where.layout.views(posterior.loc), where.layout.views(posterior.std)
+    scales = {n: float(mean[f"prior.scale.{n}"].exp()) for n in where.random_names}
+    prior = as_prior({n: Hierarchical(scale=HalfNormal(1.0), per="tensor", initial_std=s) for n, s in scales.items()})
+    start = {n: s * std[n] for n, s in scales.items()}
+    start |= {f"prior.scale.{n}": torch.tensor(2.0 * mean[n].numel()).rsqrt() for n in scales}
+    method = replace(recipe.method(), epochs=recipe.settle, std_lr=10, optimizer=Optimizer(lr=1e-3, schedule="cosine"))
+    problem = Problem(posterior.network(), prior, posterior.problem.likelihood, train.num_data)
+    return method.infer(problem, train, engine, initial=start)
 
 
 def tensors(posterior: DiagonalGaussian, train: TensorData, estimator: str) -> dict[str, dict[str, float]]:
@@ -152,11 +179,12 @@ def balances(posterior: DiagonalGaussian, train: TensorData, estimator: str, bat
         torch.zeros_like(q[1]),
         torch.Generator().manual_seed(0),
     )
-    for _, batch in zip(range(batches), train.batches(0, generator), strict=False):
+    seen = list(islice(train.batches(0, generator), batches))
+    for batch in seen:
         with torch.enable_grad():
             elbo.gradient(lambda batch=batch: problem.nll(batch)[0], q, 1 / problem.num_data, out, generator)
         total += out[1]
-    return 1 + problem.num_data * posterior.std * total / batches / torch.sigmoid(q[1])
+    return 1 + problem.num_data * posterior.std * total / len(seen) / torch.sigmoid(q[1])
 
 
 def main() -> None:
@@ -164,7 +192,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     one = commands.add_parser("run")
     one.add_argument("network", choices=NETWORKS)
-    one.add_argument("prior", choices=("flat", "hierarchical"))
+    one.add_argument("prior", choices=PRIORS)
     one.add_argument("--recipe", choices=("converged", "early"), default="converged")
     one.add_argument("--seed", type=int, default=0)
     commands.add_parser("page")

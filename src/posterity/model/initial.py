@@ -30,7 +30,7 @@ InitialStd: TypeAlias = float | Relative | Mapping[str, Tensor]
 
 
 def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
-    """Return σ of each random coordinate, (P − start,); latents of priors and likelihoods get 0.1 unless `init` is a number.
+    """Return σ of each random coordinate, (P − start,); latents that `init` does not name get 0.1 unless it is a number.
 
     Raises:
         InvalidInput: for a number that is not positive, and tensors whose names or shapes are not those of the network.
@@ -45,18 +45,19 @@ def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
     if isinstance(init, Relative):
         std[:weights] = (init.fraction * theta[:weights].abs()).clamp(min=SMALLEST)
         return std
-    shapes = {n: s for n, s in coordinates.layout.named_shapes().items() if n in coordinates.random_names}
+    random = {*coordinates.random_names, *coordinates.latents}
+    shapes = {n: s for n, s in coordinates.layout.named_shapes().items() if n in random}
     if unknown := sorted(init.keys() - shapes.keys()):
         raise InvalidInput(f"init: '{unknown[0]}' is not a random parameter.{suggest(unknown[0], shapes)}")
-    if missing := sorted(shapes.keys() - init.keys()):
+    if missing := sorted(shapes.keys() - init.keys() - coordinates.latents.keys()):
         raise InvalidInput(f"init: '{missing[0]}' has no initial std; give one for each random parameter.")
-    for name, shape in shapes.items():
-        if init[name].shape != shape or not (init[name] > 0).all():
+    for name, value in init.items():
+        if value.shape != shapes[name] or not (value > 0).all():
             raise InvalidInput(
-                f"init: the std of '{name}' has shape {tuple(init[name].shape)}; positive values of {tuple(shape)} are needed."
+                f"init: the std of '{name}' has shape {tuple(value.shape)}; it needs positive values of {tuple(shapes[name])}."
             )
-    std[:weights] = torch.cat([init[n].reshape(-1).to(theta) for n in shapes])
-    return std
+    parts = zip(shapes, std.split([s.numel() for s in shapes.values()]), strict=True)
+    return torch.cat([init[n].reshape(-1).to(theta) if n in init else part for n, part in parts])
 
 
 def curvature_std(problem: Problem, batches: Iterable[Batch]) -> dict[str, Tensor]:
