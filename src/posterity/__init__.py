@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from posterity.posteriors.ood import out_of_distribution as out_of_distribution
     from posterity.posteriors.prior import prior_predictive as prior_predictive
     from posterity.posteriors.shift import under_shift as under_shift
+    from posterity.posteriors.statistics import with_statistics as with_statistics
     from posterity.train.batches import LoaderData as LoaderData
     from posterity.train.batches import TensorData as TensorData
     from posterity.train.engine import Engine as Engine
@@ -155,6 +156,7 @@ _HOMES = {
     "posterity.model.problem": ("Problem",),
     "posterity.model.selection": ("Not",),
     "posterity.posteriors.average": ("average", "draw_functions"),
+    "posterity.posteriors.statistics": ("with_statistics",),
     "posterity.posteriors.compare": ("compare_posteriors",),
     "posterity.posteriors.files": ("load",),
     "posterity.posteriors.modules": ("posterior",),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from posterity.model.priors import Flat, Normal, as_prior
 from posterity.model.problem import Problem, call
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.statistics import validated, with_statistics
 from posterity.train.batches import as_data
 from posterity.train.engine import Engine
 from posterity.types import Batch, Likelihood, Prior
@@ -71,9 +73,13 @@ def fit(
     source = as_data(data)
     copied = deepcopy(network).to(device)
     likelihood = likelihood or _labels(copied, next(source.batches(0, Generator())))
-    problem = Problem(copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where)
+    problem = Problem(
+        copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where, source.mean_batch_size
+    )
     method = method or MeanField()
-    posterior: FunctionPosterior = method.infer(problem, source.checked(problem.check, device), engine)
+    ready = source.checked(problem.check, device)
+    posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
+    posterior = with_statistics(posterior, ready)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
     return posterior
 

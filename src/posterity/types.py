@@ -16,7 +16,8 @@ Params: TypeAlias = Mapping[
     str, Tensor
 ]  # views into one flat vector; a leading dimension, where there is one, counts draws
 State: TypeAlias = dict[str, Tensor]  # all that an algorithm remembers: updated in place, checkpointed as it is
-Info: TypeAlias = dict[str, Tensor]  # what a person wants to see of one step, each of shape ()
+# What a person wants to see of one step: a mean over the batch's data, (), or a sum and what it is divided by, (2,).
+Info: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs (B, ...), targets (B, ...)
 Scores: TypeAlias = dict[str, float]
 PRIOR, LIKELIHOOD = "prior.", "likelihood."  # what the names of coordinates that are no weights start with
@@ -107,12 +108,13 @@ class Posterior(Protocol):
 
 @runtime_checkable
 class Data(Protocol):
-    """Where batches come from; `num_data` is the N of the whole training set (validation left out)."""
+    """Where batches come from; `num_data` is N: how many different data there are to be seen (validation left out)."""
 
     @property
     def num_data(self) -> int: ...
     @property
     def steps_per_epoch(self) -> int: ...
+
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]: ...
     def validation(self) -> Iterator[Batch] | None: ...
 

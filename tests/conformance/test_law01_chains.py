@@ -24,10 +24,13 @@ CHAINS = {
     "sgld": SGLD(lr=0.02, epochs=STEPS, draws=50, burn_in=0.5),
     "sgld-large_steps": SGLD(lr=0.15, epochs=200, draws=20, burn_in=0.5),
     "sgld-cold": SGLD(lr=0.05, epochs=300, draws=25, burn_in=0.5, temperature=0.2),
+    "sgld-cold-joint": SGLD(lr=0.05, epochs=300, draws=25, burn_in=0.5, joint_temperature=0.2),
+    "sgld-hot-and-cold": SGLD(lr=0.05, epochs=300, draws=25, burn_in=0.5, temperature=4.0, joint_temperature=0.5),
     "sgld-polynomial": SGLD(lr=0.1, epochs=300, draws=25, burn_in=0.5, schedule="polynomial"),
     "sgld-cosine": SGLD(lr=0.1, epochs=300, draws=15, burn_in=0.5, schedule="cosine"),
     "sghmc": SGHMC(lr=0.01, epochs=STEPS, draws=50, burn_in=0.5, friction=0.1),
     "sghmc-cold": SGHMC(lr=0.05, epochs=300, draws=25, burn_in=0.5, friction=0.3, temperature=0.2),
+    "sghmc-cold-joint": SGHMC(lr=0.05, epochs=300, draws=25, burn_in=0.5, friction=0.3, joint_temperature=0.2),
     "cyclical-sghmc": Cyclical(SGHMC(lr=0.02, epochs=STEPS, draws=50), cycles=3, exploration=0.5),
     "cyclical-sgld": Cyclical(SGLD(lr=0.05, epochs=STEPS, draws=50), cycles=3, exploration=0.25),
 }
@@ -101,21 +104,27 @@ def plan(method: SGLD | SGHMC | Cyclical) -> Iterator[Step]:
 
 
 def exact_moments(method: SGLD | SGHMC | Cyclical, noisy: Tensor) -> tuple[Tensor, Tensor]:
-    """E[θ], (3,), and E[(θ − m)(θ − m)ᵀ], (3, 3), over the kept draws; m is the posterior mean, `noisy` a mask of θ."""
+    """E[θ], (3,), and E[(θ − m)(θ − m)ᵀ], (3, 3), over the kept draws; m is the posterior mean, `noisy` a mask of θ.
+
+    U's precision is that of the likelihood and T times the prior's: at the temperature T/N of Ū that leaves the prior as it is.
+    """
     chain = method.method if isinstance(method, Cyclical) else method
     friction = chain.friction if isinstance(chain, SGHMC) else 1.0  # SGLD is v = −h∇U + noise, θ + v
     eye, zero = torch.eye(3, dtype=torch.float64), torch.zeros(3, 3, dtype=torch.float64)
-    away = torch.cat([START - CASE.mean, torch.zeros(3, dtype=torch.float64)])
+    precision = CASE.precision + (chain.temperature - 1) * eye / CASE.prior_std**2
+    center = torch.linalg.solve(precision, CASE.precision @ CASE.mean)  # the prior's mean is 0
+    away = torch.cat([START - center, torch.zeros(3, dtype=torch.float64)])
     covariance, firsts, seconds = torch.zeros(6, 6, dtype=torch.float64), [], []
     both = torch.cat([eye, eye]) * noisy
     for step in plan(method):
-        pull, keep = -step.rate * CASE.precision, (1 - friction) * eye
+        pull, keep = -step.rate * precision, (1 - friction) * eye
         move = torch.cat([torch.cat([eye + pull, keep], 1), torch.cat([zero + pull, keep], 1)])
-        variance = 2 * friction * chain.temperature * step.rate * step.noisy
+        variance = 2 * friction * chain.temperature * chain.joint_temperature * step.rate * step.noisy
         away, covariance = move @ away, move @ covariance @ move.T + variance * both @ both.T
         if step.kept:
-            firsts.append(CASE.mean + away[:3])
-            seconds.append(covariance[:3, :3] + torch.outer(away[:3], away[:3]))
+            firsts.append(center + away[:3])
+            from_mean = center + away[:3] - CASE.mean
+            seconds.append(covariance[:3, :3] + torch.outer(from_mean, from_mean))
     return torch.stack(firsts).mean(0), torch.stack(seconds).mean(0)
 
 

@@ -141,11 +141,11 @@ def test_loader_batches_depend_on_the_seed_alone() -> None:
     epochs = []
     for _ in range(2):
         torch.randn(5)  # torch's global random numbers are somewhere else each time
-        batches = LoaderData(loader).batches(3, torch.Generator().manual_seed(1))
+        batches = LoaderData(loader).counted().batches(3, torch.Generator().manual_seed(1))
         epochs.append(torch.cat([b[1] for b in batches]))
     assert torch.equal(*epochs)
     before = torch.get_rng_state()
-    list(LoaderData(loader).batches(0, torch.Generator().manual_seed(2)))
+    list(LoaderData(loader).counted().batches(0, torch.Generator().manual_seed(2)))
     assert torch.equal(before, torch.get_rng_state())
 
 

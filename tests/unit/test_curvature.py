@@ -294,6 +294,7 @@ def test_a_lookup_has_a_diagonal_factor_and_repeated_tokens_add_up() -> None:
     assert block.left_basis is None
     torch.testing.assert_close(block.left_values, torch.tensor([3, 1, 0, 2, 0]).double() / 6)
     one = replace(data, inputs=x[1:2, :1].expand(1, 2), targets=data.targets[:1])  # one token twice, in one datum
+    problem = replace(problem, num_data=1)
     assert found(problem, one, "diag").values[3 * 1] > 0
     close(found(problem, one, "diag").values, exact(problem, one).diagonal())
 

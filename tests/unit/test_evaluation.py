@@ -22,6 +22,8 @@ from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.zoo import MLP, AlexNet, LeNet, ResNet20
 
+pytestmark = pytest.mark.filterwarnings("ignore:The network normalises")  # any statistics will do here
+
 
 class Shapes(nn.Module):
     """What networks do with shapes between their layers."""

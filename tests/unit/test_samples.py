@@ -233,12 +233,13 @@ def test_validation_does_not_cut_the_chain(tmp_path: Path) -> None:
 
 
 def test_a_temperature_of_zero_is_gradient_descent() -> None:
-    """Without noise the draws come to the MAP, which is known."""
-    posterior = fit(SGLD(epochs=600, draws=2, lr=0.01, temperature=0.0), Normal(0, 0.5))
+    """Without noise the draws come to the MAP, which is known; with a cold likelihood to that of maximum likelihood."""
     design = torch.cat([X, torch.ones_like(X)], 1).double()
-    precision = design.T @ design / 0.01 + torch.eye(2).double() / 0.25
-    exact: Tensor = torch.linalg.solve(precision, design.T @ X[:, 0].double() / 0.01)
-    torch.testing.assert_close(posterior.thetas[1].double(), exact, atol=1e-4, rtol=0)
+    for temperatures, prior in (({"joint_temperature": 0.0}, 1 / 0.25), ({"temperature": 0.0}, 0.0)):
+        posterior = fit(SGLD(epochs=600, draws=2, lr=0.01, **temperatures), Normal(0, 0.5))
+        precision = design.T @ design / 0.01 + torch.eye(2).double() * prior
+        exact: Tensor = torch.linalg.solve(precision, design.T @ X[:, 0].double() / 0.01)
+        torch.testing.assert_close(posterior.thetas[1].double(), exact, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("method", [SGLD(epochs=4, draws=2), SGHMC(epochs=4, draws=2)])

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from posterity import Normal
+from posterity import Categorical, Normal, Problem
 from posterity.errors import InvalidInput
 from posterity.methods.ensemble import reinitialise
 from posterity.zoo import ResNet20, build
@@ -110,7 +110,7 @@ def test_resnet20_with_filter_responses_sees_each_example_alone():
 def test_resnet20_starts_as_he_et_al_say_and_can_be_drawn_afresh():
     network = ResNet20(norm="frn")
     before = {n: p.detach().clone() for n, p in network.named_parameters()}
-    reinitialise(network, 1)
+    reinitialise(Problem(network, Normal(0, 1), Categorical(), 10), 1)
     for name, parameter in network.named_parameters():
         if name.endswith("conv.weight"):
             assert not torch.equal(parameter, before[name])

@@ -72,7 +72,7 @@ def without(posterior: P, gone: Tensor, told: dict[str, Any] | None = None) -> P
     if isinstance(posterior, DiagonalGaussian):
         std = posterior.std.clone()
         std[: end - start].masked_fill_(gone, 0)
-        return replace(posterior, loc=mean, std=std, provenance=provenance)
+        return replace(posterior, loc=mean, std=std, provenance=provenance, functions=None)
     assert isinstance(posterior, Point)  # `importance` and `moments` refuse all others
     return replace(posterior, theta=mean, provenance=provenance)
 

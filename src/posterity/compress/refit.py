@@ -58,10 +58,14 @@ def refit(
         raise InvalidInput("refit holds removed weights at 0: use monitor='nll' and learn_prior=None.")
     refuse_flat(posterior.problem, "refit")
     engine = engine or Engine()
-    device, source, gone, stds = engine.torch_device(), as_data(data), removed(posterior), stds_of(posterior)
+    device, gone, stds = engine.torch_device(), removed(posterior), stds_of(posterior)
+    source = as_data(data)
     assert stds is not None
     network = deepcopy(posterior.problem.network).to(device)
-    problem = started(replace(posterior.problem, network=network, num_data=source.num_data), posterior)
+    problem = replace(
+        posterior.problem, network=network, num_data=source.num_data, mean_batch_size=source.mean_batch_size
+    )
+    problem = started(problem, posterior)
     ready = source.checked(problem.check, device)
     budget = budget_of(method, ready)
     inference = _Held(problem, method, budget, stds, gone.to(device))

@@ -9,6 +9,7 @@ information has the one column ∂(−log p(y_n | f))/∂f. Everything is in nat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
@@ -125,6 +126,10 @@ class DiagonalCurvature:
 
     values: Tensor
 
+    def scaled(self, factor: float) -> "DiagonalCurvature":
+        """Return factor · G."""
+        return DiagonalCurvature(factor * self.values)
+
     def log_det(self, precision: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Return log|scale · G + diag(precision)|, (), differentiable in both."""
         return (scale * self.values + precision).log().sum()
@@ -135,6 +140,10 @@ class FullCurvature:
     """G itself, (R, R)."""
 
     matrix: Tensor
+
+    def scaled(self, factor: float) -> "FullCurvature":
+        """Return factor · G."""
+        return FullCurvature(factor * self.matrix)
 
     def log_det(self, precision: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Return log|scale · G + diag(precision)|, (), differentiable in both."""
@@ -147,6 +156,10 @@ class LowRankCurvature:
     """G ≈ factor · factorᵀ, factor (R, K)."""
 
     factor: Tensor
+
+    def scaled(self, factor: float) -> "LowRankCurvature":
+        """Return factor · G."""
+        return LowRankCurvature(sqrt(factor) * self.factor)
 
     def log_det(self, precision: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Return log|scale · G + diag(precision)|, (), differentiable in both: the determinant lemma in K × K."""

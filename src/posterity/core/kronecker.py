@@ -70,6 +70,10 @@ class KroneckerBlock:
     right_values: Tensor
     right_basis: Tensor
 
+    def scaled(self, factor: float) -> "KroneckerBlock":
+        """Return factor · L ⊗ R."""
+        return replace(self, left_values=factor * self.left_values)
+
     def log_det(self, precision: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         own, columns = self.whitened(precision)
         values = torch.outer(own.left_values, own.right_values)
@@ -98,6 +102,10 @@ class Independent:
     slices: Slices
     curvature: FullCurvature | DiagonalCurvature
 
+    def scaled(self, factor: float) -> "Independent":
+        """Return factor · G."""
+        return Independent(self.slices, self.curvature.scaled(factor))
+
     def log_det(self, precision: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         return self.curvature.log_det(precision, scale)
 
@@ -110,6 +118,10 @@ class KroneckerCurvature:
     """G, block by block."""
 
     blocks: tuple[Block, ...]
+
+    def scaled(self, factor: float) -> "KroneckerCurvature":
+        """Return factor · G."""
+        return KroneckerCurvature(tuple(block.scaled(factor) for block in self.blocks))
 
     def log_det(self, precision: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Return log|scale · G + diag(precision)|, (), differentiable in both; precision is constant in each tensor."""

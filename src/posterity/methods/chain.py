@@ -89,7 +89,10 @@ class Chain(ABC):
             equally under all of them.
         burn_in: share of the steps before the first draw is kept.
         draws: K, how many are kept, evenly spaced over the steps after burn-in.
-        temperature: T of exp(−U/T); 1 is the posterior, less is a "cold posterior" and is said in every report.
+        temperature: T of p(D|θ)^(1/T) p(θ), the likelihood's, as in `MeanField`; 1 is the posterior, less is a "cold
+            posterior" and is said in every report.
+        joint_temperature: T of (p(D|θ) p(θ))^(1/T), which makes the prior narrower, too (Wenzel et al. 2020). With both, the
+            density is (p(D|θ)^(1/temperature) p(θ))^(1/joint_temperature).
         compiled: make the noise in a compiled kernel: faster for networks of a million weights. Needs a compiler.
         max_bytes: bound on the draws kept, K · P · bytes per number. What does not fit is refused before the first step. The
             chain is held once; at its last epoch, where there are validation data, twice.
@@ -104,9 +107,15 @@ class Chain(ABC):
     burn_in: Annotated[float, Field(ge=0, lt=1)] = 0.5
     draws: Annotated[int, Field(ge=1)] = 50
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+    joint_temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
     compiled: bool = False
     max_bytes: Annotated[int, Field(ge=1)] = 2**30
     on_disk: bool = False
+
+    @property
+    def heat(self) -> float:
+        """The temperature of the chain in N Ū, where Ū has `temperature` times the prior (see `Potential`)."""
+        return self.temperature * self.joint_temperature
 
     @abstractmethod
     def moves(self, num_data: int) -> Moves:
@@ -159,10 +168,10 @@ class ChainInference:
     def __init__(self, problem: Problem, chain: Chain, plan: Plan, on_disk: Tensor | None = None) -> None:
         self.problem, self.chain, self.plan, self.on_disk = problem, chain, plan, on_disk
         self._moves = chain.moves(problem.num_data)
-        self._potential = Potential(problem)
+        self._potential = Potential(problem, chain.temperature)
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         theta = self.problem.theta()
         self._generator = streams("noise")
         self._grad = torch.zeros_like(theta)
@@ -190,7 +199,7 @@ class ChainInference:
             self._draws[int(state["kept"])].copy_(theta)
             state["kept"] += 1
         name, score = training_score(distribution, batch[1])
-        return state, {"nll": nll, name: score}
+        return state, {"nll": nll / self.problem.weight(batch), name: score}
 
     def posterior(self, state: State) -> Samples:
         """Return the draws so far; before the first one, where the chain stands."""

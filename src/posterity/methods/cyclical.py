@@ -65,8 +65,13 @@ class Cyclical:
 
     @property
     def temperature(self) -> float:
-        """T, as the sampler has it."""
+        """T of the likelihood, as the sampler has it."""
         return self.method.temperature
+
+    @property
+    def joint_temperature(self) -> float:
+        """T of the joint density, as the sampler has it."""
+        return self.method.joint_temperature
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Samples:
         """Run all cycles and return the draws kept."""

@@ -5,7 +5,9 @@ q(θ) = 1/n Σ_k q_k(θ)
 `Ensemble(MLE(), 5)` is a deep ensemble (Lakshminarayanan et al. 2017), without its adversarial training.
 """
 
+import warnings
 from dataclasses import replace
+from inspect import signature
 from typing import Annotated, Literal
 
 import torch
@@ -13,6 +15,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from posterity.errors import PosterityWarning
 from posterity.methods.cyclical import Cyclical
 from posterity.methods.full_rank import FullRank
 from posterity.methods.hmc import HMC
@@ -59,7 +62,7 @@ class Ensemble:
     Args:
         method: what each member does.
         n: number of members.
-        reinitialise: give each member fresh weights (every module's own `reset_parameters`), seeded by its number; False
+        reinitialise: give each member fresh weights, seeded by its number, but for what is frozen; see `reinitialise`. False
             keeps the network's weights as the common start, for pretrained networks: members then differ by data order
             and noise alone.
     """
@@ -79,17 +82,60 @@ class Ensemble:
                 seed = int(
                     torch.randint(2**31, (), generator=part.streams()("initialisation"), device=own.theta().device)
                 )
-                reinitialise(own.network, seed)
+                unmoved = reinitialise(own, seed)
+                if k == 0 and unmoved:
+                    _say_alike(unmoved)
                 own = replace(own)  # its latents anew, too
             members.append(self.method.infer(own, data, part))
         return Mixture.of(tuple(members))
 
 
-def reinitialise(network: nn.Module, seed: int) -> None:
-    """Draw fresh weights by each module's own `reset_parameters`, without touching torch's global random numbers."""
-    with torch.random.fork_rng():
+def reinitialise(problem: Problem, seed: int) -> tuple[str, ...]:
+    """Draw fresh weights, in place, without touching torch's global random numbers; return the names of those that stay.
+
+    Each module draws its own by `reset_parameters` (or `_reset_parameters`, as attention calls it). What is trained but no
+    module draws anew, such as an `nn.Parameter` in a module of one's own, gets normals of its present mean and std; where all
+    its numbers are the same there is nothing to draw, and it stays. So do frozen parameters, and the statistics of
+    normalisation that keeps still.
+    """
+    network = problem.network
+    before = {n: (p, p._version, p.detach().clone()) for n, p in network.named_parameters()}
+    statistics = {n: b.clone() for n, b in network.named_buffers() if n.rpartition(".")[0] in (problem.still or ())}
+    with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         for module in network.modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
+            _reset(module)
+        unmoved = []
+        for name, parameter in network.named_parameters():
+            first, version, values = before[name]
+            if not parameter.requires_grad:
+                parameter.copy_(values)
+            elif parameter is first and parameter._version == version:
+                spread = values.std(correction=0)
+                parameter.copy_(values.mean() + spread * torch.randn_like(values))
+                unmoved += [name] * (not spread)
+        for name, buffer in network.named_buffers():
+            if name in statistics:
+                buffer.copy_(statistics[name])
+    return tuple(unmoved)
+
+
+def _reset(module: nn.Module) -> None:
+    for name in ("reset_parameters", "_reset_parameters"):
+        reset = getattr(module, name, None)
+        if callable(reset) and not any(
+            p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+            for p in signature(reset).parameters.values()
+        ):
+            reset()
+            return
+
+
+def _say_alike(names: tuple[str, ...]) -> None:
+    shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
+    warnings.warn(
+        f"All members start with the same {shown}: no module draws them anew, and all their numbers are equal. They differ "
+        "by what the training makes of them; a reset_parameters() of your module would draw them.",
+        PosterityWarning,
+        stacklevel=3,
+    )

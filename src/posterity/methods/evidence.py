@@ -7,6 +7,7 @@ noise, training and this step in turns end at the maximum of the exact evidence.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -63,7 +64,8 @@ def tuned(found: Expansion, per: Literal["network", "layer"] | None, noise: bool
     likelihood = Gaussian(std=float(start * best[-1].exp())) if noise else problem.likelihood
     prior = _prior(problem, named) if per else problem.prior
     network = found.point.network()
-    return Problem(network, prior, likelihood, problem.num_data, frozenset(problem.coordinates.random_names))
+    random = frozenset(problem.coordinates.random_names)
+    return replace(problem, network=network, prior=prior, likelihood=likelihood, where=random)
 
 
 def refuse_untunable(problem: Problem, per: str | None, noise: bool, curvature: str) -> None:

@@ -114,7 +114,8 @@ class FullBatch:
         """Gather the batches of one epoch.
 
         Raises:
-            InvalidInput: where the network's activations for all data would not fit into memory, and for augmented data.
+            InvalidInput: where the network's activations for all data would not fit into memory, for augmented data, and where
+                an epoch does not deliver each datum once.
         """
         if getattr(data, "augment", None) is not None:
             raise InvalidInput(
@@ -123,6 +124,11 @@ class FullBatch:
             )
         parts = list(data.batches(0, torch.Generator().manual_seed(0)))
         inputs, targets = (torch.cat(column) for column in zip(*parts, strict=True))
+        if len(inputs) != data.num_data:
+            raise InvalidInput(
+                f"Hamiltonian Monte Carlo takes all data at once, and an epoch of these delivers {len(inputs):,} of "
+                f"{data.num_data:,}. Give a loader that delivers each datum once, or take MeanField or SGHMC."
+            )
         with torch.no_grad():
             size = activation_bytes(problem.snapshot(), inputs[:1]) * len(inputs)
         if size > BATCH_BYTES:

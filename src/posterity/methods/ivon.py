@@ -105,7 +105,7 @@ class IVONInference:
         self.divergence = Divergence.of(where)
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         where, mean = self.problem.coordinates, self.problem.theta()
         self._noise = streams("noise")
         self._rates = learning_rates(self.method.schedule, self.method.lr, self.budget.steps)
@@ -137,7 +137,7 @@ class IVONInference:
             newton.move(self._vectors(state), (gradient, hessian), prior, self._rates_at(step))
         state["step"] += 1
         name, score = training_score(distribution, batch[1])
-        kl = state["kl"] / n
+        nll, kl = nll / self.problem.weight(batch), state["kl"] / n
         return state, {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
 
     def posterior(self, state: State) -> DiagonalGaussian:

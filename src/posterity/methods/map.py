@@ -73,7 +73,7 @@ class PointInference:
         self.problem, self.optimizer, self.steps = problem, optimizer, steps
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         theta = self.problem.theta()
         self._optimizer = self.optimizer.bind({"theta": theta}, self.steps)
         state: State = {"theta": theta, "step": torch.zeros((), dtype=torch.int64), **self._optimizer.state()}
@@ -91,7 +91,8 @@ class PointInference:
         self._optimizer.step(int(state["step"]))
         state["step"] += 1
         name, score = training_score(distribution, batch[1])
-        return state, {"nll": nll.detach(), "log_prior": log_prior / self.problem.num_data, name: score}
+        nll = nll.detach() / self.problem.weight(batch)
+        return state, {"nll": nll, "log_prior": log_prior / self.problem.num_data, name: score}
 
     def posterior(self, state: State) -> Point:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}

@@ -157,7 +157,7 @@ class MeanFieldInference:
         self.divergence = self.learnt.divergence if self.learnt else Divergence.of(problem.coordinates)
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         mean = self.problem.theta()
         rho = inverse_softplus(initial_std(self.problem.coordinates, self.initial))
         self._noise = streams("noise")
@@ -191,7 +191,7 @@ class MeanFieldInference:
         if self.learnt and (step + 1) % self.budget.steps_per_epoch == 0:
             self.learnt.fit(mean, softplus(rho))
         name, score = training_score(seen[-1], batch[1])
-        kl = state["kl"] / n
+        nll, kl = nll / self.problem.weight(batch), state["kl"] / n
         info = {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
         if self.method.objective == "importance_weighted" and isinstance(self._elbo, PathElbo):
             info["importance_nelbo"] = self._elbo.value

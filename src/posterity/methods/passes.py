@@ -29,7 +29,7 @@ class Measured:
 
 @torch.no_grad()
 def measured(problem: Problem, theta: Tensor, data: Data, options: Options) -> Measured:
-    """Sum the curvature at θ over the training data, each datum once.
+    """Sum the curvature at θ over the training data: over an epoch, and scaled to N data where an epoch delivers others.
 
     Raises:
         InvalidInput: see `Laplace.infer`.
@@ -38,7 +38,7 @@ def measured(problem: Problem, theta: Tensor, data: Data, options: Options) -> M
         total = _total(problem, data, options)
         log_likelihood = torch.zeros((), dtype=torch.float64, device=theta.device)
         latents: Tensor | float = 0.0
-        num_targets = 0
+        num_targets = seen = 0
         own = {n: p.detach() for n, p in problem.latents(problem.params).items()}
         for inputs, targets in batches(problem, data):
             outputs = total.outputs(inputs)
@@ -47,8 +47,13 @@ def measured(problem: Problem, theta: Tensor, data: Data, options: Options) -> M
             latents = latents + latent_curvature(problem, outputs, targets, options.curvature, own)
             log_likelihood += problem.likelihood(outputs.detach(), own).log_prob(targets).sum(dtype=torch.float64)
             num_targets += targets.numel()
+            seen += len(targets)
         assert isinstance(latents, Tensor)  # data are never empty
-        return Measured(total.result(), latents.detach(), log_likelihood, num_targets)
+        if seen == problem.num_data:
+            return Measured(total.result(), latents.detach(), log_likelihood, num_targets)
+        share = problem.num_data / seen
+        curvature_of_all = total.result().scaled(share)
+        return Measured(curvature_of_all, share * latents.detach(), share * log_likelihood, round(share * num_targets))
 
 
 def _total(problem: Problem, data: Data, options: Options) -> Total:

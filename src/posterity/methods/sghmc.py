@@ -27,8 +27,8 @@ class SGHMC(Chain):
     them as they stood at its moment.
 
     Args:
-        epochs, lr, schedule, burn_in, draws, temperature, compiled, max_bytes: see `Chain`. The lr is that of SGD with
-            momentum: the same drift as without takes lr · friction.
+        epochs, lr, schedule, burn_in, draws, temperature, joint_temperature, compiled, max_bytes: see `Chain`. The lr is
+            that of SGD with momentum: the same drift as without takes lr · friction.
         friction: α; 1 − α is the momentum. 1 is SGLD.
         gradient_noise: β̂ = ε N V/2, for gradients of Ū whose variance over batches is V: what they heat already, and what
             is not injected again; at most friction · temperature. It is that at the rate lr, and falls with the schedule's
@@ -52,7 +52,7 @@ class SGHMC(Chain):
 
     @model_validator(mode="after")
     def _noise_left(self) -> "SGHMC":
-        dynamics.hamiltonian_std(self.lr, self.temperature, self.friction, self.gradient_noise)
+        dynamics.hamiltonian_std(self.lr, self.heat, self.friction, self.gradient_noise)
         return self
 
     def moves(self, num_data: int) -> "Hamiltonian":
@@ -71,5 +71,5 @@ class Hamiltonian(Moves):
     def move(self, state: State, grad: Tensor, noise: Tensor | None, rate: float, adapting: bool) -> None:
         method, n = self.method, self.num_data
         gradient_noise = method.gradient_noise * rate / method.lr / n
-        std = dynamics.hamiltonian_std(rate, method.temperature / n, method.friction, gradient_noise)
+        std = dynamics.hamiltonian_std(rate, method.heat / n, method.friction, gradient_noise)
         dynamics.hamiltonian((state["theta"], state["velocity"]), grad, noise, rate, std, method.friction)

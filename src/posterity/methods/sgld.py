@@ -32,7 +32,7 @@ class SGLD(Chain):
     a large B (Welling & Teh 2011, §4).
 
     Args:
-        epochs, lr, schedule, burn_in, draws, temperature, compiled, max_bytes: see `Chain`.
+        epochs, lr, schedule, burn_in, draws, temperature, joint_temperature, compiled, max_bytes: see `Chain`.
         preconditioner: `rmsprop` divides each weight's rate by the root mean square of its gradients; lr is then that of
             RMSprop, 1e-3 say. It is adapted during burn-in, then constant.
         smoothing: a of V ← a V + (1 − a) g².
@@ -80,7 +80,7 @@ class Langevin(Moves):
 
     def move(self, state: State, grad: Tensor, noise: Tensor | None, rate: float, adapting: bool) -> None:
         scale = self._scale(state, grad, adapting) if self.method.preconditioner else None
-        std = dynamics.langevin_std(rate, self.method.temperature / self.num_data)
+        std = dynamics.langevin_std(rate, self.method.heat / self.num_data)
         dynamics.langevin(state["theta"], grad, noise, rate, std, scale)
 
     def _scale(self, state: State, grad: Tensor, adapting: bool) -> Tensor:

@@ -14,8 +14,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
@@ -25,7 +23,7 @@ from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
-from posterity.posteriors.point import Point
+from posterity.posteriors.statistics import estimate_statistics, estimated
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
 
 
@@ -72,7 +70,7 @@ class SWAG:
         budget = Budget(self.epochs, data.steps_per_epoch, warmup_epochs=self.epochs)
         inference = SWAGInference(problem, self, budget.steps)
         posterior = inference.posterior(engine.run(inference, data, budget))
-        if self.statistics == "draw" and normalisations(problem):
+        if self.statistics == "draw" and problem.normalisations():
             generator = engine.streams()("draws")
             return Mixture.of(
                 tuple(estimated(posterior.problem, posterior.sample(generator), data) for _ in range(self.draws))
@@ -131,33 +129,3 @@ class SWAGInference:
         state["squares"].addcmul_(before[start:], after)
         state["deviations"][:, index % self.method.rank] = after
         state["count"] += 1
-
-
-def normalisations(problem: Problem) -> list[_BatchNorm]:
-    """Return the layers whose running statistics belong to one θ."""
-    return [m for m in problem.network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-
-
-def estimated(problem: Problem, theta: Tensor, data: Data) -> Point:
-    """Return θ as a function with running statistics of its own."""
-    own = problem.snapshot()
-    estimate_statistics(own, theta, data)
-    return Point(own, theta)
-
-
-def estimate_statistics(problem: Problem, theta: Tensor, data: Data) -> None:
-    """Set the running statistics of batch normalisation to those of the training data under θ, in place."""
-    layers = normalisations(problem)
-    if not layers:
-        return
-    kept = [layer.momentum for layer in layers]
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # the plain average over batches
-        layer.train()
-    with torch.no_grad(), problem.bound(theta):
-        for inputs, _ in data.batches(0, torch.Generator().manual_seed(0)):
-            problem.outputs(inputs)
-    for layer, momentum in zip(layers, kept, strict=True):
-        layer.momentum = momentum
-        layer.eval()

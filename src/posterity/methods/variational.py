@@ -78,7 +78,7 @@ class CorrelatedInference:
         self.divergence = CorrelatedDivergence.of(problem.coordinates)
 
     def init(self, streams: Streams) -> State:
-        self.problem.network.train()
+        self.problem.train()
         mean = self.problem.theta()
         self._noise = streams("noise")
         self.covariance = self.initial(streams("initialisation"))
@@ -107,7 +107,7 @@ class CorrelatedInference:
         self._optimizer.step(step)
         state["step"] += 1
         name, score = training_score(distribution, batch[1])
-        kl = state["kl"] / n
+        nll, kl = nll / self.problem.weight(batch), state["kl"] / n
         return state, {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
 
     def _draws(self, mean: Tensor, batch: Batch, weight: float) -> tuple[Tensor, Distribution, Tensor]:

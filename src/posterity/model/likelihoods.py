@@ -226,12 +226,18 @@ class HeteroscedasticGaussian(Likelihood):
 
 
 def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor]:
-    """Return the name and value, (), of what people watch beside a loss: a batch's accuracy (over sites), or its RMSE."""
+    """Return the name of what people watch beside a loss, accuracy or RMSE, and its sum over the batch and number, (2,).
+
+    The accuracy is that over labels that are known; the sum of the RMSE is one of squares.
+    """
     if isinstance(distribution, dist.Independent) and isinstance(distribution.base_dist, SiteCategorical):
-        return "accuracy", (distribution.base_dist.mode == targets)[targets != IGNORED].double().mean()
+        right, count = distribution.base_dist.mode == targets, (targets != IGNORED).sum()
+        return "accuracy", torch.stack([(right & (targets != IGNORED)).sum(), count]).double()
     if isinstance(distribution, dist.Categorical | dist.Bernoulli):
-        return "accuracy", (distribution.mode == targets).double().mean()
-    return "rmse", (distribution.mean.detach() - targets).square().mean().sqrt()
+        right = distribution.mode == targets
+        return "accuracy", torch.stack([right.sum(), torch.tensor(right.numel(), device=right.device)]).double()
+    error = distribution.mean.detach() - targets
+    return "rmse", torch.stack([error.square().sum(), error.new_full((), error.numel())]).double()
 
 
 AnyLikelihood = Annotated[Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian, Field(discriminator="kind")]

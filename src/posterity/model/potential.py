@@ -11,14 +11,18 @@ from posterity.types import Batch
 
 
 class Potential:
-    """Ū(θ) = U(θ)/N = mean nll of the batch − log p(θ)/N, in nats per datum; its gradient is unbiased for that of all data.
+    """Ū(θ) = mean nll of the batch − T log p(θ)/N, in nats per datum; its gradient is unbiased for that of all data.
+
+    exp(−N Ū/T) = p(D|θ)^(1/T) p(θ): a temperature T of the likelihood is a chain at the temperature T/N whose prior counts T
+    times. At T = 1 it is U/N.
 
     The gradient of independent normal priors is (θ − m) / (N s²), in one pass over the weights; other priors, and those of
     latents, are differentiated. Under a non-centred prior the gradient is that of its coordinates.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, temperature: float = 1.0) -> None:
         self.problem = problem
+        self._share = temperature / problem.num_data  # of log p(θ)
         self._prior = Divergence.of(problem.coordinates)  # holds mean and std as numbers where they are constant
 
     def gradient(self, theta: Tensor, batch: Batch, out: Tensor) -> tuple[Tensor, Distribution]:
@@ -36,7 +40,7 @@ class Potential:
         where, prior = self.problem.coordinates, self._prior
         if where.normal is not None:
             part = slice(where.free, where.network)
-            precision = 1 / (self.problem.num_data * prior.prior_std * prior.prior_std)
+            precision = self._share / (prior.prior_std * prior.prior_std)
             away = (
                 theta[part]
                 if isinstance(prior.prior_mean, float) and not prior.prior_mean
@@ -55,4 +59,4 @@ class Potential:
             leaf = theta.detach().requires_grad_()
             own = where.log_prior(leaf) if where.normal is None else where.log_prob_of_latents(where.layout.views(leaf))
             (score,) = torch.autograd.grad(own, [leaf])
-        out.sub_(score, alpha=1 / self.problem.num_data)
+        out.sub_(score, alpha=self._share)

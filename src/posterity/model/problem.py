@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.nn.modules.batchnorm import _NormBase
 
 from posterity.core.layout import Layout, substituted
 from posterity.errors import InvalidInput
 from posterity.model.coordinates import Coordinates
+from posterity.model.modes import moving, still, train
 from posterity.model.selection import Where
 from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
 
@@ -29,6 +31,10 @@ class Problem:
         likelihood: of the targets given the outputs.
         num_data: N, the size of the training set that a batch stands for.
         where: which parameters are random; see `select`. The others are points, by MAP.
+        mean_batch_size: B̄, the mean number of data in a batch, so that each datum weighs the same in batches of any size;
+            None takes each batch for one of mean size.
+        still: names of the modules that stay in eval mode while the others are trained; None: those that stand so in the
+            network, and frozen normalisation, see `posterity.model.modes`.
     """
 
     network: nn.Module
@@ -36,11 +42,15 @@ class Problem:
     likelihood: Likelihood
     num_data: int
     where: Where = None
+    mean_batch_size: float | None = None
+    still: frozenset[str] | None = None
     coordinates: Coordinates = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.num_data < 1:
             raise InvalidInput(f"num_data is {self.num_data}; a posterior needs at least one training example.")
+        if self.still is None:
+            object.__setattr__(self, "still", still(self.network))
         latents = {LIKELIHOOD + n: latent for n, latent in self.likelihood.latents().items()}
         coordinates = Coordinates.of(self.network, self.prior, latents, self.where)
         object.__setattr__(self, "coordinates", coordinates)
@@ -70,6 +80,14 @@ class Problem:
         """Make the network (and the latents) compute with θ inside a `with` block."""
         return self.coordinates.bound(theta)
 
+    def train(self) -> None:
+        """Put the network in train mode, but for what keeps still."""
+        train(self.network, self.still or frozenset())
+
+    def normalisations(self) -> list[_NormBase]:
+        """Return the layers whose running statistics are those of one θ; none of a network that does not have such."""
+        return moving(self.network, self.still or frozenset())
+
     def outputs(self, inputs: Tensor) -> Tensor:
         """Run the network with the parameters that it is bound to: (B, *out), never (B,)."""
         outputs = self.network(inputs)
@@ -86,10 +104,18 @@ class Problem:
         return self.likelihood(self.outputs(inputs), self.latents(self.params))
 
     def nll(self, batch: Batch) -> tuple[Tensor, Distribution]:
-        """Return the batch's mean negative log-likelihood, (), in nats per datum, and the distribution it came from."""
+        """Return what a batch adds to the mean nll of an epoch's data, and the distribution that it came from.
+
+        1/B̄ Σ_b −log p(y_b | x_b, θ), (), in nats per datum: over the batches of an epoch its mean is the mean over all data,
+        however they are cut. Divide by `weight` for the mean over the batch.
+        """
         inputs, targets = batch
         distribution = self.predict(inputs)
-        return -distribution.log_prob(targets).mean(), distribution
+        return -distribution.log_prob(targets).mean() * self.weight(batch), distribution
+
+    def weight(self, batch: Batch) -> float:
+        """Return B / B̄: a batch of B data counts for B data."""
+        return 1.0 if self.mean_batch_size is None else len(batch[1]) / self.mean_batch_size
 
     def log_joint(self, theta: Tensor, batch: Batch) -> Tensor:
         """Return N/B Σ_b log p(y_b | x_b, θ) + log p(θ), shape (), in nats for the whole data set; differentiable in θ."""
@@ -130,7 +156,8 @@ class Problem:
         own = dict(network.named_buffers())
         for name, value in (buffers or {}).items():
             own[name].copy_(value)
-        return Problem(network, self.prior, self.likelihood, self.num_data, frozenset(self.coordinates.random_names))
+        random = frozenset(self.coordinates.random_names)
+        return Problem(network, self.prior, self.likelihood, self.num_data, random, self.mean_batch_size, self.still)
 
 
 def check_inputs(inputs: Tensor) -> None:

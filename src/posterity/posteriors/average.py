@@ -101,8 +101,9 @@ def _round(
 
 def _rounds(posterior: FunctionPosterior, n: int, tolerance: float | None) -> list[int]:
     """Return how many functions each round adds: a mixture's in multiples of its components, samples' all at once."""
-    if isinstance(posterior, Samples):
-        return [min(n, len(posterior.thetas))]
+    chain = posterior if posterior.functions is None else posterior.functions
+    if isinstance(chain, Samples):
+        return [min(n, len(chain.thetas))]
     step = len(posterior.components) if isinstance(posterior, Mixture) else 1
     most = -(-n // step) * step
     if tolerance is None:
@@ -149,5 +150,9 @@ def draw_functions(posterior: FunctionPosterior, n: int, generator: Generator | 
         share = -(-n // len(posterior.components))
         kept = tuple(draw_functions(component, share, generator) for component in posterior.components)
         return Mixture.of(kept)
+    if posterior.functions is not None:
+        return draw_functions(posterior.functions, n, generator)
+    if isinstance(posterior, Samples) and posterior.statistics:
+        return posterior.some(n, generator)
     thetas = torch.stack([posterior.sample(generator) for _ in range(n)])
     return Samples(posterior.problem, thetas, provenance=posterior.provenance)

@@ -1,5 +1,6 @@
 """What every posterior shares: functions drawn one by one, evaluated on batches of any size, averaged into predictions."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -10,11 +11,13 @@ import torch
 from torch import Generator, Tensor, nn
 
 from posterity.core.layout import Layout
-from posterity.errors import InvalidInput
+from posterity.errors import InvalidInput, PosterityWarning
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws
 from posterity.predict.predictive import Classification, Regression, predictive
+
+FUNCTIONS = "functions."
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,11 +27,17 @@ class FunctionPosterior(ABC):
     Args:
         problem: its network is the posterior's own, in eval mode.
         provenance: how it came about (method, data, seed, …); saved with it, never read by predictions.
+        functions: draws made once, each with running statistics of its own, which predictions average in place of new draws:
+            where the network normalises by running statistics. See `posterity.with_statistics`.
     """
 
     problem: Problem
     provenance: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    functions: "FunctionPosterior | None" = field(default=None, kw_only=True, repr=False)
     kind: ClassVar[str]
+    shares_statistics: ClassVar[bool] = (
+        False  # whether all functions have the network's running statistics by construction
+    )
 
     @abstractmethod
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -37,6 +46,11 @@ class FunctionPosterior(ABC):
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """Return what a file must hold to restore the posterior, by name."""
+
+    def stored(self) -> dict[str, Tensor]:
+        """Return `tensors` and those of the functions made once, as `functions.NAME`: all that a file holds."""
+        made = {} if self.functions is None else self.functions.tensors()
+        return {**self.tensors(), **{FUNCTIONS + name: value for name, value in made.items()}}
 
     @classmethod
     @abstractmethod
@@ -75,8 +89,10 @@ class FunctionPosterior(ABC):
     ) -> Classification | Regression:
         """Average n functions into p(y | x, D) ≈ 1/n Σ_s p(y | f(θ_s, x)): probabilities are averaged, never logits.
 
-        Arguments and errors are those of `draw`.
+        Arguments and errors are those of `draw`. Of `functions` made once there are no more than those.
         """
+        if self.functions is not None:
+            return self.functions.predict(inputs, n, generator=generator, max_bytes=max_bytes)
         draws = self.draws(inputs, n, generator, max_bytes)
         return predictive(self.problem.likelihood(draws.outputs, draws.latents), draws.outputs)
 
@@ -84,6 +100,8 @@ class FunctionPosterior(ABC):
         """Evaluate n functions and keep the likelihood's latents of the same draws."""
         if n < 1:
             raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
+        if self.functions is not None:
+            return self.functions.draws(inputs, n, generator, max_bytes)
         check_inputs(inputs)
         passes = self.passes(inputs.to(self.mean.device), n, generator, max_bytes)
         return Draws.below(map(Draws.beside, passes))
@@ -92,10 +110,23 @@ class FunctionPosterior(ABC):
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
     ) -> Iterator[Iterable[Draws]]:
         """Evaluate n functions, a few at a time, on one batch of the inputs after the other: nothing is kept here."""
+        if self.functions is not None:
+            yield from self.functions.passes(inputs, n, generator, max_bytes)
+            return
+        self._say_of_statistics()
         own = plan(self.problem, inputs, n, max_bytes)
         for count in own.counts(n):
             thetas = [self.sample(generator) for _ in range(count)]
             yield own(torch.stack(thetas) if count > 1 else thetas[0].unsqueeze(0))  # a view: no copy of P numbers
+
+    def _say_of_statistics(self) -> None:
+        if not self.shares_statistics and self.problem.normalisations():
+            warnings.warn(
+                "The network normalises by running statistics, which are those of none of the functions that are drawn. Give "
+                "each its own: posterity.with_statistics(posterior, data), with the training data.",
+                PosterityWarning,
+                stacklevel=4,
+            )
 
     @property
     def latents(self) -> dict[str, LatentDraws]:

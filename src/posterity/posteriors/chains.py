@@ -22,6 +22,7 @@ class Chains(Samples):
     energies: Tensor
     divergent: Tensor
     kind: ClassVar[str] = "chains"
+    shares_statistics: ClassVar[bool] = True
 
     @property
     def by_chain(self) -> Tensor:

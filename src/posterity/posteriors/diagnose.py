@@ -8,7 +8,6 @@ import torch
 from torch import Generator, Tensor
 
 from posterity.core import diagnostics, pareto
-from posterity.model.problem import check_inputs
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.contraction import contraction
@@ -21,7 +20,6 @@ from posterity.posteriors.diagnosis import (
     MixtureDiagnosis,
     Trace,
 )
-from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.gradients import GradientSignal, gradient_signal
 from posterity.posteriors.importance import log_ratios
@@ -53,7 +51,8 @@ def diagnose(posterior: FunctionPosterior, inputs: Tensor | None, data: Any, dra
     gradients: tuple[GradientSignal, ...] = ()
     if isinstance(posterior, DiagonalGaussian) and method.get("kind") in VARIATIONAL:
         temperature = method.get("temperature", 1.0)
-        gradients = gradient_signal(posterior, source, temperature=temperature, generator=generator)
+        weighed = replace(posterior, problem=replace(posterior.problem, mean_batch_size=source.mean_batch_size))
+        gradients = gradient_signal(weighed, source, temperature=temperature, generator=generator)
     return GaussianDiagnosis(
         family=posterior.kind,
         contraction=found,
@@ -101,7 +100,7 @@ def _chains(posterior: FunctionPosterior, parts: tuple[Samples, ...], inputs: Te
     thetas = hamiltonian.by_chain if hamiltonian else torch.stack([p.thetas for p in parts])
     values = {"weights": thetas[..., : where.network], "latents": thetas[..., where.network :]}
     if inputs is not None:
-        outputs = torch.stack([functions(part, inputs) for part in parts])
+        outputs = torch.stack([part.evaluated(inputs) for part in parts])
         values["functions"] = outputs.reshape(*thetas.shape[:2], *outputs.shape[2:])
     found = {name: own for name, own in values.items() if own[0, 0].numel()}
     return ChainDiagnosis(
@@ -114,14 +113,6 @@ def _chains(posterior: FunctionPosterior, parts: tuple[Samples, ...], inputs: Te
         e_bfmi=float(diagnostics.e_bfmi(hamiltonian.energies).min()) if hamiltonian else None,
         traces=tuple(_worst(posterior, name, own) for name, own in found.items()),
     )
-
-
-@torch.no_grad()
-def functions(part: Samples, inputs: Tensor) -> Tensor:
-    """Evaluate every draw in the order of the chain, (K, B, *out)."""
-    check_inputs(inputs)
-    own = plan(part.problem, inputs.to(part.thetas.device), len(part.thetas))
-    return Draws.below(Draws.beside(own(thetas)) for thetas in part.thetas.split(own.at_once)).outputs
 
 
 def _worst(posterior: FunctionPosterior, name: str, values: Tensor) -> Trace:

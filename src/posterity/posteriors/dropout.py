@@ -34,6 +34,7 @@ class Dropout(FunctionPosterior):
     theta: Tensor
     rates: Mapping[str, float]
     kind: ClassVar[str] = "dropout"
+    shares_statistics: ClassVar[bool] = True
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self.theta

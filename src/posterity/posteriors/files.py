@@ -21,7 +21,7 @@ from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.mixture import KINDS, Mixture
+from posterity.posteriors.mixture import KINDS, Mixture, restored
 from posterity.types import Likelihood, Prior
 
 FORMAT = "posterity-1"
@@ -39,7 +39,7 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
     """
     path = Path(path)
     problem = posterior.problem
-    tensors = {f"posterior.{k}": v for k, v in posterior.tensors().items()}
+    tensors = {f"posterior.{k}": v for k, v in posterior.stored().items()}
     tensors.update({f"buffer.{k}": v for k, v in problem.network.named_buffers()})
     if isinstance(problem.prior, Informative):
         tensors.update({f"prior.{k}": v for k, v in problem.prior.tensors().items()})
@@ -106,7 +106,7 @@ def load(
     random = frozenset(specification["random"])
     problem = Problem(network, prior, likelihood, specification["num_data"], random).snapshot(buffers)
     parts = {k.removeprefix("posterior."): v for k, v in tensors.items() if k.startswith("posterior.")}
-    posterior = FAMILIES[specification["family"]].from_tensors(problem, parts)
+    posterior = restored(FAMILIES[specification["family"]], problem, parts)
     posterior.provenance.update({k: v for k, v in specification.items() if k not in _OWN})
     return posterior
 

@@ -59,7 +59,7 @@ def gradient_signal(
     its own error the fit still moves.
 
     Args:
-        posterior: where they are taken; the network runs in eval mode.
+        posterior: where they are taken; the network runs in eval mode. Its problem knows the mean size of these batches.
         data: the training data, in batches of the size that it was trained with.
         gradients: n, at least 2.
         temperature: that it was trained with.

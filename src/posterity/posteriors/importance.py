@@ -23,18 +23,19 @@ def log_ratios(posterior: FunctionPosterior, data: Data, draws: int, generator: 
         draws: S. k̂ < 0.7 can be relied on from 2,200 draws, k̂ < 2/3 from 1,000 (Vehtari et al. 2024).
     """
     batches = list(data.batches(0, torch.Generator().manual_seed(0)))
+    share = data.num_data / sum(len(targets) for _, targets in batches)  # an epoch may show some data again, or not all
     found = []
     for _ in range(draws):
         theta = posterior.sample(generator)
-        found.append(log_joint(posterior.problem, theta, batches) - log_density(posterior, theta))
+        found.append(log_joint(posterior.problem, theta, batches, share) - log_density(posterior, theta))
     return torch.stack(found)
 
 
-def log_joint(problem: Problem, theta: Tensor, batches: Sequence[Batch]) -> Tensor:
-    """Return log p(θ, D), () float64, in nats, of these batches together."""
+def log_joint(problem: Problem, theta: Tensor, batches: Sequence[Batch], share: float = 1.0) -> Tensor:
+    """Return log p(θ, D), () float64, in nats, of these batches together; each datum in them counts for `share` data."""
     total = problem.log_prior(theta.double())
     with problem.bound(theta):
         for inputs, targets in batches:
             own = inputs.to(theta.device), targets.to(theta.device)
-            total = total + problem.predict(own[0]).log_prob(own[1]).sum(dtype=torch.float64)
+            total = total + share * problem.predict(own[0]).log_prob(own[1]).sum(dtype=torch.float64)
     return total

@@ -47,6 +47,7 @@ class Linearised(FunctionPosterior):
     weights: WeightGaussian
     link: Link = "sampled"
     kind: ClassVar[str] = "linearised"
+    shares_statistics: ClassVar[bool] = True
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self.weights.sample(generator)

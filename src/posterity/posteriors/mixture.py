@@ -1,14 +1,14 @@
 """An equal mixture of posteriors: a deep ensemble of points, MultiSWAG of Gaussians, or any other."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
 from posterity.model.problem import Problem
-from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.base import FUNCTIONS, FunctionPosterior
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.evaluation import Draws
@@ -69,7 +69,7 @@ class Mixture(FunctionPosterior):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the components' tensors and their networks' buffers, numbered."""
-        own = {f"{i}.{k}": v for i, c in enumerate(self.components) for k, v in c.tensors().items()}
+        own = {f"{i}.{k}": v for i, c in enumerate(self.components) for k, v in c.stored().items()}
         for i, component in enumerate(self.components):
             own.update({f"{i}.buffer.{k}": v for k, v in component.problem.network.named_buffers()})
             own[f"{i}.kind.{component.kind}"] = torch.zeros(1)
@@ -88,4 +88,11 @@ def _component(problem: Problem, part: Mapping[str, Tensor]) -> FunctionPosterio
     kind = next(k.removeprefix("kind.") for k in part if k.startswith("kind."))
     buffers = {k.removeprefix("buffer."): v for k, v in part.items() if k.startswith("buffer.")}
     own = problem.snapshot(buffers)
-    return Mixture.from_tensors(own, part) if kind == Mixture.kind else KINDS[kind].from_tensors(own, part)
+    return restored(Mixture if kind == Mixture.kind else KINDS[kind], own, part)
+
+
+def restored(family: type[FunctionPosterior], problem: Problem, tensors: Mapping[str, Tensor]) -> FunctionPosterior:
+    """Restore what `stored` returned."""
+    made = {k.removeprefix(FUNCTIONS): v for k, v in tensors.items() if k.startswith(FUNCTIONS)}
+    posterior = family.from_tensors(problem, {k: v for k, v in tensors.items() if not k.startswith(FUNCTIONS)})
+    return replace(posterior, functions=Samples.from_tensors(problem, made)) if made else posterior

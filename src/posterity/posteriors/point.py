@@ -17,6 +17,7 @@ class Point(FunctionPosterior):
 
     theta: Tensor
     kind: ClassVar[str] = "point"
+    shares_statistics: ClassVar[bool] = True
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self.theta

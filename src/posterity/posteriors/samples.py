@@ -1,22 +1,28 @@
 """Draws of θ, equally weighted: what a Markov chain leaves."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
+from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.evaluation import Draws, plan
+from posterity.posteriors.evaluation import Draws, Plan, plan, split
 from posterity.predict.predictive import Classification, Regression
+
+STATISTICS = "statistics."
 
 
 @dataclass(frozen=True, eq=False)
 class Samples(FunctionPosterior):
-    """q(θ) = 1/K Σ_k δ(θ − θ_k), θ_k in the order of the chain: `thetas` (K, P). The network's buffers are kept once.
+    """q(θ) = 1/K Σ_k δ(θ − θ_k), θ_k in the order of the chain: `thetas` (K, P).
+
+    `statistics`: running statistics of each draw, (K, *shape), by the names of the network's buffers; the other buffers, or all
+    where there are none, are the network's, for all draws.
 
     Several draws at a time are spread evenly over the chain, from a random start (systematic sampling: Madow & Madow 1944):
     each θ_k is as likely as any other, none comes twice where n ≤ K, and neighbours, which are alike, are avoided.
@@ -29,6 +35,7 @@ class Samples(FunctionPosterior):
     """
 
     thetas: Tensor
+    statistics: Mapping[str, Tensor] = field(default_factory=dict, kw_only=True, repr=False)
     kind: ClassVar[str] = "samples"
 
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -55,9 +62,34 @@ class Samples(FunctionPosterior):
         return self._evaluate(self._spread(n, generator), inputs, max_bytes)
 
     def _evaluate(self, chosen: Tensor, inputs: Tensor, max_bytes: int | None) -> Iterator[Iterable[Draws]]:
+        if self.statistics:
+            batches = split(self.problem, inputs, max_bytes)
+            yield from (self._function(k, batches) for k in chosen.tolist())
+            return
+        self._say_of_statistics()
         own = plan(self.problem, inputs, len(chosen), max_bytes)
         for some in chosen.split(own.at_once):
             yield own(self.thetas[some])
+
+    @torch.no_grad()
+    def evaluated(self, inputs: Tensor) -> Tensor:
+        """Evaluate every draw in the order of the chain, (K, B, *out)."""
+        check_inputs(inputs)
+        every = torch.arange(len(self.thetas), device=self.thetas.device)
+        return Draws.below(map(Draws.beside, self._evaluate(every, inputs.to(self.thetas.device), None))).outputs
+
+    def some(self, n: int, generator: Generator | None = None) -> "Samples":
+        """Choose n draws, spread evenly over the chain, with their statistics."""
+        chosen = self._spread(n, generator)
+        statistics = {name: values[chosen] for name, values in self.statistics.items()}
+        return Samples(self.problem, self.thetas[chosen], statistics=statistics, provenance=self.provenance)
+
+    def _function(self, k: int, batches: Sequence[Tensor]) -> Iterator[Draws]:
+        """Evaluate one draw with its own statistics, batch by batch."""
+        own = {name: values[k] for name, values in self.statistics.items()}
+        for batch in batches:
+            with substituted(self.problem.network, own):
+                yield from Plan(self.problem, "loop", 1, [batch])(self.thetas[k : k + 1])
 
     @torch.no_grad()
     def predict(
@@ -73,11 +105,12 @@ class Samples(FunctionPosterior):
         return self._natural(self.thetas[self._spread(n, generator), first:])
 
     def tensors(self) -> dict[str, Tensor]:
-        return {"thetas": self.thetas}
+        return {"thetas": self.thetas, **{STATISTICS + name: values for name, values in self.statistics.items()}}
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
-        return cls(problem, tensors["thetas"])
+        statistics = {k.removeprefix(STATISTICS): v for k, v in tensors.items() if k.startswith(STATISTICS)}
+        return cls(problem, tensors["thetas"], statistics=statistics)
 
     def _spread(self, n: int, generator: Generator | None) -> Tensor:
         """Choose ⌊(i K + r)/n⌋ for i = 0 … n − 1, with r uniform on 0 … K − 1: over all r, each k comes n times."""

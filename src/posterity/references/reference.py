@@ -14,7 +14,6 @@ from torch import Tensor
 
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.posteriors.chains import Chains
-from posterity.posteriors.diagnose import functions
 from posterity.predict.predictive import Classification, Regression, predictive
 from posterity.references.tasks import Task, task
 from posterity.types import LIKELIHOOD
@@ -63,7 +62,7 @@ class Reference:
         _, _, probes = task(name).data()
         chains, count = posterior.energies.shape
         chosen = torch.linspace(0, count - 1, min(KEPT, count)).round().long()
-        outputs = functions(posterior, probes).unflatten(0, (chains, count))[:, chosen]
+        outputs = posterior.evaluated(probes).unflatten(0, (chains, count))[:, chosen]
         tails = posterior.by_chain[:, chosen]
         views = posterior.problem.layout.views(tails)
         latents = {n.removeprefix(LIKELIHOOD): v for n, v in views.items() if n.startswith(LIKELIHOOD)}

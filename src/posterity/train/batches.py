@@ -3,8 +3,9 @@
 Both shuffle by a generator that depends on seed and epoch alone, so that a resumed run sees the same batches.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
-from posterity.errors import InvalidInput
+from posterity.errors import InvalidInput, PosterityWarning
+from posterity.train.census import Census, census, lent_seed, rows
 from posterity.types import Batch
 
 Check = Callable[[Batch], None]
@@ -25,7 +27,8 @@ class TensorData:
 
     Args:
         inputs: (N, ...); targets: (N,) or (N, D).
-        batch_size: examples per step; the last batch of an epoch is smaller where it must be, and weighs the same.
+        batch_size: examples per step; the last batch of an epoch is smaller where it must be, and weighs by its size. A single
+            example that is left over joins the batch before it: alone, it has no variance to normalise by.
         held_out: validation (inputs, targets); see `split` for a seeded share of the training data.
         augment: gives another view of each batch of inputs whenever it is drawn, by the generator that shuffles, so that a
             resumed run sees the same views; see `posterity.data.augment`, also for what it means for the posterior.
@@ -55,12 +58,32 @@ class TensorData:
         return len(self.inputs)
 
     @property
+    def sizes(self) -> list[int]:
+        """How many data the batches of an epoch hold."""
+        whole, rest = divmod(len(self.inputs), self.batch_size)
+        if rest == 1 and whole:
+            return [self.batch_size] * (whole - 1) + [self.batch_size + 1]
+        return [self.batch_size] * whole + [rest] * bool(rest)
+
+    @property
     def steps_per_epoch(self) -> int:
-        return -(-len(self.inputs) // self.batch_size)
+        return len(self.sizes)
+
+    @property
+    def mean_batch_size(self) -> float:
+        return len(self.inputs) / self.steps_per_epoch
+
+    @property
+    def smallest_batch(self) -> int:
+        return min(self.sizes)
+
+    def counted(self) -> "TensorData":
+        """Return itself: tensors know how many they are."""
+        return self
 
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
         order = torch.randperm(len(self.inputs), generator=generator).to(self.inputs.device)
-        for index in order.split(self.batch_size):
+        for index in order.split(self.sizes):
             inputs = self.inputs[index]
             yield inputs if self.augment is None else self.augment(inputs, generator), self.targets[index]
 
@@ -96,52 +119,111 @@ class TensorData:
 
 @dataclass(frozen=True, eq=False)
 class LoaderData:
-    """Batches (inputs, targets) from DataLoaders; each batch is checked when it is first seen."""
+    """Batches (inputs, targets) from DataLoaders, where more is to be said of them than `fit(network, loader)` does.
+
+    N is the number of different data that an epoch delivers, as samplers and batches tell; see `posterity.train.census`.
+
+    Args:
+        loader: of the training data.
+        validation_loader: of data that take no part in the training.
+        num_data: N, where you know it better: of a stream, say, or of a sampler that shows a part of the data at a time.
+        epoch_steps: batches that make an epoch of a loader without an end; needs `num_data`.
+
+    Raises:
+        InvalidInput: where N or `epoch_steps` is less than 1, or N is missing beside it; from `counted`, where the data cannot
+            be counted.
+    """
 
     loader: "DataLoader[Any]"
     validation_loader: "DataLoader[Any] | None" = None
-    check: Check | None = None
-    device: torch.device | None = None
+    num_data: int | None = None
+    epoch_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("num_data", "epoch_steps"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidInput(f"{name} is {value}; it must be at least 1.")
+        if self.epoch_steps is not None and self.num_data is None:
+            raise InvalidInput(
+                "epoch_steps cuts a stream into epochs, and does not say how many data there are: give num_data, too."
+            )
+
+    def counted(self) -> "CountedLoader":
+        """Count the data of an epoch."""
+        first = rows(_first(self.loader))
+        if self.epoch_steps is not None and self.num_data is not None:
+            count = Census(self.num_data, first * self.epoch_steps, self.epoch_steps, first)
+        else:
+            count = census(self.loader, first, self.num_data)
+            _first(self.loader)  # what can be read once only has just been used up
+        return CountedLoader(self, count)
+
+
+@dataclass(frozen=True, eq=False)
+class CountedLoader:
+    """A loader whose data are counted; each batch is checked when it is first seen."""
+
+    source: LoaderData
+    count: Census
+    check: Check | None = field(default=None, repr=False)
+    device: torch.device | None = field(default=None, repr=False)
 
     @property
     def num_data(self) -> int:
-        dataset: Any = self.loader.dataset
-        if not hasattr(dataset, "__len__"):
-            raise InvalidInput(
-                "The DataLoader's dataset has no length; a posterior needs to know how many data there are."
-            )
-        if self.loader.drop_last and self.loader.batch_size:
-            return int(len(self.loader) * self.loader.batch_size)
-        return len(dataset)
+        return self.count.num_data
 
     @property
     def steps_per_epoch(self) -> int:
-        return len(self.loader)
+        return self.count.steps
+
+    @property
+    def mean_batch_size(self) -> float:
+        return self.count.delivered / self.count.steps
+
+    @property
+    def smallest_batch(self) -> int:
+        return self.count.smallest
+
+    def counted(self) -> "CountedLoader":
+        return self
 
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
         # A DataLoader shuffles by torch's global random numbers, which its sampler reads when the first batch is taken:
         # lend it a seed until then. (What a data set draws for itself, augmentations say, stays its own affair.)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            iterator = iter(self.loader)
+            iterator = islice(iter(self.source.loader), self.source.epoch_steps)
             first = list(islice(iterator, 1))
+        delivered = 0
         for batch in chain(first, iterator):
-            yield self._ready(batch, check=epoch == 0)
+            ready = self._ready(batch, check=epoch == 0)
+            delivered += len(ready[1])
+            yield ready
+        self._compare(delivered, epoch)
 
     def validation(self) -> Iterator[Batch] | None:
-        if self.validation_loader is None:
-            return None
-        return (self._ready(batch, check=False) for batch in self.validation_loader)
+        loader = self.source.validation_loader
+        return None if loader is None else (self._ready(batch, check=False) for batch in loader)
 
-    def checked(self, check: Check, device: torch.device) -> "LoaderData":
+    def checked(self, check: Check, device: torch.device) -> "CountedLoader":
         """Try the first batch now, the others as they come in the first epoch."""
         ready = replace(self, check=check, device=device)
-        with torch.random.fork_rng(devices=[]):
-            first = next(iter(self.loader), None)
-        if first is None:
-            raise InvalidInput("The DataLoader has no batches.")
-        ready._ready(first, check=True)
+        ready._ready(_first(self.source.loader), check=True)
         return ready
+
+    def _compare(self, delivered: int, epoch: int) -> None:
+        """Say where an epoch delivers other data than were counted: the weight of each batch rests on the count."""
+        if not delivered:
+            raise InvalidInput(f"The DataLoader gave no batches in epoch {epoch + 1}: it can be read once only.")
+        if epoch == 0 and delivered != self.count.delivered:
+            warnings.warn(
+                f"The first epoch of the DataLoader delivered {delivered:,} data, and {self.count.delivered:,} were counted "
+                f"before the training, which the weight of each batch rests on. N is taken for {self.num_data:,}: if it is "
+                "another, give LoaderData(loader, num_data=…).",
+                PosterityWarning,
+                stacklevel=2,
+            )
 
     def _ready(self, batch: Any, check: bool) -> Batch:
         if (
@@ -158,12 +240,23 @@ class LoaderData:
         return inputs.to(self.device), targets.to(self.device)
 
 
-def as_data(data: Any) -> TensorData | LoaderData:
-    """Accept a DataLoader, a pair of tensors (or arrays), or data that already are in the engine's form."""
-    if isinstance(data, TensorData | LoaderData):
-        return data
+def _first(loader: "DataLoader[Any]") -> Any:
+    with lent_seed(loader):
+        first = next(iter(loader), None)
+    if first is None:
+        raise InvalidInput(
+            "The DataLoader gives no batches (any more): it is empty, or can be read once only. Give one that starts anew "
+            "whenever it is iterated."
+        )
+    return first
+
+
+def as_data(data: Any) -> TensorData | CountedLoader:
+    """Accept a DataLoader, a pair of tensors (or arrays), or data that already are in the engine's form; count them."""
+    if isinstance(data, TensorData | LoaderData | CountedLoader):
+        return data.counted()
     if isinstance(data, DataLoader):
-        return LoaderData(data)
+        return LoaderData(data).counted()
     if isinstance(data, tuple | list) and len(data) == 2:
         inputs, targets = (part if isinstance(part, Tensor) else torch.as_tensor(part) for part in data)
         return TensorData(inputs, targets)

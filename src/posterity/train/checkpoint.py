@@ -20,7 +20,8 @@ class Record:
 
     epoch: int = 0  # epochs finished
     step: int = 0  # steps done in the epoch at hand
-    sums: dict[str, float] = field(default_factory=dict)  # of each Info value over those steps
+    sums: dict[str, float] = field(default_factory=dict)  # of each Info value over the data of those steps
+    counts: dict[str, float] = field(default_factory=dict)  # how many each of them was summed over
     history: list[dict[str, Any]] = field(default_factory=list)  # one row per finished epoch
     best_score: float | None = None
     best_epoch: int = 0

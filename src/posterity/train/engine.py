@@ -22,6 +22,7 @@ from posterity.train import checkpoint, progress
 from posterity.train.checkpoint import Record
 from posterity.train.mapped import mapped
 from posterity.train.random import NamedStreams, derived_seed
+from posterity.train.sums import Sums, means
 from posterity.types import Budget, Data, Inference, Info, Scores, State
 
 EVERY = 10  # steps between two updates of what people see
@@ -54,6 +55,7 @@ class Engine:
     on_epoch: Callable[[str, dict[str, Any]], None] | None = None
     label: str = "fit"
     name: str = field(default="fit", repr=False)
+    ready: Callable[[Any, int], Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.torch_device()
@@ -86,6 +88,10 @@ class Engine:
         """Return the engine of a named part of the work: its own random streams and checkpoints."""
         directory = None if self.directory is None else Path(self.directory) / name
         return replace(self, name=f"{self.name}/{name}", label=f"{self.label} {name}", directory=directory)
+
+    def validating(self, ready: Callable[[Any, int], Any]) -> "Engine":
+        """Return the engine that validates `ready(posterior, n)` in place of a posterior, by n functions."""
+        return replace(self, ready=ready)
 
     def streams(self) -> NamedStreams:
         return NamedStreams(self.seed, self.name, self.torch_device())
@@ -157,30 +163,29 @@ class _Run:
         """Run what is left of the epoch at hand, then validate, record and save it."""
         record, started = self.record, time.perf_counter()
         generator = Generator().manual_seed(derived_seed(self.engine.seed, self.engine.name, "data", record.epoch))
-        skip, sums = record.step, {k: torch.tensor(v, dtype=torch.float64) for k, v in record.sums.items()}
+        skip, sums = record.step, Sums(record.sums, record.counts)
         for index, batch in enumerate(self.data.batches(record.epoch, generator)):
             if index < skip:
                 continue
             with self._autocast():
                 self.state, info = self.inference.update(self.state, batch)
-            for name, value in info.items():
-                sums[name] = sums[name] + value.double() if name in sums else value.double()
+            sums.add(info, len(batch[1]))
             record.step += 1
             if record.step % EVERY == 0:
                 self._watch(info, line)
             if stop.is_set():
-                record.sums = {k: float(v) for k, v in sums.items()}
+                record.sums, record.counts = sums.sums, sums.counts
                 record.seconds += time.perf_counter() - started
                 self.interrupt()
         self._watch(info if record.step > skip else {}, line, record.step % EVERY)
-        self._finish({k: float(v) / record.step for k, v in sums.items()}, time.perf_counter() - started)
+        self._finish(sums.means(), time.perf_counter() - started)
 
     def result(self) -> State:
         return self.state if self.best is None else self.best
 
     def _finish(self, means: Scores, seconds: float) -> None:
         record = self.record
-        record.epoch, record.step, record.sums = record.epoch + 1, 0, {}
+        record.epoch, record.step, record.sums, record.counts = record.epoch + 1, 0, {}, {}
         record.seconds += seconds
         row: dict[str, Any] = {"epoch": record.epoch, **means, "seconds": record.seconds}
         scores = self._validate(means)
@@ -198,6 +203,8 @@ class _Run:
         if batches is None:
             return {}
         posterior = self.inference.posterior(self.state)
+        if self.engine.ready is not None:
+            posterior = self.engine.ready(posterior, self.engine.validation_draws)
         totals: dict[str, float] = {}
         count = 0
         for inputs, targets in batches:
@@ -224,17 +231,18 @@ class _Run:
             record.finished = True
 
     def _watch(self, info: Info, line: progress.Line, steps: int = EVERY) -> None:
-        for name, value in info.items():
+        shown = means(info)
+        for name, value in shown.items():
             if not value.isfinite():
                 raise Diverged(
                     f"The {name} became {float(value)} in epoch {self.record.epoch + 1}, step {self.record.step}. Use a "
                     "smaller learning rate, a smaller initial std, or check the scale of inputs and targets."
                 )
         validation = self.record.history[-1].get("validation", {}) if self.record.history else {}
-        shown = progress.summary(info)
+        text = progress.summary(shown)
         if validation:
-            shown += "  | val " + progress.summary({k: v for k, v in validation.items() if k != "nelbo"})
-        line.advance(steps, f"epoch {self.record.epoch + 1}/{self.budget.epochs}  {shown}")
+            text += "  | val " + progress.summary({k: v for k, v in validation.items() if k != "nelbo"})
+        line.advance(steps, f"epoch {self.record.epoch + 1}/{self.budget.epochs}  {text}")
 
     def interrupt(self) -> None:
         """Save, and say how to go on."""

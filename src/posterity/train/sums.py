@@ -1,0 +1,57 @@
+"""Means over the data of an epoch, from what each step says of its batch."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from posterity.types import Info, Scores
+
+ROOTS = ("rmse",)  # what is summed as squares
+
+
+class Sums:
+    """What was added up over the data so far, name by name, and over how many: a batch of B data counts for B.
+
+    >>> sums = Sums()
+    >>> sums.add({"nll": torch.tensor(1.0), "accuracy": torch.tensor([2.0, 4.0])}, size=3)
+    >>> sums.add({"nll": torch.tensor(5.0), "accuracy": torch.tensor([0.0, 0.0])}, size=1)
+    >>> sums.means()
+    {'nll': 2.0, 'accuracy': 0.5}
+    """
+
+    def __init__(self, sums: Mapping[str, float] | None = None, counts: Mapping[str, float] | None = None) -> None:
+        # Checkpoints of earlier versions have no counts in the middle of an epoch: what has none begins anew.
+        self._counts: dict[str, Tensor | float] = dict(counts or {})
+        self._sums: dict[str, Tensor | float] = {n: v for n, v in (sums or {}).items() if n in self._counts}
+
+    def add(self, info: Info, size: int) -> None:
+        for name, value in info.items():
+            total, count = value.double() if value.dim() else (value.double() * size, size)
+            self._sums[name] = self._sums.get(name, 0.0) + total
+            self._counts[name] = self._counts.get(name, 0.0) + count
+
+    @property
+    def sums(self) -> dict[str, float]:
+        return {name: float(total) for name, total in self._sums.items()}
+
+    @property
+    def counts(self) -> dict[str, float]:
+        return {name: float(count) for name, count in self._counts.items()}
+
+    def means(self) -> Scores:
+        """Return the means of what was counted at all; the root of what is a sum of squares."""
+        counts = self.counts
+        pairs = {name: torch.tensor([total, counts[name]], dtype=torch.float64) for name, total in self.sums.items()}
+        return {name: float(value) for name, value in means(pairs).items()}
+
+
+def means(info: Info) -> Info:
+    """Turn sums into means, each (); what has nothing to divide by is left out.
+
+    >>> means({"rmse": torch.tensor([18.0, 2.0]), "kl": torch.tensor(0.5), "accuracy": torch.zeros(2)})
+    {'rmse': tensor(3.), 'kl': tensor(0.5000)}
+    """
+    divided = {name: value[0] / value[1] if value.dim() else value for name, value in info.items()}
+    known = {name: value for name, value in divided.items() if not info[name].dim() or bool(info[name][1])}
+    return {name: value.sqrt() if name in ROOTS and info[name].dim() else value for name, value in known.items()}
