@@ -20,7 +20,7 @@ from hierarchical_mnist_page import figure, page
 from torch import Tensor
 
 import posterity
-from posterity import Engine, HalfNormal, Hierarchical, MeanField, Normal, Optimizer, Prior, Problem, TensorData
+from posterity import Engine, HalfNormal, Hierarchical, MeanField, Normal, Optimizer, Prior, TensorData
 from posterity.bench.machine import provenance
 from posterity.bench.study import Record, read, write
 from posterity.core.activation import Flipout, LocalReparam
@@ -80,8 +80,8 @@ PRIORS: dict[str, Prior] = {
 RECIPES = {
     ("converged", "mlp", "flat"): Recipe("local_reparam", 10, 0.02, 1e-3, 10),
     ("converged", "mlp", "hierarchical"): Recipe("local_reparam", 8, 0.2, 1e-2, 3, settle=4),
-    ("converged", "cnn", "flat"): Recipe("flipout", 6, 0.02, 1e-3, 10),
-    ("converged", "cnn", "hierarchical"): Recipe("flipout", 6, 0.2, 1e-2, 3, settle=3),
+    ("converged", "cnn", "flat"): Recipe("flipout", 4, 0.02, 1e-3, 10),
+    ("converged", "cnn", "hierarchical"): Recipe("flipout", 4, 0.2, 1e-2, 3, settle=2),
     ("early", "mlp", "flat"): Recipe("local_reparam", 10, 0.003, 1e-3, 0.05, best=True),
     ("early", "mlp", "hierarchical"): Recipe("local_reparam", 10, 0.03, 5e-3, 0.01, best=True),
     ("early", "cnn", "flat"): Recipe("weight", 8, 0.003, 1.5e-3, 0.05, best=True),
@@ -141,7 +141,7 @@ def settled(posterior: DiagonalGaussian, recipe: Recipe, train: TensorData, engi
     start = {n: s * std[n] for n, s in scales.items()}
     start |= {f"prior.scale.{n}": torch.tensor(2.0 * mean[n].numel()).rsqrt() for n in scales}
     method = replace(recipe.method(), epochs=recipe.settle, std_lr=10, optimizer=Optimizer(lr=1e-3, schedule="cosine"))
-    problem = Problem(posterior.network(), prior, posterior.problem.likelihood, train.num_data)
+    problem = replace(posterior.problem, network=posterior.network(), prior=prior)
     return method.infer(problem, train, engine, initial=start)
 
 
