@@ -196,9 +196,12 @@ def table(record: dict) -> str:
         "",
         "`python benchmarks/conversion.py run --seed SEED`, then `python benchmarks/conversion.py table`. "
         f"{about['machine']}, one thread; commit {about['commit']}; {about['date']}. Temperature 1. Mean ± standard deviation "
-        "over seeds; accuracy and ECE (15 bins) in per cent, NLL in nats; −ELBO of the second epoch, in nats per datum, "
-        "where the record has it. Two epochs are a short fit, near the trained network and far from the ELBO's maximum: these "
-        "rows say what they predict, not what the posterior is. Before any training, the mean of each conversion "
+        "over seeds; accuracy and ECE (15 bins) in per cent, NLL in nats; −ELBO of the second epoch, in nats "
+        "per datum, where the record has it. Two epochs are a short fit, near the trained network and far "
+        "from the ELBO's maximum: these rows say what they predict, not what the posterior is. Since these "
+        "runs a batch of B data weighs B: here the last of the 422 batches of an epoch holds 112 images of "
+        "128, shuffled, which moves nothing that these digits show. Before any training, the mean of each "
+        "conversion "
         f"gives the network's outputs to the bit: {'yes' if all(r.get('same', True) for r in record['test']) else 'NO'}.",
         "",
         *grid(record["test"]),

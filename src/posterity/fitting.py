@@ -1,25 +1,26 @@
 """One call from a network and data to a posterior."""
 
 from collections.abc import Mapping
-from copy import deepcopy
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Generator, nn
 
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
+from posterity.model.alone import computed_alone, unmoved
 from posterity.model.bayesianize import Bayesian
-from posterity.model.likelihoods import Categorical
-from posterity.model.priors import Flat, Normal, as_prior
-from posterity.model.problem import Problem, call
+from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
+from posterity.model.plain import plain
+from posterity.model.priors import Normal, as_prior
+from posterity.model.problem import Problem
 from posterity.model.selection import Where
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.statistics import validated, with_statistics
-from posterity.train.batches import as_data
+from posterity.rehearsal import rehearse
+from posterity.train.batches import TensorData, as_data
 from posterity.train.engine import Engine
-from posterity.types import Batch, Likelihood, Prior
+from posterity.types import Likelihood, Prior
 
 
 def fit(
@@ -71,13 +72,19 @@ def fit(
     engine = engine or Engine()
     device = engine.torch_device()
     source = as_data(data)
-    copied = deepcopy(network).to(device)
-    likelihood = likelihood or _labels(copied, next(source.batches(0, Generator())))
+    copied = plain(network).to(device)
+    inputs, targets = next(source.batches(0, Generator()))
+    outputs = computed_alone(copied, inputs.to(device))
+    likelihood = likelihood or Categorical.of(outputs, targets[:2])
+    _check_known(source, likelihood)
     problem = Problem(
         copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where, source.mean_batch_size
     )
     method = method or MeanField()
     ready = source.checked(problem.check, device)
+    with unmoved():  # a loader begins by drawing a seed for its workers
+        held_out = next(ready.validation() or iter(()), None)
+    rehearse(problem, (inputs.to(device), targets.to(device)), held_out, source.smallest_batch)
     posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
     posterior = with_statistics(posterior, ready)
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
@@ -98,15 +105,12 @@ def _check_made(network: Any, likelihood: Any, method: Any, engine: Any) -> None
             raise InvalidInput(f"{name} is {shown}; it must be {example}.")
 
 
-def _labels(network: nn.Module, batch: Batch) -> Categorical:
-    """Make the likelihood of classes, by the shapes of outputs and targets where an example has many labels."""
-    inputs, targets = batch
-    if targets.dim() < 2:
-        return Categorical()
-    with torch.no_grad():
-        device = next(network.parameters()).device
-        outputs = call(Problem(deepcopy(network).eval(), Flat(), Categorical(), 1), inputs[:2].to(device))
-    return Categorical.of(outputs, targets[:2])
+def _check_known(source: Any, likelihood: Likelihood) -> None:
+    """Refuse a data set in memory none of whose labels is known; single batches may have none."""
+    if isinstance(likelihood, Categorical | Bernoulli) and isinstance(source, TensorData):
+        labels = source.targets.double()
+        if bool((labels == IGNORED).all()):
+            raise InvalidInput(f"All labels are {IGNORED}, not known: there is nothing to learn from.")
 
 
 def described(method: Any) -> dict[str, Any]:

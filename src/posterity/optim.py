@@ -8,7 +8,7 @@ draw k = 1 … K, g_k the loss's gradient at θ_k, ĝ their mean and ĥ the mean
     h ← h + (1 − β₂)(ĥ − h) + ½ (1 − β₂)² (h − ĥ)² / (h + δ)
     μ ← μ − lr (h₀ + δ) (g / (1 − β₁ᵗ) + δ μ) / (h + δ)
 
-The loss is the mean negative log-likelihood of a batch, in nats per datum, without any weight decay: that is the prior's part.
+The loss is the mean negative log-likelihood of a batch, in nats per datum, without weight decay: that is the prior's part.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +21,7 @@ from torch import Generator, Tensor
 
 from posterity.core.gaussian import noise_like
 from posterity.errors import InvalidInput
+from posterity.model.padding import parameter_groups as parameter_groups
 
 
 class IVON(torch.optim.Optimizer):
@@ -46,7 +47,7 @@ class IVON(torch.optim.Optimizer):
     (h), and curvature (the sum of g_k·ε_k/σ so far). Save it after a step.
 
     Args:
-        params: as for any optimiser, also in groups with settings of their own.
+        params: as for any optimiser, also in groups with settings of their own, as `parameter_groups(network)` makes them.
         num_data: N of the training set; N/T gives the posterior of temperature T.
         lr: the first step of a weight is this times its gradient, since h = h₀ then.
         prior_std: s.
@@ -83,7 +84,7 @@ class IVON(torch.optim.Optimizer):
         initial_hessian: float = 0.1,
     ) -> None:
         settings = {"num_data": num_data, "lr": lr, "prior_std": prior_std, "initial_hessian": initial_hessian}
-        super().__init__(params, {**settings, "betas": betas})
+        super().__init__(params, {**settings, "betas": betas, "constant_rows": ()})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters with settings of their own; see torch."""
@@ -213,7 +214,7 @@ class IVON(torch.optim.Optimizer):
 
     def _std(self, p: Tensor, group: dict[str, Any]) -> Tensor:
         precision: Tensor = (self._state(p, group)["hessian"] + _decay(group)) * group["num_data"]
-        return precision.rsqrt()
+        return _held(precision.rsqrt(), group)
 
     @torch.no_grad()
     def _collect(self, deviations: dict[Tensor, Tensor], kept: dict[Tensor, Tensor | None]) -> None:
@@ -236,7 +237,7 @@ class IVON(torch.optim.Optimizer):
         g.lerp_(torch.zeros_like(g) if p.grad is None else p.grad / divisor, 1 - beta1)
         change = (state["curvature"] / divisor - h).mul_(1 - beta2)
         h.add_(change + 0.5 * change.square() / (h + decay))
-        direction = g / (1 - beta1 ** int(state["step"])) + decay * p
+        direction = _held(g / (1 - beta1 ** int(state["step"])) + decay * p, group)
         p.addcmul_((group["initial_hessian"] + decay) / (h + decay), direction, value=-group["lr"])
 
     def _restart(self) -> None:
@@ -273,6 +274,11 @@ class IVON(torch.optim.Optimizer):
             )
 
 
+def _held(change: Tensor, group: dict[str, Any]) -> Tensor:
+    rows = list(group.get("constant_rows", ()))  # a state of before does not know them
+    return change.index_fill_(0, torch.tensor(rows, device=change.device), 0) if rows else change
+
+
 def _decay(group: dict[str, Any]) -> float:
     """Return δ = 1/(N s²)."""
     return 1 / float(group["num_data"] * group["prior_std"] ** 2)
@@ -286,6 +292,8 @@ def _refuse(group: dict[str, Any]) -> None:
     if not all(0 <= beta < 1 for beta in group["betas"]):
         raise InvalidInput(f"IVON(betas={group['betas']}): both must be at least 0 and below 1, e.g. (0.9, 0.999).")
     for p in group["params"]:
+        if group["constant_rows"] and not 0 <= min(group["constant_rows"]) <= max(group["constant_rows"]) < len(p):
+            raise InvalidInput(f"IVON(constant_rows={group['constant_rows']}): there are {len(p)} rows.")
         if p.dtype not in (torch.float32, torch.float64):
             raise InvalidInput(
                 f"IVON was given a parameter of {p.dtype}, which has no room for its small steps; keep parameters in "

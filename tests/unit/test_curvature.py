@@ -393,12 +393,17 @@ def test_determinants_and_their_gradients(name: str, even: bool) -> None:
 
 def test_what_mixes_examples_or_has_no_derivative_is_refused_by_name() -> None:
     x, y = torch.zeros(4, 3).long(), torch.zeros(4).long()
-    padded = nn.Sequential(nn.Embedding(5, 3, padding_idx=0), nn.Flatten(), nn.Linear(9, 2))
+    renormed = nn.Sequential(nn.Embedding(5, 3, max_norm=1.0), nn.Flatten(), nn.Linear(9, 2))
+    bag = nn.Sequential(nn.EmbeddingBag(5, 3), nn.Linear(3, 2))
     from posterity import Engine, fit
 
-    with pytest.raises(InvalidInput, match=r"Embedding '0' has padding_idx.*where='!0.weight'"):
-        fit(padded, (x, y), method=Laplace(None), engine=Engine(progress=False))
-    fit(padded, (x, y), method=Laplace(None), where="!0.weight", engine=Engine(progress=False))
+    with pytest.raises(InvalidInput, match=r"Embedding '0' has max_norm.*where='!0.weight'"):
+        fit(renormed, (x, y), method=Laplace(None), engine=Engine(progress=False))
+    fit(renormed, (x, y), method=Laplace(None), where="!0.weight", engine=Engine(progress=False))
+    for options in ({}, {"structure": "low_rank", "prediction": "sampled"}):
+        with pytest.raises(InvalidInput, match=r"EmbeddingBag '0' has no forward derivative.*where='!0.weight'"):
+            fit(bag, (x, y), method=Laplace(None, **options), engine=Engine(progress=False))
+    fit(bag, (x, y), method=Laplace(None, "full", prediction="sampled"), engine=Engine(progress=False)).draw(x, 2)
     mixing = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 2))
     with pytest.raises(InvalidInput, match=r"BatchNorm1d '1' has no running statistics"):
         fit(mixing, (x.float(), y), method=Laplace(None), engine=Engine(progress=False))

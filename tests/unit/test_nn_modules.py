@@ -216,6 +216,7 @@ def test_a_network_composed_by_hand_learns_in_a_plain_loop() -> None:
             loss = F.cross_entropy(network(inputs[batch]), targets[batch]) + posterity.kl(network) / num_data
             loss.backward()
             optimizer.step()
-    scores = posterity.posterior(network).predict(digits.test_inputs, n=32).scores(digits.test_targets)
+    posterior = posterity.with_statistics(posterity.posterior(network), (inputs, targets))
+    scores = posterior.predict(digits.test_inputs, n=32).scores(digits.test_targets)
     assert scores["accuracy"] > 0.93
     assert posterity.kl(network).item() < start  # the divergence was descended too

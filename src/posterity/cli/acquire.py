@@ -16,7 +16,7 @@ from posterity.cli.saved import open_run
 from posterity.decide.acquire import CLASS_SCORES, VALUE_SCORES, ranked
 from posterity.decide.anomaly import uncertainty
 from posterity.errors import InvalidInput, unknown
-from posterity.predict.predictive import Classification
+from posterity.predict.predictive import Classification, classes_or_values
 from posterity.train.random import derived_seed
 
 
@@ -110,7 +110,8 @@ def choose_next(chosen: Pool, use: Use, voice: Voice) -> None:
         )
     generator = torch.Generator().manual_seed(derived_seed(saved.config.seed, "acquire"))
     inputs = rows.inputs.to(saved.posterior.mean.device)
-    predictive = saved.posterior.predict(inputs, use.count(saved.config.predictive_draws), generator=generator)
+    draws = use.count(saved.config.predictive_draws)
+    predictive = classes_or_values(saved.posterior.predict(inputs, draws, generator=generator))
     places = ranked(predictive, chosen.n, chosen.score, generator).tolist()
     name = chosen.score or ("bald" if isinstance(predictive, Classification) else "variance")
     if isinstance(predictive, Classification):

@@ -24,7 +24,7 @@ from posterity.errors import InvalidInput, suggest
 from posterity.methods import MLE
 from posterity.metrics.prior import prior_scores
 from posterity.posteriors.prior import prior_predictive
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import Classification, Regression, classes_or_values
 from posterity.train.random import derived_seed
 from posterity.types import Scores
 
@@ -96,7 +96,7 @@ def predicted(experiment: Experiment, n: int) -> tuple[Classification | Regressi
     some = torch.linspace(0, len(dataset.train_inputs) - 1, min(MOST, len(dataset.train_inputs))).long()
     inputs, targets = dataset.train_inputs[some], dataset.train_targets[some]
     generator = torch.Generator().manual_seed(derived_seed(experiment.config.seed, "prior"))
-    predictive = prior_predictive(experiment.problem, inputs, n, generator=generator)
+    predictive = classes_or_values(prior_predictive(experiment.problem, inputs, n, generator=generator))
     return _restored(predictive, inputs, targets, dataset)
 
 

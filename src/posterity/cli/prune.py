@@ -105,7 +105,7 @@ def layers(posterior: FunctionPosterior) -> Counts:
     found: Counts = {}
     for part in posterior.components if isinstance(posterior, Mixture) else (posterior,):
         where, gone = part.problem.coordinates, removed(part)
-        own = gone.split([where.params[n].numel() for n in where.random_names])
+        own = gone.split(list(where.random_layout.numels))
         for name, places in zip(where.random_names, own, strict=True):
             kept, total = found.get(layer_of(name), (0, 0))
             found[layer_of(name)] = (kept + int((~places).sum()), total + len(places))

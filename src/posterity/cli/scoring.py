@@ -12,7 +12,7 @@ from posterity.data import Dataset
 from posterity.metrics.scores import evaluate
 from posterity.posteriors.average import Averaging
 from posterity.posteriors.base import FunctionPosterior
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import Classification, Regression, classes_or_values
 
 LABELS = {
     "accuracy": "Accuracy ↑",
@@ -92,7 +92,7 @@ def temperature(method: dict[str, Any]) -> float | None:
 
 def predict(posterior: FunctionPosterior, inputs: Tensor, draws: int, seed: int) -> Classification | Regression:
     """Average so many functions, drawn from the seed; a point has one function."""
-    return Averaging(draws, seed).predict(posterior, inputs)
+    return classes_or_values(Averaging(draws, seed).predict(posterior, inputs))
 
 
 def score(posterior: FunctionPosterior, dataset: Dataset, draws: int, seed: int) -> Scored:

@@ -166,9 +166,7 @@ def _layers(posterior: FunctionPosterior, values: Tensor) -> list[Tensor]:
     """Return for each layer the places of its random weights."""
     where = posterior.problem.coordinates
     found: dict[str, list[Tensor]] = {}
-    places = torch.arange(len(values), device=values.device).split(
-        [where.params[n].numel() for n in where.random_names]
-    )
+    places = torch.arange(len(values), device=values.device).split(list(where.random_layout.numels))
     for name, own in zip(where.random_names, places, strict=True):
         found.setdefault(layer_of(name), []).append(own)
     return [torch.cat(parts) for parts in found.values()]

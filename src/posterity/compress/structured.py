@@ -173,7 +173,7 @@ def _transferred(posterior: FunctionPosterior, network: nn.Module, weights: Weig
             "The prior has a number of its own for each weight, also for those that go; fit with another one."
         )
     random = frozenset(old.coordinates.random_names)
-    problem = Problem(network.eval(), old.prior, old.likelihood, old.num_data, random)
+    problem = Problem(network.eval(), old.prior, old.likelihood, old.num_data, random, padding=old.padding)
     where = problem.coordinates
     for name in where.latents:
         if where.params[name].shape != old.coordinates.params[name].shape:
@@ -185,6 +185,6 @@ def _transferred(posterior: FunctionPosterior, network: nn.Module, weights: Weig
     if isinstance(posterior, Point):
         return Point(problem, theta, provenance=dict(posterior.provenance))
     assert isinstance(posterior, DiagonalGaussian)  # `weights_of` refused all others
-    own = torch.cat([weights.std[n].reshape(-1) for n in where.random_names])
+    own = where.random_layout.flatten({n: weights.std[n] for n in where.random_names})
     tail = posterior.std[old.coordinates.network - old.coordinates.start :]
     return DiagonalGaussian(problem, theta, torch.cat([own, tail]), provenance=dict(posterior.provenance))

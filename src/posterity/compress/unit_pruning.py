@@ -83,8 +83,7 @@ def _scores(model: nn.Module | FunctionPosterior, by: str) -> Tensors:
         return {n: p.detach().square() for n, p in model.named_parameters()}
     where, values = model.problem.coordinates, importance(model, by)
     values = torch.where(values.isinf(), 0, values if by == "kl" else values.square())
-    parts = values.split([where.params[n].numel() for n in where.random_names])
-    return {n: p.view(where.params[n].shape) for n, p in zip(where.random_names, parts, strict=True)}
+    return where.random_layout.changes(values)
 
 
 def _chosen(groups: Sequence[Units], share: Share) -> list[tuple[Units, float]]:

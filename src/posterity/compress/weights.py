@@ -31,8 +31,7 @@ def weights_of(model: nn.Module | FunctionPosterior) -> Weights:
     if isinstance(model, nn.Module):
         return Weights(mean, {})
     where, (_, std) = model.problem.coordinates, moments(model)
-    parts = std.split([where.params[n].numel() for n in where.random_names])
-    return Weights(mean, {n: p.view(where.params[n].shape) for n, p in zip(where.random_names, parts, strict=True)})
+    return Weights(mean, where.random_layout.changes(std))
 
 
 def rows(tensor: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ operation on one gets an ordinary drawn weight, never a silent zero gradient.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from math import prod
 from typing import Any, TypeAlias
 
@@ -24,30 +24,20 @@ Normals: TypeAlias = Callable[
 ]  # standard normals of a tensor's shape, dtype and device
 
 
-class ActivationDraw(Estimator, Drawing):
-    """Common part of the two estimators that draw where the weight meets its input.
+class RuledPasses:
+    """Passes of a network with random weights, each drawn by a rule where there is one.
 
     A rule draws for a weight that is used once in a pass, by an operation that is linear in it. Which these are is found in
     the first pass, by a rehearsal that leaves no trace (its random numbers, and the buffers of `network`, are put back).
+
+    Args:
+        network: whose passes they are, if it has buffers.
+        whole: the names of weights that no rule is to draw.
     """
 
-    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0, network: nn.Module | None = None) -> None:
-        super().__init__(params, start)
-        self.network = network
+    def __init__(self, network: nn.Module | None = None, whole: Collection[str] = ()) -> None:
+        self.network, self.whole = network, whole
         self.by_rule: set[str] | None = None  # names; None before the first pass
-        self.normals: Normals = noise_like  # where normals come from
-
-    def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
-        mean, std = q
-        self._prepare(std, generator)
-        spreads = Layout.of(self.random).views(self._spread)
-        leaves = {n: spread.detach().requires_grad_() for n, spread in spreads.items()}
-        weights = {n: RandomWeight(p, leaves[n]) for n, p in self.random.items()}
-        with bound(self.params, self.layout.views(mean)):
-            value: Tensor = self.run(loss, self.random, weights, generator)
-            differentiate(value, (self.params, out[0]), (leaves, out[1]))
-        self._chain(out[1], std)
-        return value.detach()
 
     def run(
         self,
@@ -62,24 +52,59 @@ class ActivationDraw(Estimator, Drawing):
             InvalidInput: for a weight that is used behind torch's back, where it cannot be drawn.
         """
         if self.by_rule is None:
-            self.by_rule = self._rehearsed(compute, params, {n: weights[n].mean for n in params})
+            self.by_rule = self._rehearsed(compute, params, weights)
         while True:
             try:
-                with Rules(self, params, weights, self.by_rule, generator):
+                with Rules(params, weights, self.by_rule, generator):
                     return compute()
             except Changed as change:
                 self.by_rule.remove(change.name)
 
     def _rehearsed(
-        self, compute: Callable[[], Any], params: Mapping[str, Tensor], means: Mapping[str, Tensor]
+        self, compute: Callable[[], Any], params: Mapping[str, Tensor], weights: Mapping[str, RandomWeight]
     ) -> set[str]:
+        means = {n: weights[n].mean for n in params}
         uses = rehearse(compute, params, means, () if self.network is None else self.network.buffers())
         hindrances = {n: hindrance(n, uses) for n in params}
         if unseen := [n for n, reason in hindrances.items() if reason == UNSEEN]:
             raise InvalidInput(
-                f"'{unseen[0]}' is {UNSEEN}, so {type(self).__name__} cannot draw it there. Use estimator='weight'."
+                f"'{unseen[0]}' is {UNSEEN}, so {type(weights[unseen[0]].drawing).__name__} cannot draw it there. Use "
+                "estimator='weight'."
             )
-        return {n for n, reason in hindrances.items() if not reason}
+        return {n for n, reason in hindrances.items() if not reason and n not in self.whole}
+
+
+class ActivationDraw(Estimator, Drawing):
+    """Common part of the two estimators that draw where the weight meets its input; see `RuledPasses`."""
+
+    def __init__(
+        self,
+        params: Mapping[str, nn.Parameter],
+        start: int = 0,
+        network: nn.Module | None = None,
+        *,
+        layout: Layout | None = None,
+    ) -> None:
+        super().__init__(params, start, layout=layout)
+        self.passes = RuledPasses(network)
+        self.normals: Normals = noise_like  # where normals come from
+
+    def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
+        mean, std = q
+        self._prepare(std, generator)
+        spreads = self.spreads.changes(self._spread)
+        leaves = {n: spread.detach().requires_grad_() for n, spread in spreads.items()}
+        weights = {n: RandomWeight(p, leaves[n], self) for n, p in self.random.items()}
+        with bound(self.params, self.layout.views(mean)):
+            value: Tensor = self.passes.run(loss, self.random, weights, generator)
+            differentiate(value, (self.params, out[0], self.layout), (leaves, out[1], self.spreads))
+        self._chain(out[1], std)
+        return value.detach()
+
+    @property
+    def by_rule(self) -> set[str] | None:
+        """The names of the weights that a rule draws; None before the first pass."""
+        return self.passes.by_rule
 
     @abstractmethod
     def _prepare(self, std: Tensor, generator: Generator | None) -> None:
@@ -176,11 +201,11 @@ class _LocalReparam(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         squared = x.square() if x.is_floating_point() else x
         y = op.forward(x, mean, bias_mean)
-        # A floor of 1e-20 on the variance keeps the slope of the root finite where all inputs are zero.
-        std = op.forward(squared, variance, bias_variance).clamp_(min=1e-20).sqrt_()
+        std = op.forward(squared, variance, bias_variance).clamp_(min=0).sqrt_()
         noise = normals(y)
         y.addcmul_(std, noise)
-        return y, noise.div_(std).mul_(0.5)
+        # A floor keeps the slope of the root finite where all inputs are zero, or the weight is a constant.
+        return y, noise.div_(std.clamp_(min=1e-10)).mul_(0.5)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

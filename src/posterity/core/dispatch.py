@@ -21,10 +21,11 @@ from posterity.core.linear_ops import Call, parse
 
 @dataclass(frozen=True)
 class RandomWeight:
-    """A weight's mean, and what carries its spread: a variance, or a perturbation."""
+    """A weight's mean, what carries its spread (a variance, or a perturbation), and how to draw it from them."""
 
     mean: Tensor
     spread: Tensor
+    drawing: "Drawing"
 
 
 @dataclass(frozen=True)
@@ -181,14 +182,13 @@ class Rules(_Seen):
 
     def __init__(
         self,
-        drawing: Drawing,
         params: Mapping[str, Tensor],
         weights: Mapping[str, RandomWeight],
         by_rule: Collection[str],
         generator: Generator | None,
     ) -> None:
         super().__init__(params)
-        self.drawing, self.weights, self.by_rule, self.generator = drawing, weights, by_rule, generator
+        self.weights, self.by_rule, self.generator = weights, by_rule, generator
         self.draws: dict[str, Tensor] = {}
         self.used: set[str] = set()
 
@@ -199,6 +199,8 @@ class Rules(_Seen):
             return func(*self.replaced(args, self._drawn), **self.replaced(kwargs, self._drawn))
         bias = self.names.get(id(linear.bias), "")
         ruled = {n: p for n, p in ((weight, linear.weight), (bias, linear.bias)) if n in self.by_rule and p is not None}
+        if bias in ruled and self.weights[bias].drawing is not self.weights[weight].drawing:
+            raise Changed(bias)  # one rule draws a layer's result
         for name in ruled:
             self._once(name)
 
@@ -213,7 +215,7 @@ class Rules(_Seen):
         with torch.autocast(call.x.device.type, enabled=False):  # the variance needs all of float32
             if call.x.is_floating_point() and call.x.dtype != weight.mean.dtype:
                 call = Call(call.op, call.x.to(weight.mean.dtype), call.weight, call.bias, call.finish)
-            return call.finish(self.drawing.activation(call, weight, bias, self.generator))
+            return call.finish(weight.drawing.activation(call, weight, bias, self.generator))
 
     def _once(self, name: str) -> None:
         """Noise of its own at each use would be wrong: the rule is for weights that are used once."""
@@ -225,7 +227,8 @@ class Rules(_Seen):
         if name in self.by_rule:
             raise Changed(name)
         if name not in self.draws:
-            self.draws[name] = self.drawing.drawn(self.weights[name], self.generator)
+            weight = self.weights[name]
+            self.draws[name] = weight.drawing.drawn(weight, self.generator)
         return self.draws[name]
 
 

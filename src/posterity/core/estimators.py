@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import torch
 from torch import Generator, Tensor, nn
@@ -40,14 +41,16 @@ class Estimator(ABC):
     Args:
         params: its trainable parameters, by name, in the order of the flat vector.
         start: the first coordinate that is random, at the beginning of a parameter; those before it have no std.
+        layout: of the flat vector; the parameters as they are unless given.
     """
 
-    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0) -> None:
+    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0, *, layout: Layout | None = None) -> None:
         self.params = dict(params)
-        self.layout = Layout.of(params)
+        self.layout = Layout.of(params) if layout is None else layout
         self.start = start
         pairs = zip(params.items(), self.layout.offsets, strict=True)
         self.random = {n: p for (n, p), offset in pairs if offset >= start}
+        self.spreads = self.layout.among(self.random)
 
     # Kept between steps: asking the system anew for megabytes at each step costs more than filling them.
     @cached_property
@@ -71,20 +74,26 @@ class Estimator(ABC):
         """Estimate for q = (mean, std); write the two gradients into `out`, and return the loss, ()."""
 
 
-def differentiate(loss: Tensor, *pairs: tuple[Mapping[str, Tensor], Tensor]) -> None:
+def differentiate(loss: Tensor, *parts: tuple[Mapping[str, Tensor], Tensor, Layout]) -> None:
     """Differentiate a loss by several sets of named leaves, each into its flat vector; zero where one is not used."""
-    grads = torch.autograd.grad(loss, [leaf for leaves, _ in pairs for leaf in leaves.values()], allow_unused=True)
-    targets = [view for leaves, out in pairs for view in Layout.of(leaves).views(out).values()]
-    for target, grad in zip(targets, grads, strict=True):
-        # Lookups with sparse=True have sparse gradients, which cannot be copied into a part of a vector.
-        target.zero_() if grad is None else target.copy_(grad.to_dense() if grad.is_sparse else grad)
+    grads = torch.autograd.grad(loss, [leaf for leaves, _, _ in parts for leaf in leaves.values()], allow_unused=True)
+    rest = iter(grads)
+    for leaves, out, layout in parts:
+        layout.write(out, islice(rest, len(leaves)))
 
 
 class WeightDraw(Estimator):
     """One weight vector for the whole batch; `antithetic` lets every second call use −ε of the call before it."""
 
-    def __init__(self, params: Mapping[str, nn.Parameter], start: int = 0, antithetic: bool = False) -> None:
-        super().__init__(params, start)
+    def __init__(
+        self,
+        params: Mapping[str, nn.Parameter],
+        start: int = 0,
+        antithetic: bool = False,
+        *,
+        layout: Layout | None = None,
+    ) -> None:
+        super().__init__(params, start, layout=layout)
         self._theta = self._zeros(self.layout.size)
         self._views = self.layout.views(self._theta)
         self.antithetic = antithetic
@@ -99,8 +108,9 @@ class WeightDraw(Estimator):
         draw, points = self._theta, self.start
         draw[:points] = q[0][:points]
         torch.addcmul(q[0][points:], q[1], self._noise, out=draw[points:])
-        with bound(self.params, self._views):
+        views = self.layout.views(draw) if self.layout.constants else self._views
+        with bound(self.params, views):
             value = loss()
-            differentiate(value, (self.params, out[0]))
+            differentiate(value, (self.params, out[0], self.layout))
         torch.mul(out[0][self.start :], self._noise, out=out[1])
         return value.detach()

@@ -3,9 +3,9 @@
 `Layout.views` reads the vector by name without copying; `bound` makes an unmodified network compute with it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from math import prod
 
@@ -13,6 +13,58 @@ import torch
 from torch import Size, Tensor, nn
 
 from posterity.errors import InvalidInput, Mismatch
+
+
+@dataclass(frozen=True, eq=False)
+class ConstantRows:
+    """Rows of a tensor (rows, ...) that are the same numbers always: a lookup's row for padding, for one.
+
+    Args:
+        rows: their indices, rising.
+        values: their values, (len(rows), ...).
+        others: the indices of all other rows.
+    """
+
+    rows: tuple[int, ...]
+    values: Tensor
+    others: Tensor
+
+    @classmethod
+    def of(cls, table: Tensor, rows: Iterable[int]) -> "ConstantRows":
+        """Hold these rows at the values that a table has there now."""
+        own = sorted(set(rows))
+        others = [i for i in range(len(table)) if i not in set(own)]
+        indices = torch.tensor(others, dtype=torch.int64, device=table.device)
+        return cls(tuple(own), table.detach()[own].clone(), indices)
+
+    def part_shape(self, shape: Size) -> Size:
+        return Size((shape[0] - len(self.rows), *shape[1:]))
+
+    def left_out_of(self, table: Tensor, lead: int = 0) -> Tensor:
+        """Return the other rows of a table (..., rows, *rest), behind so many leading dimensions."""
+        return table.index_select(lead, self.others.to(table.device))
+
+    def without(self, matrix: Tensor) -> Tensor:
+        """Return a diagonal (rows,) or a matrix (rows, rows) of the other rows."""
+        for dim in range(matrix.dim()):
+            matrix = self.left_out_of(matrix, dim)
+        return matrix
+
+    def among(self, part: Tensor, table: Tensor | None = None, zero: bool = False) -> Tensor:
+        """Put the constant rows among the others, (..., others, *rest) → (..., rows, *rest).
+
+        They are what they are held at, or what `table` (rows, *rest) has there, or 0.
+        """
+        values = self.values if table is None else table.detach()[list(self.rows)]
+        values = torch.zeros_like(values) if zero else values
+        lead = part.shape[: part.dim() - values.dim()]
+        values = values.to(part).expand(*lead, *values.shape)
+        pieces, start = list[Tensor](), 0
+        for index, row in enumerate(self.rows):
+            free = row - index  # so many of the others come before it
+            pieces += [part.narrow(len(lead), start, free - start), values.narrow(len(lead), index, 1)]
+            start = free
+        return torch.cat([*pieces, part.narrow(len(lead), start, part.shape[len(lead)] - start)], len(lead))
 
 
 @dataclass(frozen=True)
@@ -24,19 +76,36 @@ class Layout:
     (8, (0, 6))
     >>> layout.views(torch.arange(8.0))["bias"]
     tensor([6., 7.])
+
+    Rows that are constants (of padding) are no coordinates: `views` shows them among the others, `flatten` leaves them out.
+
+    >>> table = torch.tensor([[0.0, 0.0], [1.0, 2.0]])
+    >>> layout = Layout.of({"table": table}, {"table": ConstantRows.of(table, [0])})
+    >>> layout.size, layout.views(torch.tensor([3.0, 4.0]))["table"]
+    (2, tensor([[0., 0.],
+            [3., 4.]]))
     """
 
     names: tuple[str, ...]
     shapes: tuple[Size, ...]
+    constants: Mapping[str, ConstantRows] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, params: Mapping[str, Tensor]) -> "Layout":
-        """Lay out tensors in the order of the mapping."""
-        return cls(tuple(params), tuple(p.shape for p in params.values()))
+    def of(cls, params: Mapping[str, Tensor], constants: Mapping[str, ConstantRows] | None = None) -> "Layout":
+        """Lay out tensors in the order of the mapping; `constants` of those among them that have some."""
+        own = {n: rows for n, rows in (constants or {}).items() if n in params}
+        return cls(tuple(params), tuple(p.shape for p in params.values()), own)
 
     @property
     def numels(self) -> tuple[int, ...]:
-        return tuple(prod(shape) for shape in self.shapes)
+        """How many coordinates each tensor has."""
+        return tuple(prod(shape) for shape in self.part_shapes)
+
+    @property
+    def part_shapes(self) -> tuple[Size, ...]:
+        """The shape of each tensor without its constant rows."""
+        pairs = zip(self.names, self.shapes, strict=True)
+        return tuple(self.constants[n].part_shape(s) if n in self.constants else s for n, s in pairs)
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -50,16 +119,32 @@ class Layout:
     def views(self, theta: Tensor) -> dict[str, Tensor]:
         """Split θ, shape (..., P), into named views of shape (..., *shape): writes go through, nothing is copied.
 
+        But a tensor with constant rows is a copy, of them and the others.
+
         Raises:
             InvalidInput: where the last dimension is not P.
         """
-        if theta.dim() == 0 or theta.shape[-1] != self.size:
+        parts = self.parts(theta)
+        return parts | {n: rows.among(parts[n]) for n, rows in self.constants.items()} if self.constants else parts
+
+    def changes(self, vector: Tensor) -> dict[str, Tensor]:
+        """Do as `views` with differences or stds, (..., P), which are 0 where something is constant."""
+        parts = self.parts(vector)
+        return parts | {n: rows.among(parts[n], zero=True) for n, rows in self.constants.items()}
+
+    def parts(self, vector: Tensor) -> dict[str, Tensor]:
+        """Split a vector (..., P) into named views of what is not constant, (..., *part_shape): writes go through.
+
+        Raises:
+            InvalidInput: where the last dimension is not P.
+        """
+        if vector.dim() == 0 or vector.shape[-1] != self.size:
             raise InvalidInput(
-                f"A vector of shape {tuple(theta.shape)} was given; this layout needs (..., {self.size})."
+                f"A vector of shape {tuple(vector.shape)} was given; this layout needs (..., {self.size})."
             )
-        lead = theta.shape[:-1]
-        parts = theta.split(list(self.numels), dim=-1)
-        return {n: part.view(lead + s) for n, s, part in zip(self.names, self.shapes, parts, strict=True)}
+        lead = vector.shape[:-1]
+        pieces = vector.split(list(self.numels), dim=-1)
+        return {n: piece.view(lead + s) for n, s, piece in zip(self.names, self.part_shapes, pieces, strict=True)}
 
     def flatten(self, params: Mapping[str, Tensor]) -> Tensor:
         """Copy named tensors, with equal leading dimensions if any, into a new vector (..., P).
@@ -68,7 +153,27 @@ class Layout:
             Mismatch: with the difference of names and shapes.
         """
         lead = self._leading(params)
-        return torch.cat([params[n].reshape(*lead, -1) for n in self.names], dim=-1)
+        return torch.cat([self.part(n, params[n], len(lead)).reshape(*lead, -1) for n in self.names], dim=-1)
+
+    def part(self, name: str, tensor: Tensor, lead: int = 0) -> Tensor:
+        """Leave a tensor's constant rows out, behind so many leading dimensions."""
+        return self.constants[name].left_out_of(tensor, lead) if name in self.constants else tensor
+
+    def whole(self, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Put the constant rows among the others of tensors without them, (*part_shape)."""
+        return {n: self.constants[n].among(p) if n in self.constants else p for n, p in parts.items()}
+
+    def among(self, names: Container[str]) -> "Layout":
+        """Return the layout of some of the tensors."""
+        shapes = {n: s for n, s in self.named_shapes().items() if n in names}
+        return Layout(tuple(shapes), tuple(shapes.values()), {n: r for n, r in self.constants.items() if n in shapes})
+
+    def write(self, out: Tensor, grads: Iterable[Tensor | None]) -> None:
+        """Write gradients by the tensors, in their order, into a vector (P,); zero where one is not used."""
+        for (name, target), grad in zip(self.parts(out).items(), grads, strict=True):
+            # Lookups with sparse=True have sparse gradients, which cannot be copied into a part of a vector.
+            dense = grad.to_dense() if grad is not None and grad.is_sparse else grad
+            target.zero_() if dense is None else target.copy_(self.part(name, dense))
 
     def _leading(self, params: Mapping[str, Tensor]) -> Size:
         if not self.names or set(params) != set(self.names):

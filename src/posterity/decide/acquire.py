@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from posterity.decide.batches import greedy_classes, greedy_values
 from posterity.errors import InvalidInput, unknown
 from posterity.predict.decomposition import precise
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import AnyPredictive, Classification, Regression, classes_or_values
 
 CLASSES: Mapping[str, Callable[[Classification], Tensor]] = MappingProxyType(
     {
@@ -34,9 +34,7 @@ VALUE_SCORES = (*VALUES, "log_determinant", "random")
 class Predicts(Protocol):
     """What a posterior does here."""
 
-    def predict(
-        self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None
-    ) -> Classification | Regression: ...
+    def predict(self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None) -> AnyPredictive: ...
 
 
 def choose(
@@ -90,7 +88,7 @@ def choose(
         raise InvalidInput(f"{n} inputs were asked for, of a pool of {len(pool):,}; ask for 1 to {len(pool):,}.")
     if score == "random":
         return torch.randperm(len(pool), generator=generator)[:n]
-    predictive = posterior.predict(pool, draws, generator=generator)
+    predictive = classes_or_values(posterior.predict(pool, draws, generator=generator))
     return ranked(predictive, n, score, generator)
 
 

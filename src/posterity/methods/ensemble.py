@@ -30,6 +30,7 @@ from posterity.methods.refine import Refine
 from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
 from posterity.methods.swag import SWAG
+from posterity.model.padding import padding_kept
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.mixture import Mixture
@@ -101,7 +102,7 @@ def reinitialise(problem: Problem, seed: int) -> tuple[str, ...]:
     network = problem.network
     before = {n: (p, p._version, p.detach().clone()) for n, p in network.named_parameters()}
     statistics = {n: b.clone() for n, b in network.named_buffers() if n.rpartition(".")[0] in (problem.still or ())}
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(), padding_kept(network), torch.no_grad():
         torch.manual_seed(seed)
         for module in network.modules():
             _reset(module)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from posterity.core.gaussian import LOG_2PI, softplus
-from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
 from posterity.methods.expansion import Expansion
 from posterity.model.likelihoods import Gaussian
@@ -123,8 +122,8 @@ def _prior(problem: Problem, named: dict[str, float]) -> Normal:
     where = problem.coordinates
     assert isinstance(own, Normal)
     assert where.normal is not None
-    layout = Layout.of({n: p for n, p in where.params.items() if n in where.shapes()})
-    before = {n: float(v.flatten()[0]) for n, v in layout.views(where.normal[1]).items()}
+    layout = where.layout.among(where.shapes())
+    before = {n: float(v.flatten()[0]) for n, v in layout.parts(where.normal[1]).items()}
     return Normal(own.mean, {**before, **named})
 
 

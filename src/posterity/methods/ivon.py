@@ -153,7 +153,7 @@ class IVONInference:
         kernels, gradient = self._kernels, self._gradient
         with self.problem.bound(kernels.draw(state["mean"], state["hessian"], self._noise)):
             nll, distribution = self.problem.nll(batch)
-            differentiate(nll, (self.problem.params, gradient))
+            differentiate(nll, (self.problem.params, gradient, self.problem.layout))
         kernels.move(self._vectors(state), gradient, self._rates_at(int(state["step"])))
         return nll.detach(), distribution
 
@@ -167,7 +167,7 @@ class IVONInference:
             theta[where.start :].addcmul_(std, noise)
             with self.problem.bound(theta):
                 nll, distribution = self.problem.nll(batch)
-                differentiate(nll, (self.problem.params, gradient))
+                differentiate(nll, (self.problem.params, gradient, self.problem.layout))
             if where.latents:
                 gradient.add_(self._latent_score(theta), alpha=1 / self._scale)
             gradients.add_(gradient, alpha=1 / draws)

@@ -16,7 +16,7 @@ from posterity.methods.evidence import refuse_untunable, tuned
 from posterity.methods.expansion import Expansion, expanded, prior_precision, refuse_uneven
 from posterity.methods.map import MAP
 from posterity.methods.passes import refuse_large
-from posterity.model.outputs import refuse_mixing, refuse_unknown
+from posterity.model.outputs import refuse_bags, refuse_mixing, refuse_unknown
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.base import FunctionPosterior
@@ -92,7 +92,10 @@ class Laplace:
 
     def _refuse(self, problem: Problem) -> None:
         """Say before the training what would be wrong after it."""
-        refuse_mixing(problem.network, frozenset(problem.coordinates.random_names))
+        random = frozenset(problem.coordinates.random_names)
+        refuse_mixing(problem.network, random)
+        if self.prediction == "linearised" or self.structure == "low_rank":
+            refuse_bags(problem.network, random)
         refuse_unknown(problem.likelihood, self.curvature)
         refuse_large(problem, self)
         prior_precision(problem)

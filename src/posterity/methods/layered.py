@@ -22,7 +22,9 @@ class LayeredTotal(Total):
     def __init__(self, problem: Problem, probe: Tensor) -> None:
         super().__init__(problem)
         index = torch.arange(3, device=probe.device) % len(probe)
-        found = layers(lambda n: call(problem, probe[index[:n]]), self.params, problem.network.buffers())
+        self.layout = problem.coordinates.random_layout
+        self.leaves = {n: problem.params[n] for n in self.params}  # as the network holds them, with constant rows
+        found = layers(lambda n: call(problem, probe[index[:n]]), self.leaves, problem.network.buffers())
         self.layers = {layer.weight: layer for layer in found if self.serves(layer)}
         served = set(self.layers) | {layer.bias for layer in self.layers.values()}
         self.rest = {n: p for n, p in self.params.items() if n not in served}
@@ -33,7 +35,7 @@ class LayeredTotal(Total):
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Run the network and keep what goes into its layers, with the graph."""
-        with torch.enable_grad(), Recorder(self.params, self.layers) as recorder:
+        with torch.enable_grad(), Recorder(self.leaves, self.layers) as recorder:
             outputs = call(self.problem, inputs)
         self.uses = recorder.uses
         return outputs
@@ -71,7 +73,7 @@ class DiagonalTotal(LayeredTotal):
     def __init__(self, problem: Problem, probe: Tensor) -> None:
         super().__init__(problem, probe)
         like = next(iter(self.params.values()))
-        self.squares = {n: Squares(self.params[n], bool(own.bias), ROW_BYTES) for n, own in self.layers.items()}
+        self.squares = {n: Squares(self.leaves[n], bool(own.bias), ROW_BYTES) for n, own in self.layers.items()}
         self.values = {n: torch.zeros(p.numel(), dtype=torch.float64, device=like.device) for n, p in self.rest.items()}
 
     def serves(self, layer: Layer) -> bool:
@@ -93,7 +95,7 @@ class DiagonalTotal(LayeredTotal):
     def result(self) -> DiagonalCurvature:
         found = dict(self.values)
         for name, squares in self.squares.items():
-            found[name] = squares.weight.flatten()
+            found[name] = self.layout.part(name, squares.weight).flatten()
             if squares.bias is not None:
                 found[self.layers[name].bias] = squares.bias
         return DiagonalCurvature(torch.cat([found[n] for n in self.params]))
@@ -105,7 +107,7 @@ class KroneckerTotal(LayeredTotal):
     def __init__(self, problem: Problem, probe: Tensor) -> None:
         super().__init__(problem, probe)
         lookups = {n for n, u in self._probed(probe).items() if isinstance(u.call.op, Lookup)}
-        self.factors = {n: Factors(self.params[n], bool(o.bias), n in lookups) for n, o in self.layers.items()}
+        self.factors = {n: Factors(self.leaves[n], bool(o.bias), n in lookups) for n, o in self.layers.items()}
         shapes = {n: (p.numel(),) * (2 if p.numel() <= DENSE else 1) for n, p in self.rest.items()}
         self.blocks = {n: p.new_zeros(shapes[n], dtype=torch.float64) for n, p in self.rest.items()}
 
@@ -129,6 +131,8 @@ class KroneckerTotal(LayeredTotal):
         found: list[Block] = []
         for name, factors in self.factors.items():
             bias = self.layers[name].bias
+            if name in self.layout.constants:
+                factors.left = self.layout.constants[name].without(factors.left)
             found.append(factors.block(self.slices(name, bias) if bias else self.slices(name)))
         for name, value in self.blocks.items():
             own = FullCurvature(value) if value.dim() == 2 else DiagonalCurvature(value)

@@ -84,7 +84,7 @@ class PointInference:
         theta, grad = state["theta"], self._optimizer.grads["theta"]
         with self.problem.bound(theta):
             nll, distribution = self.problem.nll(batch)
-            differentiate(nll, (self.problem.params, grad))
+            differentiate(nll, (self.problem.params, grad, self.problem.layout))
         if self.problem.coordinates.noncentred:
             grad.copy_(self.problem.coordinates.pull(theta, grad))
         log_prior = self._add_prior_gradient(theta, grad)

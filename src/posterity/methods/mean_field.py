@@ -210,10 +210,12 @@ class MeanFieldInference:
             importance = method.objective == "importance_weighted"
             return PathElbo(where, method.draws, antithetic=method.antithetic, importance=importance)
         activation = {"local_reparam": LocalReparam, "flipout": Flipout}.get(self.method.estimator)
-        draw = activation(where.params, where.start, self.problem.network) if activation else None
+        draw = activation(where.params, where.start, self.problem.network, layout=where.layout) if activation else None
         if self.method.compiled:
             return CompiledElbo(where, draw)
-        estimator: Estimator = draw or WeightDraw(where.params, where.start, self.method.antithetic)
+        estimator: Estimator = draw or WeightDraw(
+            where.params, where.start, self.method.antithetic, layout=where.layout
+        )
         return NegativeElbo(
             NonCentred(estimator, where) if where.noncentred else estimator, self.divergence, self.method.draws
         )

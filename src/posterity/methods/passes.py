@@ -74,7 +74,9 @@ def refuse_large(problem: Problem, options: Options) -> None:
     width = min(size, options.rank + SPARE)
     sides = sum(s[0] ** 2 + s[1:].numel() ** 2 for s in shapes if len(s) > 1)  # an embedding's first side is diagonal
     embeddings = [m.weight for m in problem.network.modules() if isinstance(m, nn.Embedding)]
-    sides -= sum(w.shape[0] ** 2 for w in embeddings if any(w is p for p in random_parameters(problem).values()))
+    sides -= sum(
+        w.shape[0] ** 2 for w in embeddings if any(w is problem.params[n] for n in problem.coordinates.random_names)
+    )
     what, count = {
         "full": (f"The full curvature of {size:,} weights", 4 * size**2),
         "low_rank": (f"The search for {width} directions of {size:,} weights", 5 * size * width),

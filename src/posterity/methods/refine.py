@@ -112,6 +112,4 @@ def stds_of(posterior: FunctionPosterior) -> dict[str, Tensor] | None:
     else:
         return None
     where = posterior.problem.coordinates
-    shapes = {n: where.params[n].shape for n in where.random_names}
-    parts = std[: where.network - where.start].clamp(min=SMALLEST).split([s.numel() for s in shapes.values()])
-    return {n: part.view(s) for (n, s), part in zip(shapes.items(), parts, strict=True)}
+    return where.random_layout.changes(std[: where.network - where.start].clamp(min=SMALLEST))

@@ -98,6 +98,8 @@ class LowRankTotal(Total):
         total = torch.zeros_like(directions)
         own = {n: p.detach() for n, p in self.problem.latents(self.problem.params).items()}
         shapes = [p.shape for p in self.params.values()]
+        layout = self.problem.coordinates.random_layout
+        leaves = [self.problem.params[n] for n in layout.names]
         for inputs, targets in batches(self.problem, self.data):
             with torch.enable_grad():
                 outputs = call(self.problem, inputs)
@@ -106,11 +108,10 @@ class LowRankTotal(Total):
                 parts = column.to(outputs.dtype).split([s.numel() for s in shapes])
                 tangents = {n: v.view(s) for n, v, s in zip(self.params, parts, shapes, strict=True)}
                 _, change = pushed_forward(self.compute, self.params, tangents, inputs)
-                leaves = list(self.params.values())
                 grads = torch.autograd.grad(
                     outputs, leaves, curvature.times(change), retain_graph=True, materialize_grads=True
                 )
-                out += torch.cat([g.flatten() for g in grads])
+                out += layout.flatten(dict(zip(layout.names, grads, strict=True)))
         return total
 
 

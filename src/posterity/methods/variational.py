@@ -121,7 +121,7 @@ class CorrelatedInference:
             theta[where.start :] += self.covariance.deviation(noise)
             with self.problem.bound(theta):
                 nll, distribution = self.problem.nll(batch)
-                differentiate(nll, (self.problem.params, gradient))
+                differentiate(nll, (self.problem.params, gradient, where.layout))
             gradient = where.pull(theta, gradient)
             score = self.divergence.score(theta)
             if score is not None:

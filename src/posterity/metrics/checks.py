@@ -15,7 +15,7 @@ def precise(values: Tensor) -> Tensor:
 def probs_and_labels(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean probabilities (B, C) in float64 and integer labels (B,) in [0, C), both on the CPU.
 
-    Sites, (B, ..., C) and (B, ...), become examples of their own; those whose label is −100, not known, are left out.
+    Sites, (B, ..., C) and (B, ...), become examples of their own; what has the label −100, not known, is left out.
     """
     if probs.dim() < 2 or not probs.numel():
         raise InvalidInput(f"Expected probabilities (B, C) of at least one example, got {tuple(probs.shape)}.")
@@ -23,8 +23,6 @@ def probs_and_labels(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if not bool(((values >= 0) & (values <= 1.02)).all()) or bool(((values.sum(-1) - 1).abs() > 0.02).any()):
         raise InvalidInput("Class probabilities must be ≥ 0 and sum to 1; NaN and logits are refused.")
     classes = class_labels(labels.detach().cpu(), *values.shape)
-    if classes.dim() == 1:
-        return values, classes
     known = classes != IGNORED
     if not bool(known.any()):
         raise InvalidInput(f"All labels are {IGNORED}, not known: there is nothing to score.")

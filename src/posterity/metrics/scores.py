@@ -15,7 +15,7 @@ from posterity.errors import InvalidInput
 from posterity.metrics.calibration import ece, smooth_ece
 from posterity.metrics.checks import precise, probs_and_labels, real_targets
 from posterity.metrics.selective import risk_coverage
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import Classification, General, Regression
 from posterity.types import Predictive, Scores
 
 
@@ -124,6 +124,9 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
     Regression, in units of the target: `rmse`; `nll` (nats per example); `crps`; `coverage_90` (fraction) and
     `interval_width_90` of the central 90 % interval; `aleatoric_std` and `epistemic_std` (means over examples).
 
+    Targets of any other distribution: the same but `crps`, each where the distribution has the moments; intervals are of
+    4096 draws.
+
     Raises `InvalidInput` for a predictive of another kind, and for targets that do not fit it.
     """
     match predictive:
@@ -131,7 +134,9 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
             return _evaluate_classes(predictive, targets)
         case Regression():
             return _evaluate_gaussians(predictive, targets)
-    raise InvalidInput(f"Cannot score a {type(predictive).__name__}. Choices: Classification, Regression.")
+        case General():
+            return _evaluate_general(predictive, targets)
+    raise InvalidInput(f"Cannot score a {type(predictive).__name__}. Choices: Classification, Regression, General.")
 
 
 def _evaluate_classes(predictive: Classification, targets: Tensor) -> Scores:
@@ -167,6 +172,21 @@ def _evaluate_gaussians(predictive: Regression, targets: Tensor) -> Scores:
         "aleatoric_std": precise(predictive.aleatoric).sqrt().mean().item(),
         "epistemic_std": precise(predictive.epistemic).sqrt().mean().item(),
     }
+
+
+def _evaluate_general(predictive: General, targets: Tensor) -> Scores:
+    scores = predictive.scores(targets)
+    lower, upper = map(precise, predictive.interval(0.9))
+    scores |= {
+        "coverage_90": _inside(lower, upper, precise(targets).to(lower.device)),
+        "interval_width_90": _width(lower, upper),
+    }
+    for part in ("aleatoric", "epistemic"):
+        try:
+            scores[f"{part}_std"] = precise(getattr(predictive, part)).sqrt().mean().item()
+        except InvalidInput:  # this family has no such moment
+            continue
+    return scores
 
 
 def _interval(predictive: Regression, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Size, Tensor, nn
 from posterity.core import gaussian
 from posterity.core.layout import Layout, bound, trainable
 from posterity.errors import InvalidInput
+from posterity.model.padding import constants
 from posterity.model.priors import normal_form
 from posterity.model.selection import NORMALISATION, Where, select
 from posterity.types import LIKELIHOOD, PRIOR, Latent, Params, Prior
@@ -23,6 +24,7 @@ class Coordinates:
     - Free ones are point coordinates without a prior: the scales and shifts of normalisation layers, about which a prior
       that is centred at 0 would say something wrong. Select them by `where=` and they are random, like any others.
     - From `start` on, coordinates are random.
+    - Rows of padding are constants (`padding_rows`): no coordinates, and no part of what the prior speaks of.
 
     With `where=None` and no normalisation layers, θ is the network's parameters in their own order, then the latents.
     """
@@ -39,13 +41,21 @@ class Coordinates:
 
     @classmethod
     def of(
-        cls, network: nn.Module, prior: Prior, latents: Mapping[str, Latent], where: Where = None, points: bool = True
+        cls,
+        network: nn.Module,
+        prior: Prior,
+        latents: Mapping[str, Latent],
+        where: Where = None,
+        *,
+        points: bool = True,
+        padding: bool = True,
     ) -> "Coordinates":
         """Arrange a network's parameters, and the latents of its prior and of its likelihood (`likelihood.*`).
 
         Args:
             network, prior, latents, where: see `Problem`.
             points: whether the prior speaks of what is not selected; if not, that is free.
+            padding: whether rows of padding are constants.
 
         Raises:
             InvalidInput: where the selection or the prior does not fit the network.
@@ -59,25 +69,34 @@ class Coordinates:
         free = rest & normalisation(network) if points else rest
         point = rest - free
         own = {n: params[n] for part in (free, point, random) for n in params if n in part}
-        shapes = {n: p.shape for n, p in own.items() if n not in free}
+        layout = Layout.of(own, constants(network) if padding else None)
+        sizes = dict(zip(layout.names, layout.numels, strict=True))
+        shapes = {n: s for n, s in zip(layout.names, layout.part_shapes, strict=True) if n not in free}
         like = next(iter(params.values())).detach()
         every = {PRIOR + n: latent for n, latent in prior.latents(shapes).items()} | dict(latents)
         own |= {n: nn.Parameter(latent.initial.to(like, copy=True)) for n, latent in every.items()}
-        values = {n: p.detach() for n, p in own.items() if n not in free and not n.startswith(LIKELIHOOD)}
+        layout = Layout.of(own, layout.constants)
+        known = {n: p.detach() for n, p in own.items() if n not in free and not n.startswith(LIKELIHOOD)}
+        values = {n: layout.part(n, p) for n, p in known.items()}
         prior.log_prob(values)  # a prior that cannot take these parameters says so here
         weights = prior.weights(values)
-        sizes = [sum(params[n].numel() for n in part) for part in (free, point, random)]
+        counts = [sum(sizes[n] for n in part) for part in (free, point, random)]
         return cls(
             params=own,
-            layout=Layout.of(own),
+            layout=layout,
             prior=prior,
             latents=every,
-            free=sizes[0],
-            start=sizes[0] + sizes[1],
-            network=sum(sizes),
+            free=counts[0],
+            start=counts[0] + counts[1],
+            network=sum(counts),
             normal=normal_form(prior, shapes, like),
             noncentred=any(weights[n] is not values[n] for n in shapes),
         )
+
+    @property
+    def random_layout(self) -> Layout:
+        """Where the network's random parameters lie among the random coordinates: of a vector (network − start,)."""
+        return self.layout.among(self.random_names)
 
     @property
     def random_names(self) -> tuple[str, ...]:
@@ -90,16 +109,17 @@ class Coordinates:
         values = {n: p.detach() for n, p in self.params.items()}
         if self.noncentred:
             ones = {n: p if n in self.latents else torch.ones_like(p) for n, p in values.items()}
-            values |= {n: values[n] / scale for n, scale in self.prior.weights(self.of_prior(ones)).items()}
+            values |= {n: values[n] / scale for n, scale in self.computed(ones).items() if n not in self.latents}
         return self.layout.flatten(values)
 
     def of_network(self, params: Params) -> dict[str, Tensor]:
         return {n: p for n, p in params.items() if n not in self.latents}
 
     def of_prior(self, params: Params) -> dict[str, Tensor]:
-        """Leave out what the prior says nothing of: free coordinates and the likelihood's latents."""
+        """Leave out what the prior says nothing of: free coordinates, constant rows, and the likelihood's latents."""
         free = set(self._free_names)
-        return {n: p for n, p in params.items() if n not in free and not n.startswith(LIKELIHOOD)}
+        known = {n: p for n, p in params.items() if n not in free and not n.startswith(LIKELIHOOD)}
+        return {n: self.layout.part(n, p) for n, p in known.items()} if self.layout.constants else known
 
     def of_likelihood(self, params: Params) -> dict[str, Tensor]:
         """Return the likelihood's own latents, by the likelihood's names."""
@@ -110,7 +130,7 @@ class Coordinates:
         return tuple(n for n, offset in zip(self.layout.names, self.layout.offsets, strict=True) if offset < self.free)
 
     def shapes(self) -> dict[str, Size]:
-        """Shapes of the network's parameters that have a prior."""
+        """Shapes of the network's parameters that have a prior, without constant rows."""
         return {n: p.shape for n, p in self.of_prior(self.params).items() if n not in self.latents}
 
     def log_prior(self, theta: Tensor) -> Tensor:
@@ -129,7 +149,7 @@ class Coordinates:
 
     def weights(self, theta: Tensor) -> Tensor:
         """Replace the network's coordinates by the weights that it computes with, (P,): θ itself for a centred prior."""
-        return self.layout.flatten(self._weights(self.layout.views(theta))) if self.noncentred else theta
+        return self.layout.flatten(self.computed(self.layout.views(theta))) if self.noncentred else theta
 
     def pull(self, theta: Tensor, gradient: Tensor) -> Tensor:
         """Turn ∂L/∂weights into ∂L/∂θ, both (P,)."""
@@ -144,8 +164,13 @@ class Coordinates:
         """Make the network (and the latents) compute with θ inside a `with` block."""
         return bound(self.params, self.layout.views(self.weights(theta)))
 
-    def _weights(self, params: Params) -> dict[str, Tensor]:
-        return {**params, **self.prior.weights(self.of_prior(params))}
+    def computed(self, params: Params) -> dict[str, Tensor]:
+        """Put the weights that the network computes with in the place of coordinates, by name; constant rows stay."""
+        weights = dict(self.prior.weights(self.of_prior(params)))
+        for name, rows in self.layout.constants.items():
+            if name in weights:
+                weights[name] = rows.among(weights[name], params[name])
+        return {**params, **weights}
 
 
 def normalisation(network: nn.Module) -> set[str]:

@@ -82,6 +82,6 @@ class CompiledElbo:
             return value
         with bound(self.params, self.layout.views(self._step.draw(q, generator))):
             value = loss()
-            differentiate(value, (self.params, grads[0]))
+            differentiate(value, (self.params, grads[0], self.layout))
         self._step.update_drawn(q, grads[0], weight, optimizer.adam_step(step))
         return value.detach()

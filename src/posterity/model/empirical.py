@@ -5,7 +5,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
 from posterity.model.coordinates import Coordinates
 from posterity.model.divergence import Divergence
@@ -41,7 +40,7 @@ class LearntPrior:
         self._mean, std = coordinates.normal
         self._std = std.clone()
         self.divergence = Divergence(coordinates, self._mean, self._std)
-        self._layout = Layout.of({n: p for n, p in coordinates.params.items() if n in coordinates.shapes()})
+        self._layout = coordinates.layout.among(coordinates.shapes())
 
     def state(self) -> State:
         return {"prior_std": self._std}
@@ -52,7 +51,7 @@ class LearntPrior:
         where = self.coordinates
         squares = (mean[where.free : where.network] - self._mean).square()
         squares[where.start - where.free :] += std[: where.network - where.start].square()
-        parts, stds = self._layout.views(squares), self._layout.views(self._std)
+        parts, stds = self._layout.parts(squares), self._layout.parts(self._std)
         for names in self._groups().values():
             total = torch.stack([parts[n].sum(dtype=torch.float64) for n in names]).sum()
             fitted = (total / sum(parts[n].numel() for n in names)).sqrt()
@@ -61,12 +60,12 @@ class LearntPrior:
 
     def info(self) -> Info:
         """Return the std of each group, for the log."""
-        stds = self._layout.views(self._std)
+        stds = self._layout.parts(self._std)
         return {f"prior_std.{g}".rstrip("."): stds[names[0]].reshape(-1)[0] for g, names in self._groups().items()}
 
     def prior(self, state: State) -> Normal:
         """Return the prior as fitted."""
-        stds = self._layout.views(state["prior_std"])
+        stds = self._layout.parts(state["prior_std"])
         own = self.coordinates.prior
         assert isinstance(own, Normal)  # checked at the start
         return Normal(own.mean, {n: float(v.reshape(-1)[0]) for n, v in stds.items()})

@@ -11,9 +11,8 @@ import torch
 from torch import Size, Tensor, nn
 
 from posterity.core.dispatch import UNSEEN, Uses, hindrance, rehearse, same_random_numbers
-from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
-from posterity.model.bayesianize import Bayesian, EstimatorName
+from posterity.model.bayesianize import EstimatorName, bayesian_modules
 from posterity.model.coordinates import Coordinates, normalisation
 from posterity.model.location_scale import LocationScale
 from posterity.model.priors import Product
@@ -103,10 +102,10 @@ def explain(module: nn.Module, example: Any) -> Explanation:
     64
     """
     copied = deepcopy(module)
-    found = {name: m for name, m in copied.named_modules() if isinstance(m, Bayesian)}
+    found = bayesian_modules(copied)
     if not found:
         raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")
-    parts = [_Part(name, m.network, m.coordinates, m.estimator, m.mean, m.std) for name, m in found.items()]
+    parts = [_Part(name, m.network, m.coordinates, m.estimators, m.mean, m.std) for name, m in found.items()]
     for bayesian, part in zip(found.values(), parts, strict=True):
         bayesian.forward = part.rehearse  # type: ignore[method-assign]  # of a copy
     with same_random_numbers(copied.parameters()):
@@ -114,7 +113,8 @@ def explain(module: nn.Module, example: Any) -> Explanation:
     described = {p: entry for part in parts for p, entry in part.entries()}
     norms, own = normalisation(copied), {p for m in found.values() for p in m.parameters()}
     described |= {p: _deterministic(n, p, n in norms) for n, p in copied.named_parameters() if p not in own}
-    entries = tuple(described[p] for p in copied.parameters() if p in described)  # all but ρ
+    rhos = {m.rho for m in found.values()}  # no numbers of the network's
+    entries = tuple(described[p] for p in copied.parameters() if p in described and p not in rhos)
     return Explanation(entries, sum(part.bytes for part in parts))
 
 
@@ -130,8 +130,9 @@ def explain_problem(problem: Problem, inputs: Tensor, estimator: EstimatorName, 
     problem = problem.snapshot()
     where = problem.coordinates
     random = {n: p for n, p in where.params.items() if n in where.random_names or n in where.latents}
-    values = where.of_prior(where.params)
-    part = _Part("", problem.network, where, estimator, values, Layout.of(random).views(std))
+    values = {n: p for n, p in where.params.items() if n in where.of_prior(where.params)}
+    estimators = dict.fromkeys(where.random_names, estimator)
+    part = _Part("", problem.network, where, estimators, values, where.layout.among(random).changes(std))
     with same_random_numbers(problem.network.parameters()):
         _call(part.rehearse, inputs)
     return Explanation(tuple(entry for _, entry in part.entries()), part.bytes)
@@ -144,7 +145,7 @@ class _Part:
     prefix: str
     network: nn.Module
     coordinates: Coordinates
-    estimator: str
+    estimators: Mapping[str, str]
     values: Mapping[str, Tensor]  # means and points that the prior speaks of, latents too
     stds: Mapping[str, Tensor]
     passes: list[Uses] = field(default_factory=list)
@@ -162,7 +163,7 @@ class _Part:
             outputs.append(self.network(*args, **kwargs))
             return outputs[0]
 
-        weights = self.coordinates.prior.weights(self.values)
+        weights = self.coordinates.computed(self.values)
         params = {n: self.network.get_parameter(n) for n in self.coordinates.random_names}
         self.passes.append(rehearse(compute, params, weights, self.network.buffers()))
         return outputs[0]
@@ -192,7 +193,8 @@ class _Part:
 
     def _estimator(self, name: str) -> tuple[str, str]:
         used = [seen for seen in self.passes if seen.get(name)]
-        asked = WHOLE if self.estimator == "weight" else self.estimator
+        own = self.estimators[name]
+        asked = WHOLE if own == "weight" else own
         if not used:
             return asked, "not used by this example"
         why = "" if asked == WHOLE else hindrance(name, used[0])
@@ -204,7 +206,8 @@ class _Part:
         if where.normal is not None:
             return CLOSED
         spreads = {n: self.stds.get(n, torch.zeros_like(v)) for n, v in where.of_network(self.values).items()}
-        return SAMPLED if where.prior.expected_log_prob(self.values, spreads) is None else CLOSED
+        expected = where.prior.expected_log_prob(where.of_prior(self.values), where.of_prior(spreads))
+        return SAMPLED if expected is None else CLOSED
 
 
 def _call(network: Callable[..., Any], example: Any) -> None:

@@ -107,7 +107,7 @@ class PathElbo:
         theta[where.start :].addcmul_(std, noise)
         with where.bound(theta):
             nll = loss()
-            differentiate(nll, (where.params, gradient))
+            differentiate(nll, (where.params, gradient, where.layout))
         gradient = where.pull(theta, gradient)
         with torch.enable_grad():
             leaf = theta.detach().requires_grad_()

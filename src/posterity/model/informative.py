@@ -10,6 +10,7 @@ from posterity.core import gaussian
 from posterity.core.layout import Layout, difference, trainable
 from posterity.errors import InvalidInput, Mismatch
 from posterity.model import patterns
+from posterity.model.padding import constants
 from posterity.types import Params, Prior
 
 
@@ -61,7 +62,7 @@ class Informative(Prior):
 
     Args:
         mean, std: one number for each coordinate of `layout`, (P,), std positive.
-        layout: names and shapes of the parameters that they belong to.
+        layout: names and shapes of the parameters that they belong to, without rows of padding, which are no unknowns.
         factor: low-rank part of the covariance, (P, K), or None.
 
     Raises:
@@ -106,7 +107,8 @@ class Informative(Prior):
         >>> Informative.at(nn.Linear(2, 1), {"bias": 1.0, "weight": 0.1}).std
         tensor([0.1000, 0.1000, 1.0000])
         """
-        params = {n: p.detach() for n, p in trainable(network).items()}
+        own = Layout.of(trainable(network), constants(network))
+        params = {n: own.part(n, p.detach()) for n, p in trainable(network).items()}
         layout, mean = Layout.of(params), patterns.flatten(params)
         shapes = layout.named_shapes()
         return cls(mean, patterns.expand(patterns.per_name(std, shapes, "std"), shapes, mean), layout)

@@ -7,6 +7,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from posterity.core.estimators import differentiate
 from posterity.errors import InvalidInput, suggest
 from posterity.model.coordinates import Coordinates
 from posterity.model.problem import Problem
@@ -45,23 +46,30 @@ def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
     if isinstance(init, Relative):
         std[:weights] = (init.fraction * theta[:weights].abs()).clamp(min=SMALLEST)
         return std
-    random = {*coordinates.random_names, *coordinates.latents}
-    shapes = {n: s for n, s in coordinates.layout.named_shapes().items() if n in random}
-    if unknown := sorted(init.keys() - shapes.keys()):
+    layout = coordinates.random_layout
+    shapes = layout.named_shapes()
+    latents = {n: coordinates.params[n].shape for n in coordinates.latents}
+    if unknown := sorted(init.keys() - shapes.keys() - latents.keys()):
         raise InvalidInput(f"init: '{unknown[0]}' is not a random parameter.{suggest(unknown[0], shapes)}")
-    if missing := sorted(shapes.keys() - init.keys() - coordinates.latents.keys()):
+    if missing := sorted(shapes.keys() - init.keys()):
         raise InvalidInput(f"init: '{missing[0]}' has no initial std; give one for each random parameter.")
     for name, value in init.items():
-        if value.shape != shapes[name] or not (value > 0).all():
+        shape = {**shapes, **latents}[name]
+        if value.shape != shape or not ((layout.part(name, value) if name in shapes else value) > 0).all():
             raise InvalidInput(
-                f"init: the std of '{name}' has shape {tuple(value.shape)}; it needs positive values of {tuple(shapes[name])}."
+                f"init: the std of '{name}' has shape {tuple(value.shape)}; positive values of {tuple(shape)} are needed."
             )
-    parts = zip(shapes, std.split([s.numel() for s in shapes.values()]), strict=True)
-    return torch.cat([init[n].reshape(-1).to(theta) if n in init else part for n, part in parts])
+    std[:weights] = layout.flatten({n: init[n].to(theta) for n in shapes})
+    for name, part in zip(latents, std[weights:].split([s.numel() for s in latents.values()]), strict=True):
+        if name in init:
+            part.copy_(init[name].reshape(-1))
+    return std
 
 
 def curvature_std(problem: Problem, batches: Iterable[Batch]) -> dict[str, Tensor]:
     """Return the std of a diagonal Gaussian at the network's present weights, for each random parameter, by name.
+
+    It is 0 in constant rows (of padding).
 
     σ = (N·F + 1/s²)^(−½), F = E[(∂ log p(y|x,θ)/∂θ)²] per datum with y drawn from the network's own prediction (the Fisher
     information's diagonal), s the prior's std (none: 0 is added where the prior is not normal). With such y the examples'
@@ -73,12 +81,12 @@ def curvature_std(problem: Problem, batches: Iterable[Batch]) -> dict[str, Tenso
     """
     where = problem.coordinates
     fisher, count = torch.zeros_like(where.theta()), 0
+    own = torch.empty_like(fisher)
     for inputs, _ in batches:
         distribution = problem.predict(inputs)
         loss = -distribution.log_prob(distribution.sample()).mean()
-        grads = torch.autograd.grad(loss, list(where.params.values()), allow_unused=True)
-        for target, grad in zip(where.layout.views(fisher).values(), grads, strict=True):
-            target.add_(0 if grad is None else grad.square() * len(inputs))
+        differentiate(loss, (where.params, own, where.layout))
+        fisher.addcmul_(own, own, value=len(inputs))
         count += 1
     if not count:
         raise InvalidInput("curvature_std was given no batch; give it at least one.")
@@ -86,6 +94,4 @@ def curvature_std(problem: Problem, batches: Iterable[Batch]) -> dict[str, Tenso
     if where.normal is not None:
         precision = precision + where.normal[1][where.start - where.free :].square().reciprocal()
     std = precision.rsqrt().clamp(SMALLEST, 1.0)
-    shapes = {n: s for n, s in where.layout.named_shapes().items() if n in where.random_names}
-    parts = std.split([s.numel() for s in shapes.values()])
-    return {n: part.view(s) for (n, s), part in zip(shapes.items(), parts, strict=True)}
+    return where.random_layout.changes(std)

@@ -50,9 +50,14 @@ def moving(network: nn.Module, still: Set[str]) -> list[_NormBase]:
 def train(network: nn.Module, still: Set[str]) -> None:
     """Put a network in train mode, but for the modules of these names."""
     network.train()
+    keep_still(network, still)
+
+
+def keep_still(network: nn.Module, still: Set[str]) -> None:
+    """Put the modules of these names in eval mode, each alone: what they hold is named by itself."""
     for name, module in network.named_modules():
         if name in still:
-            module.training = False  # this one alone: what it holds is named by itself
+            module.training = False
 
 
 def _is_frozen(name: str, modules: dict[str, nn.Module]) -> bool:

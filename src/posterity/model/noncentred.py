@@ -17,7 +17,7 @@ class NonCentred(Estimator):
     """
 
     def __init__(self, estimator: Estimator, coordinates: Coordinates) -> None:
-        super().__init__(estimator.params, estimator.start)
+        super().__init__(estimator.params, estimator.start, layout=estimator.layout)
         self.estimator, self.coordinates = estimator, coordinates
 
     def write(self, loss: Loss, q: Pair, out: Pair, generator: Generator | None) -> Tensor:
@@ -27,19 +27,21 @@ class NonCentred(Estimator):
             fixed = torch.zeros_like(q[0][: self.start])
             spread = torch.cat([fixed, std])
             draw = mean + spread * torch.cat([fixed, noise])
-            weights = self._weights(mean, draw), self._weights(spread, draw, latents=0.0)[self.start :]
+            own = self.layout.views(draw)
+            weights = (
+                self._weights(self.layout.views(mean), own),
+                self._weights(self.layout.changes(spread), own, latents=0.0)[self.start :],
+            )
         value = self.estimator.write(loss, (weights[0].detach(), weights[1].detach()), out, generator)
         pulled = torch.autograd.grad(weights, [mean, std], (out[0].clone(), out[1].clone()))
         for target, gradient in zip(out, pulled, strict=True):
             target.copy_(gradient)
         return value
 
-    def _weights(self, theta: Tensor, draw: Tensor, latents: float | None = None) -> Tensor:
+    def _weights(self, params: Params, draw: Params, latents: float | None = None) -> Tensor:
         """Transform μ or σ, given the latents of `draw`, which stand in the result with a value of their own if given."""
-        where = self.coordinates
-        own: Params = {n: v for n, v in self.layout.views(draw).items() if n.startswith(PRIOR)}
-        params = {**self.layout.views(theta), **own}
-        moved = {**params, **where.prior.weights(where.of_prior(params))}
+        own: Params = {n: v for n, v in draw.items() if n.startswith(PRIOR)}
+        moved = self.coordinates.computed({**params, **own})
         if latents is not None:
             moved |= {n: torch.full_like(v, latents) for n, v in own.items()}
         return self.layout.flatten(moved)

@@ -11,23 +11,26 @@ from posterity.core.curvature import CategoricalCurvature, IndependentCurvature,
 from posterity.core.gaussian import softplus
 from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
-from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.problem import Problem
 from posterity.types import Likelihood, Params
 
 Kind = Literal["ggn", "fisher"]
 
 
-def random_parameters(problem: Problem) -> dict[str, nn.Parameter]:
-    """Return the network's random parameters by name, in θ's order."""
-    return {n: problem.params[n] for n in problem.coordinates.random_names}
+def random_parameters(problem: Problem) -> dict[str, Tensor]:
+    """Return the network's random parameters by name, in θ's order, without constant rows."""
+    return {n: problem.layout.part(n, problem.params[n]) for n in problem.coordinates.random_names}
 
 
 def computed_by(problem: Problem) -> Callable[[Params, Tensor], Tensor]:
-    """Return the network as a function of (some of its parameters, inputs); the others are as they are bound. (B, D)."""
+    """Return the network as a function of (some of its parameters, inputs); the others are as they are bound. (B, D).
+
+    Parameters come without constant rows, as `random_parameters` returns them.
+    """
 
     def compute(params: Params, inputs: Tensor) -> Tensor:
-        with substituted(problem.network, params):
+        with substituted(problem.network, problem.layout.whole(params)):
             outputs: Tensor = problem.network(inputs)
         return outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
 
@@ -62,10 +65,12 @@ def output_curvature(
         return ScoreCurvature(-score)
     match problem.likelihood:
         case Categorical():
-            return CategoricalCurvature(outputs.softmax(-1))
+            known = (targets.long() != IGNORED).unsqueeze(-1)  # a label that is not known has no curvature
+            return CategoricalCurvature(outputs.softmax(-1) * known)
         case Bernoulli():
             probability = outputs.sigmoid()
-            return IndependentCurvature(probability * (1 - probability))
+            known = (targets.to(outputs.dtype) != IGNORED).reshape(outputs.shape)
+            return IndependentCurvature(probability * (1 - probability) * known)
         case Gaussian(std=fixed):
             std = softplus(latents["std"]) if fixed is None else torch.as_tensor(fixed, dtype=outputs.dtype)
             return IndependentCurvature(std.to(outputs).square().reciprocal().expand_as(outputs))
@@ -110,6 +115,16 @@ def latent_curvature(problem: Problem, outputs: Tensor, targets: Tensor, kind: K
     return score.square().sum().reshape(1)
 
 
+def refuse_bags(network: nn.Module, random: frozenset[str]) -> None:
+    """Refuse random tables of `nn.EmbeddingBag`, whose derivatives torch has once, and not forward nor twice."""
+    for prefix, module in network.named_modules():
+        if isinstance(module, nn.EmbeddingBag) and f"{prefix}.weight".lstrip(".") in random:
+            raise InvalidInput(
+                f"EmbeddingBag '{prefix}' has no forward derivative in torch, which a linearisation and structure='low_rank' "
+                f"need. Use nn.Embedding with a sum; prediction='sampled' with another structure; or where='!{prefix}.weight'."
+            )
+
+
 def refuse_mixing(network: nn.Module, random: frozenset[str]) -> None:
     """Refuse modules whose outputs of one example depend on others, or whose gradients are not their derivatives."""
     for prefix, module in network.named_modules():
@@ -121,8 +136,8 @@ def refuse_mixing(network: nn.Module, random: frozenset[str]) -> None:
             )
         own = any(f"{prefix}.{n}".lstrip(".") in random for n, _ in module.named_parameters(recurse=False))
         if own and isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            reason = next((k for k in ("padding_idx", "max_norm") if getattr(module, k) is not None), None)
-            reason = reason or ("scale_grad_by_freq" if module.scale_grad_by_freq else None)
+            named = {"max_norm": module.max_norm is not None, "scale_grad_by_freq": module.scale_grad_by_freq}
+            reason = next((setting for setting, active in named.items() if active), None)
             if reason:
                 raise InvalidInput(
                     f"{name} has {reason}, with which its gradients are not its derivatives. Leave it out: "

@@ -19,7 +19,9 @@ PositivePerPattern = Positive | dict[str, Positive]
 Value = TypeVar("Value")
 
 
-def match(patterns: Mapping[str, Value], shapes: Mapping[str, Size], what: str) -> dict[str, Value]:
+def match(
+    patterns: Mapping[str, Value], shapes: Mapping[str, Size], what: str, whose: str = "prior"
+) -> dict[str, Value]:
     """Give every name the value of the first pattern, a glob over parameter names, that matches it.
 
     Raises:
@@ -33,15 +35,15 @@ def match(patterns: Mapping[str, Value], shapes: Mapping[str, Size], what: str) 
     for pattern in patterns:
         if not any(fnmatchcase(n, pattern) for n in shapes):
             raise InvalidInput(
-                f"The prior's {what} pattern '{pattern}' matches no parameter.{suggest(pattern, shapes)}"
+                f"The {whose}'s {what} pattern '{pattern}' matches no parameter.{suggest(pattern, shapes)}"
             )
         if pattern != "*" and pattern not in chosen.values():
             raise InvalidInput(
-                f"The prior's {what} pattern '{pattern}' matches only parameters that patterns before it take; put it first."
+                f"The {whose}'s {what} pattern '{pattern}' matches only parameters that patterns before it take; put it first."
             )
     missing = [n for n, p in chosen.items() if p is None]
     if missing:
-        raise InvalidInput(f"No {what} pattern of the prior matches '{missing[0]}'. Add '*' as the last pattern.")
+        raise InvalidInput(f"No {what} pattern of the {whose} matches '{missing[0]}'. Add '*' as the last pattern.")
     return {n: patterns[p] for n, p in chosen.items() if p is not None}
 
 

@@ -30,7 +30,7 @@ class Potential:
         problem = self.problem
         with problem.bound(theta):
             nll, distribution = problem.nll(batch)
-            differentiate(nll, (problem.params, out))
+            differentiate(nll, (problem.params, out, problem.layout))
         if problem.coordinates.noncentred:
             out.copy_(problem.coordinates.pull(theta, out))
         self._add_prior(theta, out)

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class Problem:
             None takes each batch for one of mean size.
         still: names of the modules that stay in eval mode while the others are trained; None: those that stand so in the
             network, and frozen normalisation, see `posterity.model.modes`.
+        padding: whether rows of padding are constants, see `padding_rows`; False for posteriors of versions that drew them.
     """
 
     network: nn.Module
@@ -44,6 +46,7 @@ class Problem:
     where: Where = None
     mean_batch_size: float | None = None
     still: frozenset[str] | None = None
+    padding: bool = True
     coordinates: Coordinates = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -52,7 +55,7 @@ class Problem:
         if self.still is None:
             object.__setattr__(self, "still", still(self.network))
         latents = {LIKELIHOOD + n: latent for n, latent in self.likelihood.latents().items()}
-        coordinates = Coordinates.of(self.network, self.prior, latents, self.where)
+        coordinates = Coordinates.of(self.network, self.prior, latents, self.where, padding=self.padding)
         object.__setattr__(self, "coordinates", coordinates)
 
     @property
@@ -94,7 +97,7 @@ class Problem:
         if not isinstance(outputs, Tensor):
             raise InvalidInput(
                 f"The network returned a {type(outputs).__name__}; it must return one tensor. Wrap it in a module that "
-                "picks the tensor of outputs."
+                f"picks the tensor of outputs: {_picking(outputs)}."
             )
         outputs = outputs.to(next(iter(self.params.values())).dtype)  # autocast may have lowered it
         return outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
@@ -146,6 +149,8 @@ class Problem:
                     "The network returns NaN or infinite outputs for finite inputs, before any training."
                 )
             self.likelihood.check(outputs[:1].expand(len(targets), *outputs.shape[1:]), targets)
+            if type(self.likelihood).check is Likelihood.check:
+                _check_support(self, outputs[:1], targets)
         finally:
             for module, mode in training.items():
                 module.training = mode
@@ -157,7 +162,7 @@ class Problem:
         for name, value in (buffers or {}).items():
             own[name].copy_(value)
         random = frozenset(self.coordinates.random_names)
-        return Problem(network, self.prior, self.likelihood, self.num_data, random, self.mean_batch_size, self.still)
+        return replace(self, network=network, where=random)
 
 
 def check_inputs(inputs: Tensor) -> None:
@@ -177,9 +182,48 @@ def call(problem: Problem, inputs: Tensor) -> Tensor:
         if isinstance(error, InvalidInput):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        own = next(iter(problem.params.values())).dtype
-        advice = f". Its weights are {own}: give inputs.to({own})" if inputs.dtype not in (own, torch.int64) else ""
+        advice = _advice(inputs, next(iter(problem.params.values())).dtype, problem.network)
         raise InvalidInput(
             f"{type(problem.network).__name__} cannot take inputs of shape {tuple(inputs.shape)} and dtype {inputs.dtype}: "
             f"{reason}{advice}"
         ) from error
+
+
+def _advice(inputs: Tensor, dtype: torch.dtype, network: nn.Module) -> str:
+    """Say what may be the matter with inputs that a network cannot take."""
+    if inputs.dtype not in (dtype, torch.int64):
+        scaled = ", and / 255 for pixels" if inputs.dtype == torch.uint8 else ""
+        return f". Its weights are {dtype}: give inputs.to({dtype}){scaled}"
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d)), None)
+    if first is None or inputs.dim() < 3:
+        return ""
+    if inputs.shape[-1] == first.in_channels != inputs.shape[1]:
+        return ". The channels stand last: give inputs.movedim(-1, 1)"
+    if inputs.dim() == len(first.kernel_size) + 1 and first.in_channels == 1:
+        return ". The axis of channels is missing: give inputs.unsqueeze(1)"
+    return ""
+
+
+def _picking(outputs: Any) -> str:
+    """Say how a module picks the tensor out of what a network returns."""
+    part = next((f".{name}" for name in ("logits", "last_hidden_state") if hasattr(outputs, name)), None)
+    if part is None and isinstance(outputs, Mapping):
+        part = f"[{next(iter(outputs), 0)!r}]"
+    return f"its forward(self, x) returns self.network(x){part or '[0]'}"
+
+
+@torch.no_grad()
+def _check_support(problem: Problem, outputs: Tensor, targets: Tensor) -> None:
+    """Refuse targets that a likelihood of one's own cannot give, by the first of them; all else a rehearsal refuses."""
+    try:
+        distribution = problem.likelihood(outputs, problem.latents(problem.params))
+        support: Any = distribution.support
+        fits = support.check(targets)
+    except Exception:  # what is not ours may raise anything
+        return
+    if fits.shape[:1] == targets.shape[:1] and not fits.all():
+        row = int((~fits.reshape(len(targets), -1).all(1)).nonzero()[0, 0])
+        raise InvalidInput(
+            f"Target {row} is {targets[row].tolist()}, which {type(distribution).__name__} cannot give; its targets are in "
+            f"{support}."
+        )

@@ -14,7 +14,7 @@ from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.predict.moments import Moments, beside, joined, moments
-from posterity.predict.predictive import Classification, Regression, predictive
+from posterity.predict.predictive import AnyPredictive, predictive
 from posterity.train.random import derived_seed
 
 FIRST_ROUND = 16
@@ -27,7 +27,7 @@ class Averaging:
     draws: int = 32
     seed: int = 0
 
-    def predict(self, posterior: FunctionPosterior, inputs: Tensor) -> Classification | Regression:
+    def predict(self, posterior: FunctionPosterior, inputs: Tensor) -> AnyPredictive:
         """Predict inputs (B, ...) by these functions; a point has one."""
         generator = Generator(device=posterior.mean.device).manual_seed(derived_seed(self.seed, "predict"))
         return posterior.predict(inputs, 1 if isinstance(posterior, Point) else self.draws, generator=generator)

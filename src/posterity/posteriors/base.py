@@ -15,7 +15,7 @@ from posterity.errors import InvalidInput, PosterityWarning
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws
-from posterity.predict.predictive import Classification, Regression, predictive
+from posterity.predict.predictive import AnyPredictive, predictive
 
 FUNCTIONS = "functions."
 
@@ -86,7 +86,7 @@ class FunctionPosterior(ABC):
     @torch.no_grad()
     def predict(
         self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int | None = None
-    ) -> Classification | Regression:
+    ) -> AnyPredictive:
         """Average n functions into p(y | x, D) ≈ 1/n Σ_s p(y | f(θ_s, x)): probabilities are averaged, never logits.
 
         Arguments and errors are those of `draw`. Of `functions` made once there are no more than those.

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from posterity.metrics.agreement import ClassAgreement, ValueAgreement, compare_predictives, wasserstein2
 from posterity.posteriors.base import FunctionPosterior
-from posterity.predict.predictive import Classification, Regression, predictive
+from posterity.predict.predictive import Classification, Regression, classes_or_values, predictive
 
 MANY = 200  # θ drawn of each posterior to compare its coordinates
 
@@ -53,7 +53,7 @@ def functions_of(
 ) -> Classification | Regression:
     """Return the predictive of n drawn functions, also where `predict` would take a closed form instead of them."""
     draws = posterior.draws(x, n, generator)
-    return predictive(posterior.problem.likelihood(draws.outputs, draws.latents), draws.outputs)
+    return classes_or_values(predictive(posterior.problem.likelihood(draws.outputs, draws.latents), draws.outputs))
 
 
 def _weights(a: FunctionPosterior, b: FunctionPosterior, generator: Generator | None) -> float:

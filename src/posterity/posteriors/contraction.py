@@ -43,7 +43,7 @@ def contraction(problem: Problem, draw: Callable[[Generator], Tensor]) -> dict[s
         prior = where.normal[1][where.start - where.free :].double().square()
     ratios = 1 - posterior / prior.to(posterior)
     found: dict[str, list[Tensor]] = {}
-    sizes = [where.params[n].numel() for n in where.random_names]
+    sizes = list(where.random_layout.numels)
     for name, own in zip(where.random_names, ratios.split(sizes), strict=True):
         found.setdefault(layer_of(name), []).append(own)
     return {name: float(torch.cat(parts).mean()) for name, parts in found.items()}

@@ -134,7 +134,8 @@ def _called(posterior: FunctionPosterior, name: str, index: int, values: Tensor)
     layout, where = posterior.problem.layout, posterior.problem.coordinates
     at = index + (where.network if name == "latents" else 0)
     row = max(i for i, offset in enumerate(layout.offsets) if offset <= at)
-    place = (
-        torch.unravel_index(torch.tensor(at - layout.offsets[row]), layout.shapes[row]) if layout.shapes[row] else ()
-    )
+    shape, name = layout.part_shapes[row], layout.names[row]
+    place = torch.unravel_index(torch.tensor(at - layout.offsets[row]), shape) if shape else ()
+    if name in layout.constants:
+        place = (layout.constants[name].others[place[0]], *place[1:])
     return layout.names[row] + (f"[{', '.join(str(int(p)) for p in place)}]" if place else "")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from posterity.core.layout import Layout, difference, trainable
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.model.informative import Informative
 from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.padding import padding_rows
+from posterity.model.plain import plain
 from posterity.model.priors import AnyPrior
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
@@ -41,6 +44,8 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
     problem = posterior.problem
     tensors = {f"posterior.{k}": v for k, v in posterior.stored().items()}
     tensors.update({f"buffer.{k}": v for k, v in problem.network.named_buffers()})
+    constants = problem.layout.constants
+    tensors.update({f"constant.{n}": rows.values for n, rows in constants.items()})
     if isinstance(problem.prior, Informative):
         tensors.update({f"prior.{k}": v for k, v in problem.prior.tensors().items()})
     specification = {
@@ -50,6 +55,7 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
         "structure": structure(problem.network),
         "parameters": {n: list(p.shape) for n, p in trainable(problem.network).items()},
         "random": list(problem.coordinates.random_names),
+        **({"constant": {n: list(rows.rows) for n, rows in constants.items()}} if problem.padding else {}),
         "dtype": str(problem.theta().dtype).removeprefix("torch."),
         "prior": _described(problem.prior),
         "likelihood": _described(problem.likelihood),
@@ -93,6 +99,7 @@ def load(
         Mismatch: where the file is of another network, with the difference of names and shapes.
         CorruptFile: where the file is truncated, or no posterior file.
     """
+    network = plain(network)
     specification, tensors = _read(Path(path), tensors=True)
     prior = prior or _restored_prior(specification["prior"], tensors)
     likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")
@@ -104,7 +111,11 @@ def load(
             f"{path} does not fit this network: its buffers are {sorted(buffers)}, the network's {sorted(own)}."
         )
     random = frozenset(specification["random"])
-    problem = Problem(network, prior, likelihood, specification["num_data"], random).snapshot(buffers)
+    # A file without this entry is of a version that drew rows of padding like any others: it is drawn from as it was.
+    padding = "constant" in specification
+    problem = Problem(network, prior, likelihood, specification["num_data"], random, padding=padding).snapshot(buffers)
+    if padding and specification["constant"]:
+        problem = replace(problem, network=_with_constants(problem.network, specification["constant"], tensors, path))
     parts = {k.removeprefix("posterior."): v for k, v in tensors.items() if k.startswith("posterior.")}
     posterior = restored(FAMILIES[specification["family"]], problem, parts)
     posterior.provenance.update({k: v for k, v in specification.items() if k not in _OWN})
@@ -116,7 +127,19 @@ def structure(network: nn.Module) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", repr(network))
 
 
-_OWN = {"format", "family", "network", "structure", "parameters", "random", "dtype"}
+def _with_constants(
+    network: nn.Module, rows: Mapping[str, list[int]], tensors: Mapping[str, Tensor], path: str | Path
+) -> nn.Module:
+    """Write a file's constant rows into a network."""
+    if {n: tuple(r) for n, r in rows.items()} != padding_rows(network):
+        raise Mismatch(f"{path} has rows of padding {dict(rows)}; the network's are {padding_rows(network)}.")
+    with torch.no_grad():
+        for name, own in rows.items():
+            network.get_parameter(name)[own] = tensors[f"constant.{name}"].to(network.get_parameter(name))
+    return network
+
+
+_OWN = {"format", "family", "network", "structure", "parameters", "random", "constant", "dtype"}
 _OWN |= {"prior", "likelihood", "num_data", "torch"}
 
 

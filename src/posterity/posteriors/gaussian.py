@@ -77,7 +77,8 @@ def informative(problem: Problem, loc: Tensor, std: Tensor, factor: Tensor | Non
     where = problem.coordinates
     if where.noncentred:
         raise InvalidInput("A posterior under a non-centred prior has no Gaussian over its weights; use centered=True.")
-    shapes = {n: where.params[n] for n in where.random_names}
+    parts = where.random_layout
     count = where.network - where.start
     own = None if factor is None else factor[:count].clone()
-    return Informative(loc[where.start : where.network].clone(), std[:count].clone(), Layout.of(shapes), own)
+    layout = Layout(parts.names, parts.part_shapes)
+    return Informative(loc[where.start : where.network].clone(), std[:count].clone(), layout, own)

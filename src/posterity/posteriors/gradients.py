@@ -68,7 +68,7 @@ def gradient_signal(
         one row per layer with random weights, in the network's order.
     """
     problem, where = posterior.problem, posterior.problem.coordinates
-    estimator = WeightDraw(where.params, where.start)
+    estimator = WeightDraw(where.params, where.start, layout=where.layout)
     elbo = NegativeElbo(NonCentred(estimator, where) if where.noncentred else estimator, Divergence.of(where))
     q = posterior.loc, inverse_softplus(posterior.std)
     out = torch.empty_like(q[0]), torch.empty_like(q[1])
@@ -86,7 +86,7 @@ def gradient_signal(
     mean = rows[0] / gradients
     noise = (rows[1] / gradients - mean.square()).clamp_min(0).mul(gradients / (gradients - 1)).sqrt()
     ratios = torch.where(noise > 0, mean.abs() / noise, 0.0)
-    sizes = [where.params[n].numel() for n in where.random_names]
+    sizes = list(where.random_layout.numels)
     layers: dict[str, list[Tensor]] = {}
     for name, part in zip(where.random_names, ratios.split(sizes, 1), strict=True):
         layers.setdefault(layer_of(name), []).append(part)

@@ -26,7 +26,7 @@ from posterity.posteriors.evaluation import Draws, split
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
-from posterity.predict.predictive import Classification, Regression, predictive
+from posterity.predict.predictive import AnyPredictive, Regression, predictive
 
 WeightGaussian = DiagonalGaussian | FullRankGaussian | KroneckerGaussian | LowRankPrecisionGaussian
 GAUSSIANS: dict[str, type[WeightGaussian]] = {
@@ -62,7 +62,7 @@ class Linearised(FunctionPosterior):
     @torch.no_grad()
     def predict(
         self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int | None = None
-    ) -> Classification | Regression:
+    ) -> AnyPredictive:
         """Return p(y | x, D), in closed form where there is one.
 
         - A `Gaussian` likelihood of one target: N(f(x, θ*), J Σ Jᵀ + std²), exact; n and `generator` are used for a learnt
@@ -116,7 +116,7 @@ class Linearised(FunctionPosterior):
     def _function(self, theta: Tensor, batches: Sequence[Tensor]) -> Iterator[Draws]:
         own = self.problem.coordinates
         names = set(own.random_names)
-        change = {n: v for n, v in self.problem.layout.views(theta - self.mean).items() if n in names}
+        change = {n: v for n, v in self.problem.layout.parts(theta - self.mean).items() if n in names}
         latents = {n: v.clone()[None] for n, v in own.of_likelihood(self.problem.layout.views(theta)).items()}
         for batch in batches:
             with self.problem.bound(self.mean):

@@ -19,7 +19,7 @@ from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import AnyPredictive
 
 KINDS: dict[str, type[FunctionPosterior]] = {
     c.kind: c for c in (Point, Dropout, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples, Chains)
@@ -62,7 +62,7 @@ class Mixture(FunctionPosterior):
     @torch.no_grad()
     def predict(
         self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int | None = None
-    ) -> Classification | Regression:
+    ) -> AnyPredictive:
         """As for any posterior; n is rounded up to a multiple of K, so that all components weigh the same."""
         k = len(self.components)
         return super().predict(inputs, max(1, -(-n // k)) * k, generator=generator, max_bytes=max_bytes)

@@ -1,11 +1,11 @@
 """The posterior of a module that was trained in anyone's own loop."""
 
-import torch
 from torch import Tensor, nn
 
 from posterity.errors import InvalidInput
-from posterity.model.bayesianize import Bayesian, deterministic
+from posterity.model.bayesianize import bayesian_modules, deterministic
 from posterity.model.likelihoods import Categorical
+from posterity.model.plain import plain
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -28,13 +28,15 @@ def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_da
         InvalidInput: where there is no Bayesian module, where one has a non-centred prior (its weights are no Gaussian), or
             where the likelihood has unknowns of its own, which no module holds.
 
+    >>> import torch
     >>> from posterity import Gaussian, bayesianize
     >>> bnn = bayesianize(nn.Linear(1, 1), init=0.1)
     >>> prediction = posterior(bnn, Gaussian(std=0.2)).predict(torch.zeros(5, 1), n=50)
     >>> prediction.mean.shape
     torch.Size([5])
     """
-    parts = {name: m for name, m in module.named_modules() if isinstance(m, Bayesian)}
+    module = plain(module)
+    parts = bayesian_modules(module)
     if not parts:
         raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")
     if any(m.coordinates.noncentred for m in parts.values()):
@@ -50,5 +52,5 @@ def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_da
         own = part.std
         stds |= {f"{name}.{n}" if name else n: own[n].detach() for n in part.random_names}
     problem = Problem(deterministic(module).eval(), Flat(), likelihood, num_data, frozenset(stds))
-    std = torch.cat([stds[n].reshape(-1) for n in problem.coordinates.random_names])
+    std = problem.coordinates.random_layout.flatten(stds)
     return DiagonalGaussian(problem, problem.theta(), std)

@@ -16,7 +16,7 @@ from posterity.posteriors.average import USUAL, Averaging
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.features import FeatureDensity, features, mean_networks
 from posterity.predict.decomposition import chi_square, drawn_labels, entropy, mutual_information, precise
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import Classification, Regression, classes_or_values
 from posterity.train.random import derived_seed
 
 TWIN = "twin_"
@@ -144,7 +144,7 @@ def out_of_distribution(
         raise InvalidInput(f"A set outside cannot be called '{INSIDE}'.")
     known, means, examples = {}, {}, {}
     for name, inputs in sets.items():
-        predictive = averaging.predict(posterior, inputs)
+        predictive = classes_or_values(averaging.predict(posterior, inputs))
         labels = Generator(device=posterior.mean.device).manual_seed(derived_seed(averaging.seed, "labels"))
         known[name] = (
             uncertainties(predictive, labels) | _of_features(densities, inputs) | _of_twin(twin, inputs, averaging)
@@ -250,7 +250,9 @@ def _constant(measure: str, sets: Iterable[Mapping[str, Tensor]]) -> bool:
 def _of_twin(twin: FunctionPosterior | None, inputs: Tensor, averaging: Averaging) -> dict[str, Tensor]:
     if twin is None:
         return {}
-    return {TWIN + name: value for name, value in uncertainties(averaging.predict(twin, inputs)).items()}
+    return {
+        TWIN + name: value for name, value in uncertainties(classes_or_values(averaging.predict(twin, inputs))).items()
+    }
 
 
 def _columns(values: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from posterity.errors import InvalidInput
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import AnyPredictive
 from posterity.types import Prior
 
 
@@ -32,7 +32,8 @@ class PriorDraws(FunctionPosterior):
         where = self.problem.coordinates
         views = where.layout.views(where.theta())
         drawn = self.source.sample(where.shapes(), generator)
-        return where.layout.flatten({**views, **{n: drawn[n].to(views[n]) for n in where.random_names}})
+        own = where.random_layout.whole({n: drawn[n].to(views[n]) for n in where.random_names})
+        return where.layout.flatten({**views, **own})
 
     @property
     def mean(self) -> Tensor:
@@ -48,7 +49,7 @@ class PriorDraws(FunctionPosterior):
 
 def prior_predictive(
     problem: Problem, inputs: Tensor, n: int = 100, *, generator: Generator | None = None
-) -> Classification | Regression:
+) -> AnyPredictive:
     """Predict from the prior alone, p(y | x) = ∫ p(y | f(θ, x)) p(θ) dθ: n functions, their weights drawn from the prior.
 
     Look at it before inference: a prior whose functions are all saturated, flat or wild says something that you may not mean.

@@ -12,7 +12,7 @@ from posterity.errors import InvalidInput
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, plan, split
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import AnyPredictive
 
 STATISTICS = "statistics."
 
@@ -94,7 +94,7 @@ class Samples(FunctionPosterior):
     @torch.no_grad()
     def predict(
         self, inputs: Tensor, n: int = 32, *, generator: Generator | None = None, max_bytes: int | None = None
-    ) -> Classification | Regression:
+    ) -> AnyPredictive:
         """As for any posterior, with at most K functions: all of them weigh the same, and there are no others."""
         return super().predict(inputs, min(n, len(self.thetas)), generator=generator, max_bytes=max_bytes)
 

@@ -11,7 +11,7 @@ from posterity.predict.decomposition import precise
 def class_labels(targets: Tensor, *shape: int) -> Tensor:
     """Return the targets of probabilities of this shape, (B, ..., C), as integer labels (B, ...) in [0, C), on any device.
 
-    Floats must be whole numbers. Where an example has many sites, a label may also be −100: not known.
+    Floats must be whole numbers. A label may also be −100: not known.
     """
     *sites, classes = shape
     if targets.shape != tuple(sites):
@@ -20,7 +20,7 @@ def class_labels(targets: Tensor, *shape: int) -> Tensor:
     labels = targets.long()
     if targets.is_floating_point() and not torch.equal(labels.to(targets.dtype), targets):
         raise InvalidInput("Class labels must be whole numbers, and these hold fractions or NaN.")
-    known = labels[labels != IGNORED] if len(sites) > 1 else labels
+    known = labels[labels != IGNORED]
     if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < classes:
         low, high = int(known.min()), int(known.max())
         raise InvalidInput(

@@ -146,12 +146,15 @@ class Classification(MeanProbabilities):
         return (self._draw_log_probs(targets).logsumexp(0) - log(len(self.probs))).to(self.probs.dtype)
 
     def scores(self, targets: Tensor) -> Scores:
-        """Return accuracy (over sites), nll (of the mean probabilities) and expected_nll (mean over draws; nats per datum)."""
+        """Return nll (of the mean probabilities), expected_nll (mean over draws; nats per datum), and accuracy.
+
+        The accuracy is that over labels, or sites, that are known; it is left out where none is.
+        """
         draws = self._draw_log_probs(targets)
         labels = targets.to(self.probs.device)
-        right = self.labels == labels
+        right = (self.labels == labels)[labels != IGNORED]
         return {
-            "accuracy": (right if right.dim() == 1 else right[labels != IGNORED]).double().mean().item(),
+            **({"accuracy": right.double().mean().item()} if right.numel() else {}),
             "nll": log(len(draws)) - draws.logsumexp(0).mean().item(),
             "expected_nll": -draws.mean().item(),
         }
@@ -164,4 +167,5 @@ class Classification(MeanProbabilities):
             each = precise(self.probs.gather(-1, index).squeeze(-1)).log()
         else:
             each = precise(self.log_probs.gather(-1, index).squeeze(-1))
-        return each if each.dim() == 2 else each.masked_fill(labels == IGNORED, 0).flatten(2).sum(-1)
+        known = each.masked_fill(labels == IGNORED, 0)
+        return known if known.dim() == 2 else known.flatten(2).sum(-1)

@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from posterity.errors import InvalidInput
+from posterity.model.likelihoods import IGNORED
 from posterity.predict import decomposition
 from posterity.predict.checks import class_labels, finite_values
 from posterity.predict.classification import MeanProbabilities
 from posterity.predict.decomposition import precise
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import AnyPredictive, Classification, General, Regression
 from posterity.types import Scores
 
 
@@ -130,10 +131,12 @@ class ClassificationMoments(MeanProbabilities):
         return self._at(self.log_sum - log(self.count), targets).to(self.dtype)
 
     def scores(self, targets: Tensor) -> Scores:
-        """Return accuracy, nll (of the mean probabilities) and expected_nll (mean over draws), in nats per datum."""
+        """Return nll (of the mean probabilities), expected_nll (mean over draws; nats per datum), accuracy of known labels."""
+        labels = targets.to(self.labels.device)
+        right = (self.labels == labels)[labels != IGNORED]
         return {
-            "accuracy": (self.labels == targets.to(self.labels.device)).double().mean().item(),
-            "nll": log(self.count) - self._at(self.log_sum, targets).mean().item(),
+            **({"accuracy": right.double().mean().item()} if right.numel() else {}),
+            "nll": -self._at(self.log_sum - log(self.count), targets).mean().item(),
             "expected_nll": -self._at(self.sum_log, targets).mean().item() / self.count,
         }
 
@@ -141,7 +144,8 @@ class ClassificationMoments(MeanProbabilities):
         if values.dim() > 2:
             raise InvalidInput("The density of all labels of an example needs the draws: use posterior.predict.")
         labels = class_labels(targets, *values.shape).to(values.device)
-        return values.gather(-1, labels.unsqueeze(-1)).squeeze(-1)
+        at = values.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
+        return at.masked_fill(labels == IGNORED, 0)
 
 
 @final
@@ -162,8 +166,10 @@ class RegressionMoments:
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, draws: Regression) -> Self:
+    def of(cls, draws: Regression | General) -> Self:
         """Take the moments of a few draws."""
+        if isinstance(draws, General):
+            return cls(_Spread.of(draws.means), precise(draws.variances).mean(0), draws.means.dtype)
         own = precise(draws.variances) - precise(draws.noise)  # of functions that were integrated over
         means = _Spread.of(draws.means)
         spread = _Spread(means.count, means.mean, means.squares + own.sum(0))
@@ -219,7 +225,7 @@ class RegressionMoments:
 Moments: TypeAlias = ClassificationMoments | RegressionMoments
 
 
-def moments(draws: Classification | Regression) -> Moments:
+def moments(draws: AnyPredictive) -> Moments:
     """Take the moments of a few draws, of either kind."""
     return ClassificationMoments.of(draws) if isinstance(draws, Classification) else RegressionMoments.of(draws)
 

@@ -1,8 +1,11 @@
 """What a posterior predicts: n drawn functions of a batch, averaged, taken apart, and scored.
 
-Two final classes hold the draws, `Classification` and `Regression`; `predictive` makes the right one from the
-distribution that a likelihood returns. Draws come first (n), then the batch (B), and are never folded together.
+Three final classes hold the draws: `Classification`, `Regression` (Gaussians), and `General` for any other distribution;
+`predictive` makes the right one from the distribution that a likelihood returns. Draws come first (n), then the batch (B),
+and are never folded together.
 """
+
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,14 +15,20 @@ from torch.nn import functional
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import SiteCategorical
 from posterity.predict.classification import Classification as Classification
+from posterity.predict.general import General as General
 from posterity.predict.regression import Regression as Regression
 
+AnyPredictive: TypeAlias = Classification | Regression | General
 
-def predictive(distribution: Distribution, outputs: Tensor) -> Classification | Regression:
+
+def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:
     """Make the predictive of a likelihood's distribution, batch shape (n, B), and of the network's outputs.
 
-    Categorical (of sites, too) and Bernoulli give a `Classification`, Normal and Independent(Normal, 1) a `Regression`.
-    Any other distribution, or another batch shape, raises `InvalidInput`.
+    Categorical and Bernoulli (of sites, too) give a `Classification`, Normal and Independent(Normal, 1) a `Regression`, any
+    other distribution a `General`.
+
+    Raises:
+        InvalidInput: for another batch shape.
 
     >>> predictive(Categorical(logits=torch.zeros(4, 3, 10)), torch.zeros(4, 3, 10)).mean.shape
     torch.Size([3, 10])
@@ -38,12 +47,15 @@ def predictive(distribution: Distribution, outputs: Tensor) -> Classification | 
             return Classification(base.probs, base.outputs, base.logits)
         case Bernoulli():
             return _bernoulli(distribution)
+        case Independent(base_dist=Categorical()):
+            return Classification(distribution.base_dist.probs)
+        case Independent(base_dist=Bernoulli()):
+            return _bernoulli(distribution.base_dist)
         case Normal():
             return Regression(distribution.loc, distribution.scale.square())
         case Independent(base_dist=Normal(), reinterpreted_batch_ndims=1):
             return Regression(distribution.base_dist.loc, distribution.base_dist.scale.square())
-    name = type(distribution).__name__
-    raise InvalidInput(f"No predictive for {name}. Choices: Bernoulli, Categorical, Independent(Normal, 1), Normal.")
+    return General(distribution)
 
 
 def _bernoulli(distribution: Bernoulli) -> Classification:
@@ -53,3 +65,17 @@ def _bernoulli(distribution: Bernoulli) -> Classification:
         return Classification(torch.stack([1 - distribution.probs, distribution.probs], -1))
     log_probs = functional.logsigmoid(torch.stack([-logit, logit], -1))
     return Classification(log_probs.exp(), None, log_probs)
+
+
+def classes_or_values(predictive: AnyPredictive) -> Classification | Regression:
+    """Return a predictive of classes or of Gaussian values, for what is known of these two alone.
+
+    Raises:
+        InvalidInput: for one of another family.
+    """
+    if isinstance(predictive, General):
+        raise InvalidInput(
+            f"This is known of classes and of Gaussian values alone, and these targets are {predictive.family}; `predict`, "
+            "`average` and `evaluate` take any."
+        )
+    return predictive

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.posteriors.chains import Chains
-from posterity.predict.predictive import Classification, Regression, predictive
+from posterity.predict.predictive import AnyPredictive, predictive
 from posterity.references.tasks import Task, task
 from posterity.types import LIKELIHOOD
 
@@ -46,7 +46,7 @@ class Reference:
         return task(self.name)
 
     @property
-    def predictive(self) -> Classification | Regression:
+    def predictive(self) -> AnyPredictive:
         """The predictive at the probes, an equal mixture of the C·S functions.
 
         >>> reference("moons").predictive.mean.shape

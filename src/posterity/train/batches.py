@@ -14,7 +14,8 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from posterity.errors import InvalidInput, PosterityWarning
-from posterity.train.census import Census, census, lent_seed, rows
+from posterity.train.census import Census, census, lent_seed
+from posterity.train.reading import pair, whole
 from posterity.types import Batch
 
 Check = Callable[[Batch], None]
@@ -151,7 +152,7 @@ class LoaderData:
 
     def counted(self) -> "CountedLoader":
         """Count the data of an epoch."""
-        first = rows(_first(self.loader))
+        first = len(pair(_first(self.loader))[1])
         if self.epoch_steps is not None and self.num_data is not None:
             count = Census(self.num_data, first * self.epoch_steps, self.epoch_steps, first)
         else:
@@ -226,15 +227,7 @@ class CountedLoader:
             )
 
     def _ready(self, batch: Any, check: bool) -> Batch:
-        if (
-            not isinstance(batch, list | tuple)
-            or len(batch) != 2
-            or not all(isinstance(part, Tensor) for part in batch)
-        ):
-            raise InvalidInput(
-                f"A batch must be a pair of tensors (inputs, targets); the loader gave a {type(batch).__name__}."
-            )
-        inputs, targets = batch
+        inputs, targets = pair(batch)
         if check and self.check is not None:
             self.check((inputs, targets))
         return inputs.to(self.device), targets.to(self.device)
@@ -257,10 +250,4 @@ def as_data(data: Any) -> TensorData | CountedLoader:
         return data.counted()
     if isinstance(data, DataLoader):
         return LoaderData(data).counted()
-    if isinstance(data, tuple | list) and len(data) == 2:
-        inputs, targets = (part if isinstance(part, Tensor) else torch.as_tensor(part) for part in data)
-        return TensorData(inputs, targets)
-    raise InvalidInput(
-        f"Data of type {type(data).__name__} were given; expected a DataLoader, a pair (inputs, targets) of tensors, "
-        "or TensorData."
-    )
+    return TensorData(*whole(data))

@@ -1,0 +1,275 @@
+"""All that a fit will call is tried before it: refused before the first step with reason and cure, or never."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch import distributions as dist
+
+from posterity import (
+    Bernoulli,
+    Categorical,
+    Engine,
+    Gaussian,
+    InvalidInput,
+    Likelihood,
+    MeanField,
+    Normal,
+    Problem,
+    TensorData,
+    fit,
+)
+from posterity.core.gaussian import softplus
+from posterity.rehearsal import rehearse
+from posterity.types import Latent
+
+X = torch.randn(40, 2, generator=torch.Generator().manual_seed(0))
+Y = (X[:, 0] > 0).long()
+SEVERAL = MeanField(epochs=2)
+
+
+def refused(network: nn.Module, message: str, data=(X, Y), **options) -> None:
+    """Fit must raise before the first step, and leave network, data and torch's random numbers as they were."""
+    rows: list = []
+    engine = Engine(progress=False, device="cpu", on_epoch=lambda *row: rows.append(row))
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    modes = [m.training for m in network.modules()]
+    inputs = X.clone()
+    with pytest.raises(InvalidInput, match=message):
+        fit(network, data, method=SEVERAL, engine=engine, **options)
+    assert rows == []
+    assert modes == [m.training for m in network.modules()]
+    assert torch.equal(X, inputs)
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+class Net(nn.Module):
+    """A layer, and a forward of each test's own."""
+
+    def __init__(self, forward) -> None:
+        super().__init__()
+        self.layer, self.calls = nn.Linear(2, 2), forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.calls(self, x)
+
+
+def keeping(self: Net, x: Tensor) -> Tensor:
+    self.features = self.layer(x)
+    return self.features
+
+
+def keeping_in_a_list(self: Net, x: Tensor) -> Tensor:
+    self.seen = [self.layer(x)]
+    return self.seen[0]
+
+
+def in_place(self: Net, x: Tensor) -> Tensor:
+    x *= 2
+    return self.layer(x)
+
+
+def weight_in_place(self: Net, x: Tensor) -> Tensor:
+    self.layer.weight.mul_(0.9)
+    return self.layer(x)
+
+
+def only_in_training(self: Net, x: Tensor) -> Tensor:
+    if self.training:
+        raise KeyError("mask")
+    return self.layer(x)
+
+
+def of_this_batch(self: Net, x: Tensor) -> Tensor:
+    return torch.eye(40) @ self.layer(x)
+
+
+OTHER, LSTM = nn.Linear(2, 2), nn.LSTM(2, 2).requires_grad_(False)
+NETWORKS = {
+    "an activation is kept": (keeping, "'features' holds a tensor with a gradient history.*detach"),
+    "an activation is kept in a list": (keeping_in_a_list, "'seen' holds a tensor with a gradient history"),
+    "inputs are changed": (in_place, "changes its inputs in place.*x = x \\* 2"),
+    "a weight is changed": (weight_in_place, "In training mode Net fails.*in-place.*Write x = x \\+ 1"),
+    "training fails": (only_in_training, "In training mode Net fails on a batch of 2 examples: 'mask'"),
+    "rows of another number": (lambda self, x: self.layer(x).mean(0, keepdim=True), "1 outputs for 2 examples"),
+    "one number": (lambda self, x: self.layer(x).mean(), "a single number outputs for 2 examples"),
+    "squeezed": (lambda self, x: self.layer(x).squeeze(), "2 outputs for 1 example;.*squeeze\\(-1\\)"),
+    "a batch of one size": (of_this_batch, "takes 40 examples, and not 2 .*Categorical\\('BTC'\\)"),
+    "centred by the batch": (lambda self, x: self.layer(x - x.mean(0)), "another output for an example when another"),
+    "attention over the batch": (lambda self, x: (x @ x.T).softmax(-1) @ self.layer(x), "depend on how data are cut"),
+    "detached": (lambda self, x: self.layer(x).detach(), "do not depend on any of its trainable parameters"),
+    "a tuple": (lambda self, x: (self.layer(x), x), r"returned a tuple.*returns self.network\(x\)\[0\]"),
+    "a mapping": (lambda self, x: {"out": self.layer(x)}, r"returned a dict.*self.network\(x\)\['out'\]"),
+    "logits": (lambda self, x: SimpleNamespace(logits=self.layer(x)), r"self.network\(x\).logits"),
+    "time first": (lambda self, x: LSTM(self.layer(x))[0], "another output for an example"),
+    "another module": (lambda self, x: OTHER(x), r"tensor of shape \(2,?.*none of its parameters"),
+    "another module, too": (lambda self, x: self.layer(OTHER(x)), "none of its parameters.*nn.ModuleList"),
+    "no derivative": (lambda self, x: self.layer(x * 0 + 0).sub(self.layer.bias).abs().sqrt(), "gradient of 'layer"),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_networks_that_would_fail_later_are_refused_first(case: str) -> None:
+    forward, message = NETWORKS[case]
+    refused(Net(forward), message)
+
+
+def test_the_graph_as_one_example_trains() -> None:
+    class GCN(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("A", torch.eye(40))
+            self.layer = nn.Linear(2, 2)
+
+        def forward(self, h: Tensor) -> Tensor:
+            return self.A @ self.layer(h)
+
+    refused(GCN(), "graph is one example", TensorData(X, Y, batch_size=40))
+    labels = Y.clone()
+    labels[::2] = -100
+    engine = Engine(progress=False, device="cpu")
+    data = TensorData(X[None], labels[None], batch_size=1)
+    posterior = fit(GCN(), data, likelihood=Categorical("BTC"), method=SEVERAL, engine=engine)
+    assert posterior.predict(X[None], 4).scores(Y[None])["nll"] > 0
+
+
+def problem(*layers: nn.Module) -> Problem:
+    return Problem(nn.Sequential(*layers), Normal(0, 1), Categorical(), len(X))
+
+
+@pytest.mark.parametrize("batch_norm", [nn.BatchNorm1d, lambda n: nn.Sequential(nn.Tanh(), nn.BatchNorm1d(n))])
+def test_a_batch_of_one_example_is_refused_where_it_has_no_variance(batch_norm) -> None:
+    trial = problem(nn.Linear(2, 8), batch_norm(8), nn.Linear(8, 2))
+    rehearse(trial, (X, Y), (X, Y), 2)
+    with pytest.raises(
+        InvalidInput, match=r"'1.*BatchNorm1d\) fails on a batch of one example.*drop_last=True.*GroupNorm"
+    ):
+        rehearse(trial, (X, Y), (X, Y), 1)
+
+
+def test_frozen_statistics_take_a_batch_of_one_example() -> None:
+    rehearse(problem(nn.Linear(2, 8), nn.BatchNorm1d(8).eval(), nn.Linear(8, 2)), (X, Y), None, 1)
+    rehearse(problem(nn.Linear(2, 8), nn.BatchNorm1d(8).requires_grad_(False), nn.Linear(8, 2)), (X, Y), None, 1)
+
+
+def test_nothing_is_moved() -> None:
+    trial = problem(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
+    before, theta = {k: v.clone() for k, v in trial.network.state_dict().items()}, trial.theta()
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    rehearse(trial, (X, Y), (X, Y), None)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(trial.theta(), theta)
+    assert all(torch.equal(v, before[k]) for k, v in trial.network.state_dict().items())
+    assert all(p.grad is None for p in trial.network.parameters())
+    assert trial.network.training
+
+
+def of_the_family(make):
+    """Make a likelihood of one's own of what maps outputs to a distribution."""
+
+    class Own(Likelihood):
+        def __call__(self, outputs: Tensor, latents) -> dist.Distribution:
+            return make(outputs)
+
+    return Own()
+
+
+COUNTS = torch.poisson(X[:, 0].exp(), generator=torch.Generator().manual_seed(0))
+LIKELIHOODS = {
+    "no squeeze": (lambda f: dist.Poisson(f.exp()), 1, COUNTS, r"shape \(2, 1\) for 2 targets.*outputs.squeeze\(-1\)"),
+    "no Independent": (lambda f: dist.Normal(f, 1.0), 2, X, r"batch shape \(2, 2\).*Independent\(distribution, 1\)"),
+    "images without Independent": (
+        lambda f: dist.Normal(f.unflatten(-1, (2, 2)), 1.0),
+        4,
+        X.repeat(1, 2).unflatten(-1, (2, 2)),
+        r"Independent\(distribution, 2\)",
+    ),
+    "one distribution for all": (lambda f: dist.Normal(f.mean(), 1.0), 1, COUNTS, "one distribution for each target"),
+    "no distribution": (lambda f: f, 1, COUNTS, "returned a Tensor; it returns a torch Distribution"),
+    "axes from the front": (lambda f: dist.Poisson(f[:, 0].exp()), 2, COUNTS, r"another way.*outputs\[..., 0\]|draws"),
+    "axes from the front, vectors": (
+        lambda f: dist.Normal(f[:, 0], softplus(f[:, 1])),
+        2,
+        COUNTS,
+        r"outputs\[..., 0\]",
+    ),
+    "an error of its own": (
+        lambda f: dist.Poisson(f.nothing),
+        1,
+        COUNTS,
+        "does not take outputs of shape.*no attribute",
+    ),
+    "targets it cannot give": (lambda f: dist.Poisson(f.squeeze(-1).exp()), 1, -COUNTS - 1, "Target 0|no density"),
+    "targets of another shape": (lambda f: dist.Poisson(f.squeeze(-1).exp()), 1, COUNTS[:, None], r"\(2, 1\)"),
+    "means where rates are": (
+        lambda f: dist.Poisson(f.squeeze(-1) - 9),
+        1,
+        COUNTS,
+        "outputs.*rate|density that is NaN",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LIKELIHOODS)
+def test_likelihoods_of_ones_own_are_tried_on_one_and_several_functions(case: str) -> None:
+    make, width, targets, message = LIKELIHOODS[case]
+    refused(nn.Linear(2, width), message, (X, targets), likelihood=of_the_family(make))
+
+
+class Levels(Likelihood):
+    """A noise level for each draw: broadcast against the batch where it is given no axis."""
+
+    def __init__(self, axes: int) -> None:
+        self.axes = axes
+
+    def latents(self):
+        return {"std": Latent(torch.zeros(()), lambda rho: -0.5 * rho.square(), softplus)}
+
+    def __call__(self, outputs: Tensor, latents) -> dist.Distribution:
+        std = softplus(latents["std"])
+        return dist.Normal(outputs.squeeze(-1), std[(...,) + (None,) * self.axes])
+
+
+def test_a_latent_that_is_broadcast_over_the_batch_is_refused() -> None:
+    refused(nn.Linear(2, 1), r"std\[..., None\]", (X, COUNTS), likelihood=Levels(0))
+    fit(nn.Linear(2, 1), (X, COUNTS), likelihood=Levels(1), method=SEVERAL, engine=Engine(progress=False, device="cpu"))
+
+
+def test_validation_is_tried_too() -> None:
+    class Strict(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            if not self.training and len(x.unique()) < 3:
+                raise ValueError("too few")
+            return self.layer(x)
+
+    held_out = (torch.zeros(3, 2), Y[:3])
+    refused(Strict(None), "too few", TensorData(X, Y, held_out=held_out))
+    refused(nn.Linear(2, 2), "Label 7", TensorData(X, Y, held_out=(X[:3], torch.tensor([0, 7, 1]))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weights_are_refused(dtype: torch.dtype) -> None:
+    refused(nn.Linear(2, 2).to(dtype), r"network.float\(\).*precision='bfloat16'", (X.to(dtype), Y))
+
+
+@pytest.mark.parametrize(
+    ("network", "inputs", "targets", "likelihood"),
+    [
+        (nn.Sequential(nn.Embedding(5, 4, sparse=True), nn.Flatten(), nn.Linear(8, 2)), (X > 0).long(), Y, None),
+        (nn.Sequential(nn.Linear(2, 4), nn.ReLU(inplace=True), nn.Linear(4, 1)), X, Y, Bernoulli()),
+        (nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Linear(4, 1)), X, X[:, 0], Gaussian()),
+        (nn.Sequential(nn.Unflatten(1, (1, 2)), nn.GRU(2, 2)), X, Y, "refused"),
+        (nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)).double(), X.double(), Y, None),
+    ],
+)
+def test_what_trains_is_not_refused(network, inputs, targets, likelihood) -> None:
+    if likelihood == "refused":
+        refused(network, "returned a tuple", (inputs, targets))
+        return
+    engine = Engine(progress=False, device="cpu")
+    posterior = fit(network, (inputs, targets), likelihood=likelihood, method=SEVERAL, engine=engine)
+    assert posterior.predict(inputs, 3).scores(targets)
