@@ -80,10 +80,11 @@ PRIORS: dict[str, Prior] = {
 RECIPES = {
     ("converged", "mlp", "flat"): Recipe("local_reparam", 24, 0.02, 1e-3, 10),
     ("converged", "mlp", "hierarchical"): Recipe("local_reparam", 8, 0.2, 1e-2, 3, settle=14),
-    ("converged", "cnn", "flat"): Recipe("flipout", 4, 0.02, 1e-3, 10),
-    ("converged", "cnn", "hierarchical"): Recipe("flipout", 4, 0.2, 1e-2, 3, settle=2),
+    ("converged", "cnn", "flat"): Recipe("flipout", 10, 0.02, 1e-3, 10),
+    ("converged", "cnn", "hierarchical"): Recipe("flipout", 6, 0.2, 1e-2, 3, settle=6),
     ("shorter", "mlp", "flat"): Recipe("local_reparam", 10, 0.02, 1e-3, 10),
     ("shorter", "mlp", "hierarchical"): Recipe("local_reparam", 8, 0.2, 1e-2, 3, settle=4),
+    ("shorter", "cnn", "hierarchical"): Recipe("flipout", 4, 0.2, 1e-2, 3, settle=2),
     ("early", "mlp", "flat"): Recipe("local_reparam", 10, 0.003, 1e-3, 0.05, best=True),
     ("early", "mlp", "hierarchical"): Recipe("local_reparam", 10, 0.03, 5e-3, 0.01, best=True),
     ("early", "cnn", "flat"): Recipe("weight", 8, 0.003, 1.5e-3, 0.05, best=True),
