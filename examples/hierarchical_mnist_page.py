@@ -165,11 +165,15 @@ def figure(results: Sequence[Record], path: Path) -> None:
                 ax.plot([tensor["rms"]], [height], "|", color=INK, markersize=9)
         ax.axvline(0.1, color=INK, linestyle=":", linewidth=1)
         ax.set_xscale("log")
+        low, high = ax.get_xlim()
+        ax.set_xticks([s for s in (0.003, 0.01, 0.03, 0.1, 0.3, 1.0) if low < s < high])
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
         ax.set_yticks(range(len(names), 0, -1), names)
         ax.grid(color=GRID)
         label(
             ax,
             f"{TITLES[network]}: scales",
-            "s: mean, 90 % interval; bar: rms of the weights under q; ×: stopped early",
+            "s: mean, 90 %; bar: rms of w under q; ×: stopped early",
         )
     drawing.savefig(path)
