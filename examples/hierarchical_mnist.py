@@ -47,7 +47,7 @@ class Recipe:
     """How one network is fitted under one prior.
 
     Args:
-        start: the initial std of each coordinate.
+        start: the initial std of each weight, and of log s.
         lr, std_lr: the steps of μ, and of ρ as a multiple of them.
         settle: epochs in the centred form after those of the non-centred one (see `settled`).
         best: whether the epoch that predicts the held-out images best is taken; otherwise the last is.
@@ -76,16 +76,16 @@ PRIORS: dict[str, Prior] = {
     "hierarchical": Hierarchical(scale=HalfNormal(1.0), per="tensor", centered=False, initial_std=0.1),
 }
 # Converged: ρ moves so fast that every std is where the ELBO wants it long before training ends. Early: stds start at 0.003 and
-# hardly grow. The hierarchy's coordinates are ten times the weights where it is non-centred, and so are its starts and steps.
+# hardly grow. Starts and steps are those of the weights, in both forms of the hierarchy.
 RECIPES = {
     ("converged", "mlp", "flat"): Recipe("local_reparam", 10, 0.02, 1e-3, 10),
-    ("converged", "mlp", "hierarchical"): Recipe("local_reparam", 8, 0.2, 1e-2, 3, settle=4),
+    ("converged", "mlp", "hierarchical"): Recipe("local_reparam", 8, 0.02, 1e-3, 30, settle=4),
     ("converged", "cnn", "flat"): Recipe("flipout", 4, 0.02, 1e-3, 10),
-    ("converged", "cnn", "hierarchical"): Recipe("flipout", 4, 0.2, 1e-2, 3, settle=2),
+    ("converged", "cnn", "hierarchical"): Recipe("flipout", 4, 0.02, 1e-3, 30, settle=2),
     ("early", "mlp", "flat"): Recipe("local_reparam", 10, 0.003, 1e-3, 0.05, best=True),
-    ("early", "mlp", "hierarchical"): Recipe("local_reparam", 10, 0.03, 5e-3, 0.01, best=True),
+    ("early", "mlp", "hierarchical"): Recipe("local_reparam", 10, 0.003, 5e-4, 0.1, best=True),
     ("early", "cnn", "flat"): Recipe("weight", 8, 0.003, 1.5e-3, 0.05, best=True),
-    ("early", "cnn", "hierarchical"): Recipe("weight", 8, 0.03, 7.5e-3, 0.01, best=True),
+    ("early", "cnn", "hierarchical"): Recipe("weight", 8, 0.003, 7.5e-4, 0.1, best=True),
 }
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from posterity.compress.structured import smaller as smaller
     from posterity.core.compiled import compiled_normals as compiled_normals
     from posterity.core.optimizer import Optimizer as Optimizer
+    from posterity.core.schedules import kl_weight as kl_weight
     from posterity.decide.abstain import abstain as abstain
     from posterity.decide.conformal import calibrate as calibrate
     from posterity.decide.temperature import Temperature as Temperature
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from posterity.errors import InvalidInput as InvalidInput
     from posterity.errors import Mismatch as Mismatch
     from posterity.errors import PosterityError as PosterityError
+    from posterity.errors import PosterityWarning as PosterityWarning
+    from posterity.errors import ScaleWarning as ScaleWarning
     from posterity.fitting import fit as fit
     from posterity.methods import HMC as HMC
     from posterity.methods import IVON as IVON
@@ -69,11 +72,14 @@ if TYPE_CHECKING:
     from posterity.posteriors.average import draw_functions as draw_functions
     from posterity.posteriors.compare import compare_posteriors as compare_posteriors
     from posterity.posteriors.files import load as load
+    from posterity.posteriors.mixture import Mixture as Mixture
     from posterity.posteriors.modules import posterior as posterior
     from posterity.posteriors.ood import out_of_distribution as out_of_distribution
     from posterity.posteriors.prior import prior_predictive as prior_predictive
     from posterity.posteriors.shift import under_shift as under_shift
     from posterity.posteriors.statistics import with_statistics as with_statistics
+    from posterity.predict.decomposition import chi_square as chi_square
+    from posterity.predict.decomposition import drawn_labels as drawn_labels
     from posterity.train.batches import LoaderData as LoaderData
     from posterity.train.batches import TensorData as TensorData
     from posterity.train.engine import Engine as Engine
@@ -87,6 +93,7 @@ _HOMES = {
     "posterity.compress.structured": ("smaller",),
     "posterity.core.compiled": ("compiled_normals",),
     "posterity.core.optimizer": ("Optimizer",),
+    "posterity.core.schedules": ("kl_weight",),
     "posterity.decide.abstain": ("abstain",),
     "posterity.decide.conformal": ("calibrate",),
     "posterity.decide.temperature": ("Temperature",),
@@ -98,6 +105,8 @@ _HOMES = {
         "InvalidInput",
         "Mismatch",
         "PosterityError",
+        "PosterityWarning",
+        "ScaleWarning",
     ),
     "posterity.fitting": ("fit",),
     "posterity.methods": (
@@ -159,10 +168,12 @@ _HOMES = {
     "posterity.posteriors.statistics": ("with_statistics",),
     "posterity.posteriors.compare": ("compare_posteriors",),
     "posterity.posteriors.files": ("load",),
+    "posterity.posteriors.mixture": ("Mixture",),
     "posterity.posteriors.modules": ("posterior",),
     "posterity.posteriors.ood": ("out_of_distribution",),
     "posterity.posteriors.prior": ("prior_predictive",),
     "posterity.posteriors.shift": ("under_shift",),
+    "posterity.predict.decomposition": ("chi_square", "drawn_labels"),
     "posterity.train.batches": (
         "LoaderData",
         "TensorData",

@@ -41,6 +41,10 @@ class PosterityWarning(UserWarning):
     """Something that a user should know, and may go on with."""
 
 
+class ScaleWarning(PosterityWarning):
+    """Data, outputs or a noise level that are far from the scales that a fit starts from; said before it trains."""
+
+
 class NotArrived(PosterityWarning):
     """A fit that ended before it arrived, and by what one sees it."""
 

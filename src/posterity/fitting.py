@@ -1,13 +1,17 @@
 """One call from a network and data to a posterior."""
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from torch import Generator, nn
 
-from posterity.errors import InvalidInput
-from posterity.methods import MeanField
+from posterity.errors import InvalidInput, NotArrived, ScaleWarning
+from posterity.methods import MeanField, outcome
+from posterity.methods.outcome import Outlook, gathered
+from posterity.model import scales
 from posterity.model.alone import computed_alone, unmoved
 from posterity.model.bayesianize import Bayesian
 from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
@@ -54,6 +58,12 @@ def fit(
         InvalidInput: before anything is trained, for data that do not fit the network or the likelihood.
         Diverged, Interrupted: see `Engine.run`.
 
+    Warns:
+        ScaleWarning: before anything is trained, for inputs, targets, outputs or a noise level that are far from the scales
+            that everything starts from, and for a last activation that the likelihood applies again.
+        NotArrived: once, with all that tells that the fit ended too early, at its prior or at its start, or that a chain ran
+            away; the same sentences are in `posterior.provenance["remarks"]`, in its file, and in reports.
+
     >>> import torch
     >>> from posterity import Engine, Gaussian, MeanField, Normal, Optimizer
     >>> x = torch.linspace(-1, 1, 20)[:, None]
@@ -82,12 +92,22 @@ def fit(
     )
     method = method or MeanField()
     ready = source.checked(problem.check, device)
+    seen = inputs.to(device), targets.to(device)
     with unmoved():  # a loader begins by drawing a seed for its workers
         held_out = next(ready.validation() or iter(()), None)
-    rehearse(problem, (inputs.to(device), targets.to(device)), held_out, source.smallest_batch)
+    rehearse(problem, seen, held_out, source.smallest_batch)
+    sample = (ready.inputs, ready.targets) if isinstance(ready, TensorData) else seen
+    problem = replace(problem, likelihood=likelihood.started(*sample))
+    for remark in scales.remarks(problem, *sample):
+        warnings.warn(remark, ScaleWarning, stacklevel=2)
+    outlook = Outlook.of(problem, ready)
     posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
     posterior = with_statistics(posterior, ready)
-    posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device))
+    remarks = list(dict.fromkeys([*gathered(posterior), *outcome.remarks(outlook, posterior)]))
+    posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device), remarks=remarks)
+    if remarks:
+        listed = "".join(f"\n- {remark}" for remark in remarks)
+        warnings.warn(f"The fit may not have arrived where it should:{listed}", NotArrived, stacklevel=2)
     return posterior
 
 

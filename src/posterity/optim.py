@@ -47,7 +47,7 @@ class IVON(torch.optim.Optimizer):
     (h), and curvature (the sum of g_k·ε_k/σ so far). Save it after a step.
 
     Args:
-        params: as for any optimiser, also in groups with settings of their own, as `parameter_groups(network)` makes them.
+        params: as for any optimiser, also in groups, as `parameter_groups(network)` makes them.
         num_data: N of the training set; N/T gives the posterior of temperature T.
         lr: the first step of a weight is this times its gradient, since h = h₀ then.
         prior_std: s.
@@ -99,8 +99,7 @@ class IVON(torch.optim.Optimizer):
     def sampled(self, generator: Generator | None = None) -> Iterator[None]:
         """Compute with a draw of the weights inside the block, and take its gradients for the next step.
 
-        Gradients of losses in one block add up, as for micro-batches; those of several blocks are averaged. A block that is
-        left by an exception counts for nothing.
+        Gradients in one block add up, as for micro-batches; those of several are averaged. One left by an error counts nothing.
 
         Args:
             generator: of the noise; torch's global ones where None. It must be on the parameters' device.

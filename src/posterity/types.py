@@ -5,7 +5,7 @@ problem; a method turns a problem and data into a posterior; a posterior predict
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -20,6 +20,9 @@ State: TypeAlias = dict[str, Tensor]  # all that an algorithm remembers: updated
 Info: TypeAlias = dict[str, Tensor]
 Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs (B, ...), targets (B, ...)
 Scores: TypeAlias = dict[str, float]
+Row: TypeAlias = Mapping[
+    str, Any
+]  # one finished epoch of a run: means of each Info value, validation scores, what was watched
 PRIOR, LIKELIHOOD = "prior.", "likelihood."  # what the names of coordinates that are no weights start with
 
 
@@ -50,6 +53,18 @@ class Prior(ABC):
         """Name the prior's own unknowns, without `prior.`; their log-densities are not part of `log_prob`."""
         return {}
 
+    def initial(self, weights: Params) -> Params:
+        """Say where the prior's own unknowns start beside these weights, by their names; those left out, as `latents` says."""
+        return {}
+
+    def volume(self, params: Params) -> Tensor | None:
+        """Return what makes log p(θ) a density that has a maximum, shape (), in nats; None where it has one as it is.
+
+        It is log |∂θ/∂z| for coordinates z in which the density is bounded. What looks for a maximum (MAP, SWAG,
+        explorations) adds it; what draws or integrates never does.
+        """
+        return None
+
     def weights(self, params: Params) -> Params:
         """Return the network's parameters, given its coordinates and the prior's latents: the same unless overridden.
 
@@ -75,6 +90,10 @@ class Likelihood(ABC):
     def latents(self) -> Mapping[str, Latent]:
         """Name the likelihood's own unknowns; none unless overridden."""
         return {}
+
+    def started(self, inputs: Tensor, targets: Tensor) -> "Likelihood":
+        """Return the likelihood that starts where these data say, before anything is trained; itself unless overridden."""
+        return self
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:  # noqa: B027  # nothing to refuse unless overridden
         """Raise `InvalidInput` where the targets cannot be those of a network with such outputs."""
@@ -148,6 +167,24 @@ class Inference(Protocol):
     def init(self, streams: Streams) -> State: ...
     def update(self, state: State, batch: Batch) -> tuple[State, Info]: ...
     def posterior(self, state: State) -> Posterior: ...
+
+
+@runtime_checkable
+class Observing(Protocol):
+    """An inference that hears how each epoch ended: its score by validation, or in training where there is no validation."""
+
+    def observe(self, score: float) -> None: ...
+
+
+@runtime_checkable
+class Watchful(Protocol):
+    """An inference that looks at itself once an epoch, so that it can say at the end whether it has arrived."""
+
+    def watched(self, state: State) -> Scores:
+        """Return a few numbers for the epoch's row, where they are called `watched`."""
+
+    def ended(self, rows: Sequence[Row], best: int | None) -> None:
+        """Take the rows of the whole run, and the epoch that validation chose, if it did."""
 
 
 @runtime_checkable

@@ -196,11 +196,11 @@ def test_a_run_without_validation_is_refused(call, digits_run: Path, monkeypatch
     saved = open_run(digits_run)
     data = saved.config.data.model_copy(update={"validation": 0.0})
     without = replace(saved, config=saved.config.model_copy(update={"data": data}))
-    monkeypatch.setattr(command, "open_run", lambda path, trust: without)
+    monkeypatch.setattr(command, "opened", lambda path, source, trust: without)
     check_one_line(call("calibrate", digits_run), "without a validation share", "--validation 0.1")
     changed = saved.config.data.model_copy(update={"validation": 0.2})
     other = replace(saved, config=saved.config.model_copy(update={"data": changed}))
-    monkeypatch.setattr(command, "open_run", lambda path, trust: other)
+    monkeypatch.setattr(command, "opened", lambda path, source, trust: other)
     check_one_line(call("calibrate", digits_run), "its data have changed")
 
 

@@ -43,7 +43,7 @@ def test_mistakes_are_answered_in_one_line(call, tmp_path):
     (tmp_path / "needy.py").write_text("import no_such_library")
     for flags, words in (
         (("nutz",), ("Unknown method 'nutz'", "Did you mean 'nuts'")),
-        (("map", "--laws", "14"), ("--laws 14", "1 to 13")),
+        (("map", "--laws", "15"), ("--laws 15", "1 to 13, 16 to 19")),
         (("map", "--laws", "one"), ("--laws one", "whole numbers")),
         (("--adapter", tmp_path / "none.py"), ("There is no adapter", "none.py")),
         (("--adapter", tmp_path / "empty.py"), ("no SUBJECTS", "empty.py")),

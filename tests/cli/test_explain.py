@@ -85,8 +85,8 @@ def test_it_tells_what_training_then_does(call) -> None:
     made: list[Flipout] = []
     original = Flipout.__init__
 
-    def noted(self, *args: object) -> None:
-        original(self, *args)
+    def noted(self, *args: object, **named: object) -> None:
+        original(self, *args, **named)
         made.append(self)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -169,3 +169,20 @@ def test_resuming_a_finished_run_changes_nothing(call, digits_run: Path) -> None
     after = state()
     assert before[1:] == after[1:]
     assert str(before[0]) == str(after[0])
+
+
+def test_a_fit_that_has_not_arrived_says_so_everywhere(call, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    said = call("train", "digits", *TINY, "--out", run)
+    assert said.code == 0, said.err
+    wanted = "still fell"
+    assert wanted in said.out
+    assert "NotArrived" not in said.err  # told below the scores, not as a warning of Python's
+    assert any(wanted in remark for remark in json.loads((run / "metrics.json").read_text())["model"]["remarks"])
+    page = (run / "report.html").read_text()
+    assert wanted in page
+    assert page.index("This fit has not arrived") < page.index("Training curves")
+    assert wanted in call("evaluate", run).out
+    told = json.loads(call("evaluate", run, "--json").out)
+    assert any(wanted in remark for remark in told["model"]["remarks"])
+    assert wanted in call("report", run).out

@@ -16,7 +16,7 @@ from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.low_rank import LowRankGaussian
 from tests.conformance.table import FAST, STEPS, TABLE, Conjugate
 
-SEEDS = 5
+SEEDS = 8
 Correlated = LowRankGaussian | FullRankGaussian
 CORRELATED = [n for n, row in TABLE.items() if row.family == "correlated"]
 every_correlated = pytest.mark.parametrize("name", CORRELATED)

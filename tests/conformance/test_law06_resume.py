@@ -32,6 +32,8 @@ from posterity import (
 )
 from tests.conformance.table import small_classification, small_network
 
+pytestmark = pytest.mark.filterwarnings("ignore:The network normalises")  # any statistics will do here
+
 METHODS = {
     "map": MAP(epochs=4),
     "map-sgd": MAP(epochs=4, optimizer=Optimizer("SGD", lr=0.05, schedule="one_cycle")),

@@ -1,15 +1,28 @@
 """Law 8: deepcopy, pickle and files keep a posterior; a plain checkpoint loads as the mean; 2P numbers for mean field."""
 
 import copy
+import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import posterity
-from posterity import CorruptFile, Engine, Gaussian, MeanField, Mismatch, Normal, PosterityError, Problem, TensorData
+from posterity import (
+    CorruptFile,
+    Engine,
+    Gaussian,
+    InvalidInput,
+    MeanField,
+    Mismatch,
+    Normal,
+    PosterityError,
+    Problem,
+    TensorData,
+)
 from posterity.methods.mean_field import MeanFieldInference
 from posterity.train.random import NamedStreams
 from posterity.types import Budget
@@ -138,3 +151,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises((PosterityError, OSError)):
         posterior.save(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("header", ["[]", "{", "[" * 5000, '{"format": "posterity-1"}', '"text"', "null", ""])
+def test_a_header_that_is_no_specification_is_refused(header: str, tmp_path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"posterity": header})
+    with pytest.raises(CorruptFile, match=r"x\.safetensors"):
+        posterity.load(tmp_path / "x.safetensors", nn.Linear(1, 1))
+
+
+def test_an_unknown_family_is_refused_by_its_name(tmp_path: Path) -> None:
+    entries = dict.fromkeys(
+        ("network", "structure", "parameters", "random", "dtype", "prior", "likelihood", "num_data"), 1
+    )
+    header = json.dumps({"format": "posterity-1", "family": "dagonal_gaussian", **entries})
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"posterity": header})
+    with pytest.raises(InvalidInput, match=r"'dagonal_gaussian'.*Did you mean 'diagonal_gaussian'"):
+        posterity.load(tmp_path / "x.safetensors", nn.Linear(1, 1))

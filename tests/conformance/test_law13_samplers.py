@@ -63,15 +63,15 @@ def test_funnel_and_banana(name: str, sampler: str) -> None:
 def normal_deviations(method: SGLD | SGHMC) -> Tensor:
     start = torch.full((COPIES, 3), 3.0, dtype=torch.float64)
     draws = chains(method, normal, start)
-    covariance = stationary(method, PRECISION, NUM_DATA) * method.temperature
+    covariance = stationary(method, PRECISION, NUM_DATA) * method.joint_temperature
     return deviations(products(draws), torch.cat([torch.zeros(3).double(), covariance.flatten()]))
 
 
 NORMAL = {
     "sgld": SGLD(lr=0.05 * NUM_DATA, epochs=20, draws=50),
-    "sgld-cold": SGLD(lr=0.05 * NUM_DATA, epochs=20, draws=50, temperature=0.3),
+    "sgld-cold": SGLD(lr=0.05 * NUM_DATA, epochs=20, draws=50, joint_temperature=0.3),
     "sghmc": SGHMC(lr=0.02 * NUM_DATA, epochs=20, draws=50, friction=0.15),
-    "sghmc-cold": SGHMC(lr=0.02 * NUM_DATA, epochs=20, draws=50, friction=0.5, temperature=0.3),
+    "sghmc-cold": SGHMC(lr=0.02 * NUM_DATA, epochs=20, draws=50, friction=0.5, joint_temperature=0.3),
 }
 
 
@@ -103,7 +103,7 @@ def test_cycles_visit_both_modes_in_the_right_proportion() -> None:
 
 def test_kept_draws_are_the_last_of_equal_parts_of_the_sampling_steps() -> None:
     """Noise-free steps on U = ½θ² shrink θ by 1 − h each: a draw's value says which step it was kept after."""
-    method = SGLD(lr=0.01 * NUM_DATA, epochs=2, draws=8, burn_in=0.2, temperature=0.0)
+    method = SGLD(lr=0.01 * NUM_DATA, epochs=2, draws=8, burn_in=0.2, joint_temperature=0.0)
     draws = chains(method, lambda w: -0.5 * w.square().sum(-1), torch.ones(1, 1, dtype=torch.float64))
     steps = draws.flatten().log() / torch.tensor(0.99, dtype=torch.float64).log()
     torch.testing.assert_close(steps, torch.arange(30.0, 101, 10, dtype=torch.float64))

@@ -1,6 +1,6 @@
 """The suite can see: a noise, KL or curvature that is wrong by a factor of 2 turns each method's verdict red."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from posterity.conformance.subjects import SUBJECTS
 from posterity.core import dynamics, newton
 from posterity.core.covariance import CholeskyCovariance, LowRankCovariance
 from posterity.core.hamiltonian import Metric
-from posterity.methods import laplace
+from posterity.methods import expansion
 from posterity.model.correlated import CorrelatedDivergence
 from posterity.model.divergence import Divergence
 from posterity.model.problem import Problem
@@ -49,26 +49,17 @@ def kl_gradient(patch: Patch) -> None:
 
 def num_data(patch: Patch) -> None:
     """Weigh the KL, or the prior, half: as a library that counts its data twice would."""
-    patch.setattr(fitting, "Problem", lambda net, prior, seen, n, where: Problem(net, prior, seen, 2 * n, where))
-
-
-class Twice:
-    """Data that come twice."""
-
-    def __init__(self, data: Any) -> None:
-        self.data, self.num_data, self.steps_per_epoch = data, data.num_data, 2 * data.steps_per_epoch
-
-    def batches(self, epoch: int, generator: torch.Generator) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for _ in range(2):
-            yield from self.data.batches(epoch, generator)
-
-    def validation(self) -> None:
-        return None
+    patch.setattr(fitting, "Problem", lambda net, prior, seen, n, *rest: Problem(net, prior, seen, 2 * n, *rest))
 
 
 def curvature(patch: Patch) -> None:
-    own, std = laplace.expanded, newton.std
-    patch.setattr(laplace, "expanded", lambda point, data, options: own(point, Twice(data), options))
+    measured, std = expansion.measured, newton.std
+
+    def doubled(*arguments: Any) -> Any:
+        found = measured(*arguments)
+        return replace(found, curvature=found.curvature.scaled(2.0))
+
+    patch.setattr(expansion, "measured", doubled)
     patch.setattr(newton, "std", lambda hessian, decay, scale: std(2 * hessian, decay, scale))
 
 

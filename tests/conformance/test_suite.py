@@ -18,7 +18,7 @@ from posterity.conformance.table import SIGNS, markdown, values
 from posterity.conformance.verdict import compared, counted, worst
 from posterity.methods import AnyMethod
 
-EVERYWHERE = [3, 6, 8, 9, 11, 12]
+EVERYWHERE = [3, 6, 8, 9, 11, 12, 17, 19]
 
 
 def test_every_method_has_a_row() -> None:
@@ -33,6 +33,12 @@ def test_laws_of_any_posterior_are_kept(name: str, law: int) -> None:
     assert verdict.passed, verdict
 
 
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_functions_have_statistics_of_their_own(name: str) -> None:
+    verdict = judge(SUBJECTS[name], 18)
+    assert verdict.passed or verdict.status == "not applicable", verdict
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_law_10_is_not_broken(name: str) -> None:
@@ -44,12 +50,18 @@ def test_law_10_is_not_broken(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("law", [1, 2, 4, 5, 13])
+@pytest.mark.parametrize("law", [1, 2, 4, 5, 13, 16])
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_no_method_breaks_a_law(name: str, law: int) -> None:
     verdict = judge(SUBJECTS[name], law)
     assert not verdict.failed, verdict
     assert verdict.status != "not asked"  # n/a has a reason
+
+
+@pytest.mark.parametrize("name", ["map", "laplace-full"])
+def test_a_datum_has_one_weight_however_the_data_are_cut(name: str) -> None:
+    verdict = judge(SUBJECTS[name], 16)
+    assert verdict.passed, verdict
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ def test_a_posterior_that_breaks_a_law_is_red(what: str, law: int) -> None:
 
 def test_what_a_subject_does_not_offer_is_not_asked() -> None:
     bare = Subject("bare", wrong("nothing").infer)
-    statuses = {law: judge(bare, law).status for law in LAWS if law not in (3, 8, 9, 12)}
+    statuses = {law: judge(bare, law).status for law in LAWS if law not in (3, 8, 9, 12, 17, 18, 19)}
     assert set(statuses.values()) == {"not asked"}
 
 

@@ -333,3 +333,10 @@ def test_a_label_that_is_not_known_has_no_curvature() -> None:
 def test_axes_of_binary_labels_start_with_the_batch(axes: str) -> None:
     with pytest.raises(ValueError, match="start with B"):
         Bernoulli(axes)
+
+
+@pytest.mark.parametrize(("likelihood", "width"), [(Categorical(), 2), (Bernoulli(), 1)])
+def test_a_label_that_is_not_known_adds_nothing(likelihood, width: int) -> None:
+    outputs = torch.randn(4, width, generator=torch.Generator().manual_seed(0))
+    log_probs = likelihood(outputs, {}).log_prob(torch.tensor([1, -100, 0, -100]))
+    assert (log_probs == 0).tolist() == [False, True, False, True]

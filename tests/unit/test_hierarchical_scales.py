@@ -59,7 +59,7 @@ def test_a_converged_scale_is_the_rms_of_its_weights_with_the_width_of_their_num
 
 
 def test_a_non_centred_scale_lets_its_coordinates_have_the_rms_of_their_prior() -> None:
-    q = fitted(False, 0.3)
+    q = fitted(False, 0.03)
     mean, std = (q.problem.layout.views(v) for v in (q.loc, q.std))
     rms = (mean["1.weight"].square() + std["1.weight"].square()).mean().sqrt()
     assert float(rms) == pytest.approx(1.0, abs=0.03)  # s·z has the scale s

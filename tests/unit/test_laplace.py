@@ -197,7 +197,8 @@ def test_a_learnt_noise_level_is_a_coordinate_with_its_own_curvature() -> None:
     std = softplus(inverse_softplus(torch.tensor(0.3)).double())  # where the latent starts, in its own precision
     mean = network(x).detach().squeeze(-1)
     x2, y2 = x.repeat(2, 1), torch.cat([mean + std, mean - std])  # E[(y − f)²] = std², E[y − f] = 0
-    posterior = around(network, (x2, y2), Gaussian(), Laplace(None, "full", prediction="sampled"))
+    likelihood = Gaussian(initial_std=0.3)
+    posterior = around(network, (x2, y2), likelihood, Laplace(None, "full", prediction="sampled"))
     problem = posterior.problem
     hessian = torch.func.hessian(lambda t: problem.log_joint(t, (x2, y2)))(posterior.mean)
     torch.testing.assert_close(torch.linalg.inv(posterior.covariance), -hessian, rtol=1e-7, atol=1e-6)
@@ -205,7 +206,7 @@ def test_a_learnt_noise_level_is_a_coordinate_with_its_own_curvature() -> None:
     expected = problem.log_joint(posterior.mean, (x2, y2)) + 1.5 * torch.log(torch.tensor(2 * torch.pi)) - size / 2
     assert posterior.log_evidence == pytest.approx(float(expected), abs=1e-5)
     for structure in STRUCTURES:
-        other = around(network, (x2, y2), Gaussian(), Laplace(None, structure, prediction="sampled"))
+        other = around(network, (x2, y2), likelihood, Laplace(None, structure, prediction="sampled"))
         assert covariance(other)[2, 2] == pytest.approx(float(posterior.covariance[2, 2]), rel=1e-6)
         assert covariance(other)[2, :2].abs().max() < 1e-12
         own = other.latents["likelihood.std"].draws

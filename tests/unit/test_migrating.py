@@ -16,7 +16,7 @@ from posterity.cli.app import run
 
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-LIBRARIES = ["PyTorch-BayesianCNN", "MindSpore probability", "Bayesian-Torch", "BLiTZ", "torchbnn"]
+LIBRARIES = ["PyTorch-BayesianCNN", "MindSpore probability", "Bayesian-Torch", "BLiTZ", "torchbnn", "PyMC3"]
 
 
 def blocks(title: str, text: str = TEXT) -> list[str]:

@@ -36,6 +36,8 @@ from posterity.types import Budget
 from tests.conformance.table import FAST, Conjugate, small_classification, small_network
 from tests.conformance.test_law06_resume import Stopper, data
 
+pytestmark = pytest.mark.filterwarnings("ignore:The network normalises")  # any statistics will do here
+
 QUIET = {"progress": False, "device": "cpu"}
 STILL = Optimizer("SGD", lr=1e-30, schedule="constant")
 

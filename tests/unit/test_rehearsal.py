@@ -154,6 +154,11 @@ def test_frozen_statistics_take_a_batch_of_one_example() -> None:
     rehearse(problem(nn.Linear(2, 8), nn.BatchNorm1d(8).requires_grad_(False), nn.Linear(8, 2)), (X, Y), None, 1)
 
 
+def test_normalisation_by_the_batch_at_hand_is_refused() -> None:
+    network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 2))
+    refused(network, "BatchNorm1d '1' has no running statistics.*track_running_stats=True")
+
+
 def test_nothing_is_moved() -> None:
     trial = problem(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
     before, theta = {k: v.clone() for k, v in trial.network.state_dict().items()}, trial.theta()

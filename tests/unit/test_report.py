@@ -26,6 +26,7 @@ from posterity.report import (
     verdicts,
     write,
 )
+from posterity.report.sections import sections
 
 HISTORY = [
     {"epoch": e, "nelbo": 3 / e, "nll": 1 / e, "kl": 2 / e, "validation": {"nll": nll, "accuracy": 0.9, "rmse": 1.0}}
@@ -286,3 +287,30 @@ def test_what_does_not_belong_together_is_refused():
         replace(data, twin=replace(data.twin, name="Bayes"))
     with pytest.raises(InvalidInput, match="2 names for 3 classes"):
         replace(data, classes=("a", "b"))
+
+
+def test_the_chi_square_picture_counts_drawn_labels_of_right_and_wrong_predictions():
+    sure, torn = torch.eye(3)[0], torch.full((3,), 1 / 3)
+    predictive = Classification(
+        torch.stack([sure, sure, torn, torn + torch.tensor([0.02, -0.01, -0.01])]).expand(7, 4, 3)
+    )
+    values, count = figures_classification.scattered(predictive)
+    assert count == 105  # the first multiple of 7 functions from 100 on
+    assert values[:2].tolist() == [210, 210]  # n (C − 1), exactly
+    assert float(values[2:].max()) < 21  # of C − 1 = 2 degrees of freedom: p < 3e-5
+    targets = torch.tensor([0, 0, 0, 1])
+    left, right = figures_classification.plot_chi_square(predictive, targets).axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["right (3)", "wrong (1)"]
+    heights = [patch.get_height() for patch in left.patches]
+    assert sum(heights) == pytest.approx(2)  # each group sums to 1
+    assert [line.get_ydata()[-1] for line in right.lines] == [100, 100]
+    assert "A wrong one has the smaller χ² in" in verdicts.scatter(values, predictive, targets)
+
+
+def test_one_function_has_no_labels_to_scatter():
+    data = classification()
+    several = [section.title for section in sections(data)]
+    assert "Do its labels scatter where it is wrong?" in several
+    point = replace(data.bayesian, predictive=Classification(data.bayesian.predictive.probs[:1]))
+    alone = [section.title for section in sections(replace(data, bayesian=point))]
+    assert "Do its labels scatter where it is wrong?" not in alone

@@ -122,11 +122,11 @@ def views(images: Tensor, generator: Generator) -> Tensor:
 
 def _scores(posterior: FunctionPosterior, images: Tensor, targets: Tensor, seed: int) -> Scores:
     """Score predictions, and average over images what is epistemic of the variance, Σ_c (1/n)Σ_s (p_sc − p̄_c)²."""
-    generator = Generator(posterior.mean.device).manual_seed(derived_seed(seed, "prediction"))
+    generator = Generator(posterior.device).manual_seed(derived_seed(seed, "prediction"))
     predictive = posterior.predict(images, functions(posterior), generator=generator)
     assert isinstance(predictive, Classification)
     epistemic = predictive.epistemic.sum(1).mean().item()
-    return {**evaluate(predictive, targets.to(posterior.mean.device)), "epistemic": epistemic}
+    return {**evaluate(predictive, targets.to(posterior.device)), "epistemic": epistemic}
 
 
 @lru_cache(maxsize=1)

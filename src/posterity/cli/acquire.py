@@ -109,7 +109,7 @@ def choose_next(chosen: Pool, use: Use, voice: Voice) -> None:
             f"-n {chosen.n}: the pool has {len(rows.inputs):,} inputs; ask for 1 to {len(rows.inputs):,}."
         )
     generator = torch.Generator().manual_seed(derived_seed(saved.config.seed, "acquire"))
-    inputs = rows.inputs.to(saved.posterior.mean.device)
+    inputs = rows.inputs.to(saved.posterior.device)
     draws = use.count(saved.config.predictive_draws)
     predictive = classes_or_values(saved.posterior.predict(inputs, draws, generator=generator))
     places = ranked(predictive, chosen.n, chosen.score, generator).tolist()

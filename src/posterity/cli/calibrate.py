@@ -1,17 +1,19 @@
 """`posterity calibrate`: sets, abstention and a temperature, from the examples that a run held out of its training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from cyclopts import Parameter
-from torch import Tensor
+from torch import Generator, Tensor
 
 from posterity.cli.console import Voice, grid
-from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
+from posterity.cli.elsewhere import opened
+from posterity.cli.flags import AS_TRAINED, BY_ITSELF, PLAIN, Output, Source, Use
 from posterity.cli.promises import NAME, Promises, checksum, coins
 from posterity.cli.report import keep
-from posterity.cli.saved import Saved, open_run, scored_data, training_data
+from posterity.cli.saved import Saved, scored_data, training_data
 from posterity.cli.scoring import predict as averaged
 from posterity.cli.verification import Predicted, Verified, errors, verify
 from posterity.data import Dataset
@@ -22,6 +24,7 @@ from posterity.decide.nonconformity import APS, CLASS_SCORES, RAPS, VALUE_SCORES
 from posterity.errors import InvalidInput, unknown
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.summary import digits, percent
+from posterity.train.random import derived_seed
 
 RISK = 0.02
 
@@ -65,7 +68,15 @@ class Aims:
 USUAL = Aims()
 
 
-def calibrate(run: Path, /, *, aims: Aims = USUAL, use: Use = AS_TRAINED, output: Output = PLAIN) -> None:
+def calibrate(
+    run: Path,
+    /,
+    *,
+    aims: Aims = USUAL,
+    use: Use = AS_TRAINED,
+    source: Source = BY_ITSELF,
+    output: Output = PLAIN,
+) -> None:
     """Make promises that a trained posterior keeps: prediction sets, when to abstain, honest probabilities.
 
     They come from the examples that the run held out, and are checked on its test data. They are kept in the run's directory
@@ -74,11 +85,12 @@ def calibrate(run: Path, /, *, aims: Aims = USUAL, use: Use = AS_TRAINED, output
     Parameters
     ----------
     run
-        A run directory, or a posterior file.
+        A run directory, or a file: a posterior, or a plain network's weights.
     """
-    voice, saved = Voice(output), open_run(run, use.trust)
+    voice, saved = Voice(output), opened(run, source, use.trust)
     draws, dataset = use.count(saved.config.predictive_draws), scored_data(saved)
-    held = predicted(saved, dataset, *held_out(saved, dataset), draws)
+    pair, dataset = _apart(saved, dataset, voice)
+    held = predicted(saved, dataset, *pair, draws)
     found = promised(held, aims, saved, run, draws, voice)
     test = predicted(saved, dataset, dataset.test_inputs, dataset.test_targets, draws)
     verified = verify(found, test, aims.tolerance, saved.config.seed)
@@ -86,6 +98,24 @@ def calibrate(run: Path, /, *, aims: Aims = USUAL, use: Use = AS_TRAINED, output
     keep(saved, NAME, {"data": dataset.name, "promises": found.to_dict(), "test": verified.to_dict()}, voice)
     shown = {key: value for key, value in found.to_dict().items() if key != "usual"}
     voice.result({"run": str(run), "data": dataset.name, "promises": shown, "test": verified.scores})
+
+
+def _apart(saved: Saved, dataset: Dataset, voice: Voice) -> tuple[tuple[Tensor, Tensor], Dataset]:
+    """Return what promises are made of, and the data set whose test part they are checked on.
+
+    What was held out of the training of a network from elsewhere is not known, unless it is said: half of the test part is
+    then taken for it, and checked on the other half.
+    """
+    if saved.from_run or saved.config.data.validation:
+        return held_out(saved, dataset), dataset
+    inputs, targets = dataset.test_inputs, dataset.test_targets
+    order = torch.randperm(len(inputs), generator=Generator().manual_seed(derived_seed(saved.config.seed, "calibrate")))
+    held, rest = order[: len(order) // 2].sort().values, order[len(order) // 2 :].sort().values
+    voice.note(
+        f"Promises from a random half of the test examples ({len(held):,}), checked on the other: of what the training held "
+        "out, this file does not tell. Say it with --data.validation 0.1, if a share was."
+    )
+    return (inputs[held], targets[held]), replace(dataset, test_inputs=inputs[rest], test_targets=targets[rest])
 
 
 def held_out(saved: Saved, dataset: Dataset) -> tuple[Tensor, Tensor]:

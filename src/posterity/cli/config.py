@@ -42,7 +42,7 @@ class DataConfig(_Table):
     name: str
     split: Annotated[int, Field(ge=0)] = 0
     image_size: Count | None = None
-    standardise: bool = True  # images; tables always are
+    standardise: bool = True  # False: inputs and targets in the units of the files
     target: str | None = None
     task: Literal["classification", "regression"] | None = None
     root: str | None = None
@@ -52,10 +52,11 @@ class DataConfig(_Table):
 
 
 class ModelConfig(BaseModel):
-    """Which network (None: by the data); further keys are its options."""
+    """Which network (None: by the data), and a file of weights to start from; further keys are its options."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str | None = None
+    weights: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -117,7 +118,9 @@ class RunConfig(_Table):
         if isinstance(member, HMC | NUTS):
             return f"adapted to an acceptance of {member.target_accept:g}"
         if isinstance(member, Laplace):
-            member = member.method or MAP()
+            if member.method is None:
+                return "none: the weights are as they were given"
+            member = member.method
         if isinstance(member, Cyclical):
             return f"{member.method.lr:g}, {member.cycles} cycles"
         if isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank | SWAG):
@@ -128,7 +131,8 @@ class RunConfig(_Table):
 def read(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises `InvalidInput` where there is none, or it is no TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {key: _with_none(value) if key == "method" else value for key, value in values.items()}
     except FileNotFoundError as error:
         raise InvalidInput(f"There is no configuration file {path}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -139,10 +143,32 @@ def read(path: Path) -> dict[str, Any]:
 
 def write(config: RunConfig, path: Path) -> None:
     """Write what reproduces a run: every value, defaults too."""
-    text = tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+    values = config.model_dump(mode="json")
+    text = tomli_w.dumps(_without_none({**values, "method": _spelled(values["method"])}))
     part = path.with_name(path.name + ".part")
     part.write_text(f"# posterity train --config {path.name}\n{text}", encoding="utf-8")
     os.replace(part, path)
+
+
+NONE = "none"  # TOML has no word for it
+
+
+def _spelled(method: dict[str, Any]) -> dict[str, Any]:
+    """Write out that Laplace trains nothing, which is not what it does where a file says nothing."""
+    inner = method.get("method")
+    if method.get("kind") == "laplace" and inner is None:
+        return {**method, "method": NONE}
+    return {**method, "method": _spelled(inner)} if isinstance(inner, dict) else method
+
+
+def _with_none(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _with_none(value) for key, value in values.items()}
+    return None if values == NONE else values
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in values.items() if v is not None}
 
 
 def absolute(config: RunConfig) -> RunConfig:
@@ -153,4 +179,7 @@ def absolute(config: RunConfig) -> RunConfig:
         changes["name"] = str(name.resolve())
     if config.data.root is not None:
         changes["root"] = str(Path(config.data.root).expanduser().resolve())
-    return config.model_copy(update={"data": config.data.model_copy(update=changes)})
+    model = config.model
+    if model.weights is not None:
+        model = model.model_copy(update={"weights": str(Path(model.weights).expanduser().resolve())})
+    return config.model_copy(update={"data": config.data.model_copy(update=changes), "model": model})

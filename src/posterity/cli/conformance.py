@@ -22,7 +22,8 @@ BROKEN = 1  # the exit code where a law is broken
 def conformance(
     *methods: str,
     laws: Annotated[
-        tuple[str, ...], Parameter(negative="", consume_multiple=True, metavar="INT", help="Laws, 1 to 13. [all]")
+        tuple[str, ...],
+        Parameter(negative="", consume_multiple=True, metavar="INT", help="Laws, 1 to 13 and 16 to 19. [all]"),
     ] = (),
     adapter: Annotated[
         tuple[Path, ...],
@@ -68,7 +69,7 @@ def conformance(
 def _numbers(texts: tuple[str, ...]) -> list[int]:
     for text in texts:
         if not text.isascii() or not text.isdigit() or int(text) not in LAWS:
-            raise InvalidInput(f"--laws {text}: must be whole numbers from 1 to {max(LAWS)}.")
+            raise InvalidInput(f"--laws {text}: must be whole numbers of laws, 1 to 13, 16 to 19.")
     return sorted({int(text) for text in texts}) or list(LAWS)
 
 

@@ -8,10 +8,11 @@ import torch
 from cyclopts import Parameter
 
 from posterity.cli.console import Voice
+from posterity.cli.elsewhere import opened
 from posterity.cli.experiment import load_dataset
-from posterity.cli.flags import PLAIN, Output
+from posterity.cli.flags import BY_ITSELF, PLAIN, Output, Source
 from posterity.cli.report import keep
-from posterity.cli.saved import Saved, open_run, training_data
+from posterity.cli.saved import Saved, training_data
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.diagnosis import ChainDiagnosis, Diagnosis
@@ -38,7 +39,7 @@ class Effort:
 USUAL = Effort()
 
 
-def diagnose(run: Path, /, *, effort: Effort = USUAL, output: Output = PLAIN) -> None:
+def diagnose(run: Path, /, *, effort: Effort = USUAL, source: Source = BY_ITSELF, output: Output = PLAIN) -> None:
     """Ask whether a trained posterior can be trusted: convergence, closeness to the posterior, and what to do.
 
     It is kept in the run's directory as findings/diagnosis.json, and the run's report.html gets a section on it.
@@ -46,9 +47,9 @@ def diagnose(run: Path, /, *, effort: Effort = USUAL, output: Output = PLAIN) ->
     Parameters
     ----------
     run
-        A run directory, or a posterior file.
+        A run directory, or a file: a posterior, or a plain network's weights.
     """
-    voice, saved = Voice(output), open_run(run, effort.trust)
+    voice, saved = Voice(output), opened(run, source, effort.trust)
     found = diagnosed(saved, effort.draws, voice)
     voice.say(str(found))
     values = {"run": str(run), "method": saved.posterior.provenance["method"]["kind"], **found.to_dict()}
@@ -75,7 +76,7 @@ def diagnosed(saved: Saved, draws: str | None, voice: Voice) -> Diagnosis:
 
 def _probes(dataset: Dataset, saved: Saved) -> torch.Tensor:
     some = torch.linspace(0, len(dataset.test_inputs) - 1, min(PROBES, len(dataset.test_inputs))).long()
-    return dataset.test_inputs[some].to(saved.posterior.mean.device)
+    return dataset.test_inputs[some].to(saved.posterior.device)
 
 
 def _count(draws: str | None, num_data: int) -> int:

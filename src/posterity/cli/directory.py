@@ -158,7 +158,7 @@ def default_path(data: str, model: str, method: str, now: datetime | None = None
 def seconds_of(rows: Sequence[Row]) -> float:
     """Return the training time that a log tells of; an ensemble's members add up."""
     last = {row["run"]: float(row["seconds"]) for row in rows}
-    return sum(last.values())
+    return sum(last.values(), 0.0)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -1,14 +1,13 @@
 """`posterity evaluate`: the scores of a trained posterior on test data."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from posterity.cli.console import Voice
-from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
-from posterity.cli.saved import Saved, open_run, scored_data
-from posterity.cli.scoring import score, table
+from posterity.cli.elsewhere import opened, says_itself
+from posterity.cli.flags import AS_TRAINED, BY_ITSELF, PLAIN, Output, Source, Use
+from posterity.cli.saved import Saved, scored_data
+from posterity.cli.scoring import remarks, score, table, tell_remarks
 from posterity.data import Dataset
 
 
@@ -16,8 +15,8 @@ def evaluate(
     run: Path,
     /,
     *,
-    data: Annotated[str | None, Parameter(metavar="NAME", help="Another data set's test part. [the run's own]")] = None,
     use: Use = AS_TRAINED,
+    source: Source = BY_ITSELF,
     output: Output = PLAIN,
 ) -> None:
     """Score a trained posterior on test data.
@@ -25,16 +24,19 @@ def evaluate(
     Parameters
     ----------
     run
-        A run directory, or a posterior file.
+        A run directory, which --data scores on another data set's test part, or a file: a posterior, or a plain network's
+        weights.
     """
-    voice, saved = Voice(output), open_run(run, use.trust)
+    other = source.data if says_itself(run) else None
+    voice, saved = Voice(output), opened(run, replace(source, data=None) if other else source, use.trust)
     draws = use.count(saved.config.predictive_draws)
-    dataset = scored_data(saved, data)
-    if data is None:
+    dataset = scored_data(saved, other)
+    if other is None:
         _warn_of_change(saved, dataset, voice)
     posteriors = [p for p in (saved.posterior, saved.twin) if p is not None]
     scored = [score(p, dataset, draws, saved.config.seed) for p in posteriors]
     voice.table(table(f"{dataset.name}, {len(dataset.test_inputs):,} test examples", scored))
+    tell_remarks(voice, scored)
     names = ("model", "twin")
     voice.result(
         {
@@ -42,7 +44,13 @@ def evaluate(
             "num_test": len(dataset.test_inputs),
             "seed": saved.config.seed,
             **{
-                name: {"method": s.name, "test": s.scores, "temperature": s.temperature, "draws": s.draws}
+                name: {
+                    "method": s.name,
+                    "test": s.scores,
+                    "temperature": s.temperature,
+                    "draws": s.draws,
+                    "remarks": remarks(s),
+                }
                 for name, s in zip(names, scored, strict=False)
             },
         }

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
+from posterity.cli.weights import load_weights
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.data.augment import flipped_and_shifted
 from posterity.errors import InvalidInput
@@ -31,6 +33,7 @@ from posterity.methods import (
 from posterity.model.dropout import dropout_rates, own_rates
 from posterity.model.informative import Informative
 from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from posterity.model.plain import plain
 from posterity.model.priors import Flat, Normal, Product
 from posterity.model.problem import Problem
 from posterity.train.batches import TensorData
@@ -70,18 +73,15 @@ def prepare(config: RunConfig) -> Experiment:
     Raises:
         DataNotFound, CorruptFile, InvalidInput: before anything is trained or written.
     """
-    config = _sized(config)
-    dataset = load_dataset(config.data)
+    config, dataset, spec, network = built(config)
     if not len(dataset.train_inputs):
         raise InvalidInput(
             f"'{dataset.name}' has no training part. It is for trained runs: posterity evaluate RUN --data {dataset.name}"
         )
-    config = _resolved(config, dataset)
+    if config.model.weights is not None:
+        load_weights(network, Path(config.model.weights))
     likelihood = config.likelihood
-    assert likelihood is not None  # _resolved saw to both
-    assert config.model.name is not None
-    spec = NetworkSpec(config.model.name, dataset.input_shape, _num_outputs(likelihood, dataset), config.model.options)
-    network = _seeded(spec, config.seed)
+    assert likelihood is not None  # `built` saw to it
     augment = flipped_and_shifted if config.data.augment else None
     assert config.data.batch_size is not None
     data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size, augment=augment)
@@ -91,6 +91,22 @@ def prepare(config: RunConfig) -> Experiment:
     data.checked(problem.check, torch.device("cpu"))
     config = _dropping(config, problem)
     return Experiment(config, dataset, spec, network, data, problem)
+
+
+def built(config: RunConfig) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module]:
+    """Load the data and build the network, with fresh weights; what the configuration left open is chosen by the data.
+
+    Raises:
+        DataNotFound, CorruptFile, InvalidInput.
+    """
+    config = _sized(config)
+    dataset = load_dataset(config.data)
+    config = _resolved(config, dataset)
+    assert config.likelihood is not None  # _resolved saw to both
+    assert config.model.name is not None
+    outputs = _num_outputs(config.likelihood, dataset)
+    spec = NetworkSpec(config.model.name, dataset.input_shape, outputs, config.model.options)
+    return config, dataset, spec, plain(_seeded(spec, config.seed))
 
 
 def twin_of(config: RunConfig) -> MLE:
@@ -107,7 +123,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     """Load what a configuration names."""
     options = Options(target=data.target, task=data.task)
     dataset = load(data.name, root=data.root, split=data.split, image_size=data.image_size, options=options)
-    return dataset.standardised() if data.standardise else dataset
+    return dataset.standardised() if data.standardise else dataset.unscaled()
 
 
 def _sized(config: RunConfig) -> RunConfig:
@@ -133,7 +149,7 @@ def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:
             f"--likelihood {likelihood.kind} does not fit '{dataset.name}', a task of {dataset.task}. Choices: {choices}."
         )
     name = config.model.name or ("lenet" if len(dataset.input_shape) == 3 else "mlp:50")
-    model = ModelConfig(name=name, **config.model.options)
+    model = ModelConfig(name=name, weights=config.model.weights, **config.model.options)
     own = config.data.batch_size or batch_size(config, len(dataset.train_inputs))
     data = config.data.model_copy(update={"batch_size": own})
     return config.model_copy(update={"likelihood": likelihood, "model": model, "data": data})
@@ -195,9 +211,8 @@ def _check(config: RunConfig, data: TensorData) -> None:
         raise InvalidInput(
             f"--augment shows other images at every pass, and {member.kind} needs the same. Leave it out."
         )
-    if isinstance(member, Laplace):
-        if member.method is None:
-            raise InvalidInput("--method laplace trains the network that it is around; leave out --method.method none.")
+    _check_weights(config)
+    if isinstance(member, Laplace) and member.method is not None:
         member = member.method
     patient = (
         isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON)
@@ -207,6 +222,27 @@ def _check(config: RunConfig, data: TensorData) -> None:
         raise InvalidInput("--patience needs a validation set to watch; give --validation more than 0.")
     if config.twin and not isinstance(config.method, Ensemble) and config.member.kind == "mle":
         raise InvalidInput("--twin: maximum likelihood is its own twin. Choose another --method, or --no-twin.")
+
+
+def _check_weights(config: RunConfig) -> None:
+    """Refuse what would throw weights away that were given, or take weights as trained that were not."""
+    weights, member = config.model.weights, config.member
+    kept = isinstance(member, Laplace) and member.method is None
+    if kept and weights is None:
+        raise InvalidInput(
+            "--method.method none takes the network's weights as they are, so they must come from somewhere: --weights FILE. "
+            "Or leave out --method.method none, and laplace trains the network that it is around."
+        )
+    if weights is not None and isinstance(config.method, Ensemble) and config.method.reinitialise:
+        raise InvalidInput(
+            f"--ensemble {config.method.n} gives every member fresh weights, and --weights would be lost. Add "
+            "--method.reinitialise false, or leave one out."
+        )
+    if kept and config.twin:
+        raise InvalidInput(
+            f"--twin: with --method.method none the network is its own twin: posterity evaluate {weights} --model "
+            f"{config.model.name} --data {config.data.name}. Leave out --twin."
+        )
 
 
 def _check_prior(config: RunConfig) -> None:

@@ -10,7 +10,7 @@ from posterity.cli import config as files
 from posterity.cli.console import Voice
 from posterity.cli.experiment import prepare
 from posterity.cli.flags import PLAIN, UNSET, Output, Settings, given
-from posterity.cli.merge import merge
+from posterity.cli.merge import merge, refuse_code
 from posterity.cli.problem_flags import RUN
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
@@ -28,6 +28,9 @@ class Source:
     config: Annotated[
         Path | None, Parameter(group=RUN, metavar="FILE", help="The network of a run.toml; flags override it.")
     ] = None
+    trust: Annotated[
+        bool, Parameter(negative="", group=RUN, help="Run the code of a module:callable network that a file names.")
+    ] = False
 
 
 FLAGS = Source()
@@ -50,6 +53,7 @@ def explain(
         values["data.name"] = ("DATA", data)
     file = {} if source.config is None else files.read(source.config)
     config = merge(file, values, str(source.config or "run.toml"))
+    refuse_code(config, values, source.trust, str(source.config))
     method = config.member
     if not isinstance(method, MeanField):
         raise InvalidInput(

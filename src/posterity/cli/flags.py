@@ -12,6 +12,7 @@ from posterity.errors import InvalidInput
 
 NOUNS = ("data", "model", "prior", "likelihood", "method", "engine")
 METHOD, OUTPUT = Group("Method", sort_key=3), Group("Output", sort_key=5)
+SOURCE = Group("Files that no run wrote", sort_key=4)
 
 
 @Parameter(name="*")
@@ -33,6 +34,16 @@ class Output:
 class Settings(ProblemSettings):
     """What to train, on what, and how; None leaves a key as the file or the default has it."""
 
+    weights: Annotated[
+        str | None,
+        Key("model.weights"),
+        Parameter(
+            group=PROBLEM,
+            metavar="FILE",
+            help="Start from a state_dict: .safetensors, .pt. With --method laplace --method.method none they stay as they "
+            "are. [fresh ones]",
+        ),
+    ] = None
     where: Annotated[
         tuple[str, ...],
         Key("where"),
@@ -94,7 +105,7 @@ class Settings(ProblemSettings):
         Parameter(
             group=METHOD,
             metavar="NAME",
-            help="constant, cosine, linear or one_cycle. [one_cycle; map, mle, mc_dropout: cosine]",
+            help="constant, cosine, linear, one_cycle or plateau. [one_cycle; map, mle, mc_dropout: cosine]",
         ),
     ] = None
     temperature: Annotated[
@@ -158,6 +169,9 @@ class Place:
     out: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Run directory. [runs/…]")] = None
     force: Annotated[bool, Parameter(negative="", group=RUN, help="Replace the run in --out.")] = False
     resume: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Go on with an interrupted run.")] = None
+    trust: Annotated[
+        bool, Parameter(negative="", group=RUN, help="Run the code of a module:callable network that a file names.")
+    ] = False
 
 
 @Parameter(name="*")
@@ -181,10 +195,41 @@ class Use:
         return int(self.draws)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Source:
+    """What a file that no run wrote does not say of itself: its network and its data. The network's code is run."""
+
+    model: Annotated[
+        str | None,
+        Key("model.name"),
+        Parameter(
+            group=SOURCE,
+            metavar="NAME",
+            help="Of a posterior saved from Python, or of weights (.safetensors, .pt): its network, as module:callable, "
+            "lenet, mlp:50.",
+        ),
+    ] = None
+    data: Annotated[
+        str | None, Key("data.name"), Parameter(group=SOURCE, metavar="NAME", help="Its data: a name, .csv, .npz.")
+    ] = None
+    set_: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name="--set",
+            negative="",
+            group=SOURCE,
+            metavar="KEY=VALUE",
+            help="More of them, as in run.toml, or shorter: --data.standardise false, --model.activation tanh.",
+        ),
+    ] = ()
+
+
 PLAIN, UNSET, ANYWHERE, AS_TRAINED = Output(), Settings(), Place(), Use()
+BY_ITSELF = Source()
 
 
-def given(settings: ProblemSettings) -> dict[str, tuple[str, object]]:
+def given(settings: ProblemSettings | Source) -> dict[str, tuple[str, object]]:
     """Return what was set on the command line: key -> (the flag as typed, its value).
 
     >>> given(Settings(epochs="3", set_=("prior.fan_in=true",)))

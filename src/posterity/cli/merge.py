@@ -78,6 +78,17 @@ def merge(file: Mapping[str, Any], given: Given, where: str = "run.toml") -> Run
         raise InvalidInput(_line(error, values, origin, where)) from error
 
 
+def refuse_code(config: RunConfig, given: Given, trust: bool, where: str) -> None:
+    """Refuse a network that a file names and that is code, unless it is trusted; what a flag names is the user's own.
+
+    Raises:
+        InvalidInput: with the name, before anything of it is imported.
+    """
+    name = str(config.model.name)
+    if ":" in name and not name.startswith("mlp:") and "model.name" not in given and not trust:
+        raise InvalidInput(f"{where} names the network '{name}', code that would be run. Add --trust if it is yours.")
+
+
 def refuse_unknown(values: Any, hint: Any, path: str, origin: Mapping[str, str], where: str) -> None:
     """Walk values and types together; refuse the first key, or name of a kind, that there is not."""
     kind = _model(values, hint, path, origin, where)

@@ -9,10 +9,11 @@ from cyclopts import Parameter
 from torch import Tensor
 
 from posterity.cli.console import Voice, grid
-from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
+from posterity.cli.elsewhere import opened
+from posterity.cli.flags import AS_TRAINED, BY_ITSELF, PLAIN, Output, Source, Use
 from posterity.cli.outside import built_in, outside_sets
 from posterity.cli.report import keep
-from posterity.cli.saved import Saved, open_run, scored_data
+from posterity.cli.saved import Saved, scored_data
 from posterity.cli.shift import WHOLE, Part, some
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
@@ -47,6 +48,7 @@ def ood(
     ] = (),
     part: Part = WHOLE,
     use: Use = AS_TRAINED,
+    source: Source = BY_ITSELF,
     output: Output = PLAIN,
 ) -> None:
     """Ask whether a trained posterior knows what it was not trained on, beside its deterministic twin.
@@ -57,9 +59,9 @@ def ood(
     Parameters
     ----------
     run
-        A run directory, or a posterior file.
+        A run directory, or a file: a posterior, or a plain network's weights.
     """
-    voice, saved = Voice(output), open_run(run, use.trust)
+    voice, saved = Voice(output), opened(run, source, use.trust)
     averaging = Averaging(use.count(saved.config.predictive_draws), part.seeded(saved.config.seed))
     dataset, limit = scored_data(saved), part.size()
     inside = dataset.test_inputs[some(len(dataset.test_inputs), limit, averaging.seed)]

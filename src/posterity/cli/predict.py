@@ -14,10 +14,11 @@ from cyclopts import Parameter
 
 from posterity.cli.console import Voice, finite, grid
 from posterity.cli.directory import replace_text
-from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
+from posterity.cli.elsewhere import opened
+from posterity.cli.flags import AS_TRAINED, BY_ITSELF, PLAIN, Output, Source, Use
 from posterity.cli.inputs import read_inputs
 from posterity.cli.promises import Promises, kept, promises_of
-from posterity.cli.saved import Saved, open_run
+from posterity.cli.saved import Saved
 from posterity.cli.scoring import predict as averaged
 from posterity.data import Scaling
 from posterity.errors import InvalidInput, unknown
@@ -61,6 +62,7 @@ def predict(
     /,
     *inputs: Path,
     use: Use = AS_TRAINED,
+    source: Source = BY_ITSELF,
     form: Form = SHOWN,
     output: Output = PLAIN,
 ) -> None:
@@ -74,14 +76,14 @@ def predict(
     Parameters
     ----------
     run
-        A run directory, or a posterior file.
+        A run directory, or a file: a posterior, or a plain network's weights.
     inputs
         PNG or JPEG images, CSV tables with the training data's columns, .npy arrays.
     """
     wanted = _format(form.format, form.out, output.json)
     if not inputs:
         raise InvalidInput("No inputs were given: name PNG, JPEG, CSV or .npy files after the run.")
-    saved = open_run(run, use.trust)
+    saved = opened(run, source, use.trust)
     rows, promises = read_inputs(inputs, saved, form.invert), promises_of(saved)
     draws = use.count(saved.config.predictive_draws if promises is None else promises.draws)
     if form.tempered and promises is None:

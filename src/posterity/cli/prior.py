@@ -16,7 +16,7 @@ from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice, grid
 from posterity.cli.experiment import Experiment, prepare
 from posterity.cli.flags import OUTPUT, PLAIN, Output, given
-from posterity.cli.merge import merge
+from posterity.cli.merge import merge, refuse_code
 from posterity.cli.problem_flags import RUN, ProblemSettings
 from posterity.cli.report import words
 from posterity.data import Dataset
@@ -52,6 +52,9 @@ class Look:
     config: Annotated[
         Path | None, Parameter(group=RUN, metavar="FILE", help="The prior of a run.toml; flags override it.")
     ] = None
+    trust: Annotated[
+        bool, Parameter(negative="", group=RUN, help="Run the code of a module:callable network that a file names.")
+    ] = False
     out: Annotated[
         Path | None,
         Parameter(group=OUTPUT, metavar="FILE", help="Picture, .svg, .png or .pdf. [prior-DATA-PRIOR.svg]"),
@@ -77,6 +80,7 @@ def prior(
         values["data.name"] = ("DATA", data)
     file = {} if look.config is None else files.read(look.config)
     config = merge(file, values, str(look.config or "run.toml"))
+    refuse_code(config, values, look.trust, str(look.config))
     experiment = prepare(config.model_copy(update={"method": MLE(), "twin": False}))  # no method is asked for a prior
     path = _picture(look.out, experiment)
     predictive, inputs, targets = predicted(experiment, count)

@@ -1,7 +1,7 @@
 """`posterity report`, and the report that every run ends with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,47 +14,82 @@ import posterity
 from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice
 from posterity.cli.directory import MODEL, TWIN, Row, findings, replace_json, seconds_of
-from posterity.cli.flags import PLAIN, Output
-from posterity.cli.saved import Saved, open_run, scored_data
-from posterity.cli.scoring import Scored, score
+from posterity.cli.elsewhere import opened
+from posterity.cli.flags import BY_ITSELF, PLAIN, Output, Source, given
+from posterity.cli.saved import Saved, scored_data
+from posterity.cli.scoring import Scored, remarks, score, tell_remarks
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.mixture import Mixture
-from posterity.report.data import LearntLatent
+from posterity.report.data import LearntLatent, Model, ReportData
 
 
 def report(
     run: Path,
     /,
     *,
+    out: Annotated[Path | None, Parameter(metavar="FILE", help="Of a file: the page. [report-FILE.html]")] = None,
     trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False,
+    source: Source = BY_ITSELF,
     output: Output = PLAIN,
 ) -> None:
-    """Write a run's report.html anew.
+    """Write a run's report.html anew, or a page on a file that no run wrote, which has no log to show.
 
     Parameters
     ----------
     run
-        A run directory.
+        A run directory, or a file: a posterior, or a plain network's weights.
     """
-    voice, saved = Voice(output), open_run(run, trust)
-    if saved.directory is None:
-        raise InvalidInput(f"{run} is a posterior file; a report needs the run's directory, for its log.")
-    path = rewrite(saved)
+    voice, saved = Voice(output), opened(run, source, trust)
+    if saved.directory is not None and out is not None:
+        raise InvalidInput(f"--out {out}: a run's report is in its directory, {saved.directory.report}.")
+    dataset = scored_data(saved)
+    scored = _scored(saved, dataset)
+    if saved.directory is not None:
+        path = _of_run(saved, dataset, scored)
+    else:
+        path = _alone(saved, run, out or Path(f"report-{run.stem}.html"), source)
+    tell_remarks(voice, scored)
     voice.say(str(path))
     voice.result({"report": str(path)})
 
 
 def rewrite(saved: Saved) -> Path:
     """Write the report of a run's directory anew, from its posteriors, its log and what was found since."""
-    assert saved.directory is not None
-    dataset, config = scored_data(saved), saved.config
+    dataset = scored_data(saved)
+    return _of_run(saved, dataset, _scored(saved, dataset))
+
+
+def _scored(saved: Saved, dataset: Dataset) -> list[Scored]:
     posteriors = [p for p in (saved.posterior, saved.twin) if p is not None]
-    scored = [score(p, dataset, config.predictive_draws, config.seed) for p in posteriors]
+    return [score(p, dataset, saved.config.predictive_draws, saved.config.seed) for p in posteriors]
+
+
+def _of_run(saved: Saved, dataset: Dataset, scored: Sequence[Scored]) -> Path:
+    assert saved.directory is not None
     rows = [saved.directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
-    return write_report(saved.directory.report, config, dataset, scored, rows)
+    return write_report(saved.directory.report, saved.config, dataset, scored, rows)
+
+
+def _alone(saved: Saved, file: Path, path: Path, source: Source) -> Path:
+    """Write the page of a lone file."""
+    if path.suffix.lower() != ".html":
+        raise InvalidInput(f"--out {path}: a page ends in .html.")
+    dataset, config = scored_data(saved), saved.config
+    scored = score(saved.posterior, dataset, config.predictive_draws, config.seed)
+    flags = " ".join(f"{flag} {value}" for flag, value in given(source).values())
+    name = str(config.model.name)
+    page = replace(
+        _page(name, dataset, [scored], [[]]),
+        settings=_known(saved, scored) if saved.from_run is False else _settings(config, scored),
+        command=f"posterity report {file} {flags}".strip(),
+    )
+    try:
+        return _written(page, path)
+    except OSError as error:
+        raise InvalidInput(f"--out {path} cannot be written: {error.strerror}. Choose another file.") from error
 
 
 def keep(saved: Saved, name: str, values: Mapping[str, Any], voice: Voice) -> None:
@@ -85,30 +120,39 @@ def write_report(
     path: Path, config: RunConfig, dataset: Dataset, scored: Sequence[Scored], rows: Sequence[Sequence[Row]]
 ) -> Path:
     """Write the page for a model, and its twin where there is one, with the log of each."""
-    from posterity.report import Model, ReportData, write  # matplotlib is slow to load
+    page = replace(
+        _page(str(config.model.name), dataset, scored, rows),
+        settings=_settings(config, scored[0]),
+        command=f"posterity train --config {path.parent / 'config.toml'}",
+        findings=findings(path.parent),
+    )
+    return _written(page, path)
 
+
+def _written(page: ReportData, path: Path) -> Path:
+    from posterity.report import write  # matplotlib is slow to load
+
+    return write(page, path)
+
+
+def _page(network: str, dataset: Dataset, scored: Sequence[Scored], rows: Sequence[Sequence[Row]]) -> ReportData:
+    """Put together what a page shows, whatever it was made by."""
     models = [
-        Model(s.name, s.predictive, s.scores, list(r), s.parameters, seconds_of(r), s.draws)
+        Model(s.name, s.predictive, s.scores, list(r), s.parameters, seconds_of(r), s.draws, tuple(remarks(s)))
         for s, r in zip(scored, rows, strict=True)
     ]
     inputs, targets = _original(dataset)
-    return write(
-        ReportData(
-            title=f"{dataset.name}: {config.model.name}",
-            task=dataset.task,
-            inputs=inputs,
-            targets=targets,
-            bayesian=models[0],
-            twin=models[1] if len(models) > 1 else None,
-            classes=dataset.classes,
-            features=dataset.features,
-            settings=_settings(config, scored[0]),
-            signal_to_noise=_signal_to_noise(scored[0].posterior),
-            command=f"posterity train --config {path.parent / 'config.toml'}",
-            latents=_latents(scored[0].posterior),
-            findings=findings(path.parent),
-        ),
-        path,
+    return ReportData(
+        title=f"{dataset.name}: {network}",
+        task=dataset.task,
+        inputs=inputs,
+        targets=targets,
+        bayesian=models[0],
+        twin=models[1] if len(models) > 1 else None,
+        classes=dataset.classes,
+        features=dataset.features,
+        signal_to_noise=_signal_to_noise(scored[0].posterior),
+        latents=_latents(scored[0].posterior),
     )
 
 
@@ -143,12 +187,28 @@ def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
     return {key: str(value) for key, value in values.items() if value is not None}
 
 
+def _known(saved: Saved, scored: Scored) -> dict[str, str]:
+    """Return the settings that a file from elsewhere tells; of its training there are none."""
+    problem = saved.posterior.problem
+    values = {
+        "Data": saved.config.data.name,
+        "Network": str(saved.config.model.name),
+        "Prior": words(problem.prior),
+        "Likelihood": words(problem.likelihood),
+        "Method": scored.name,
+        "Temperature": "–" if scored.temperature is None else f"{scored.temperature:g}",
+        "Seed": str(saved.config.seed),
+        "Versions": f"posterity {posterity.__version__}, torch {torch.__version__}",
+    }
+    return values if scored.posterior.kind != "point" else {k: v for k, v in values.items() if k != "Prior"}
+
+
 def words(noun: Any) -> str:
     """Write a prior or likelihood as its name and fields, and so on inwards; a switch that is off is left out.
 
     >>> from posterity import Hierarchical
     >>> words(Hierarchical(per="layer", centered=False))
-    'hierarchical (family normal, scale half_normal (std 1), per layer, not centered, initial std 0.1, name scale)'
+    'hierarchical (family normal, scale half_normal (std 1), per layer, not centered, name scale)'
     """
     if isinstance(noun, Mapping):
         return ", ".join(f"{key}: {words(value)}" for key, value in noun.items())

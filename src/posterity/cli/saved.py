@@ -26,6 +26,7 @@ class Saved:
     data: dict[str, Any]  # as `described` wrote it
     directory: RunDirectory | None  # None where a posterior file was named
     twin: FunctionPosterior | None = None
+    from_run: bool = True  # False: network and data were said by flags, and what was held out is not known
 
     @property
     def scaling(self) -> Scaling | None:
@@ -39,27 +40,37 @@ class Saved:
 
 def described(experiment: Experiment) -> dict[str, Any]:
     """Return what a posterior file says of its configuration, network and data."""
-    dataset, scaling = experiment.dataset, experiment.dataset.scaling
     return {
         "config": experiment.config.model_dump(mode="json"),
         "model": experiment.spec.to_dict(),
-        "data": {
-            "name": dataset.name,
-            "task": dataset.task,
-            "input_shape": list(dataset.input_shape),
-            "classes": list(dataset.classes),
-            "features": list(dataset.features),
-            "source": dict(dataset.source),
-            "scaling": None
-            if scaling is None
-            else {
-                "input_mean": scaling.input_mean.tolist(),
-                "input_std": scaling.input_std.tolist(),
-                "target_mean": scaling.target_mean,
-                "target_std": scaling.target_std,
-            },
+        "data": describe_data(experiment.dataset),
+    }
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """Return what new inputs are held against."""
+    scaling = dataset.scaling
+    return {
+        "name": dataset.name,
+        "task": dataset.task,
+        "input_shape": list(dataset.input_shape),
+        "classes": list(dataset.classes),
+        "features": list(dataset.features),
+        "source": dict(dataset.source),
+        "scaling": None
+        if scaling is None
+        else {
+            "input_mean": scaling.input_mean.tolist(),
+            "input_std": scaling.input_std.tolist(),
+            "target_mean": scaling.target_mean,
+            "target_std": scaling.target_std,
         },
     }
+
+
+def knows_itself(file: Path) -> bool:
+    """Tell whether a posterior file says how to build its network and what its data are, as those of runs do."""
+    return {"config", "model", "data"} <= set(read_specification(file))
 
 
 def open_run(path: Path, trust: bool = False) -> Saved:
@@ -76,12 +87,12 @@ def open_run(path: Path, trust: bool = False) -> Saved:
         raise InvalidInput(f"{path} holds no posterior.safetensors. {advice}")
     if not file.exists():
         raise InvalidInput(f"There is no run or posterior file {path}.")
-    specification = read_specification(file)
-    if not {"config", "model", "data"} <= set(specification):
+    if not knows_itself(file):
         raise InvalidInput(
             f"{file} was not saved by `posterity train`: it does not say how to build its network. "
-            "Use it from Python: posterity.load(path, network)."
+            "Say it by --model and --data, where a command has them, or use it from Python: posterity.load(path, network)."
         )
+    specification = read_specification(file)
     twin = None
     if directory and directory.posterior(TWIN).is_file():
         twin = _load(directory.posterior(TWIN), trust)
@@ -135,10 +146,16 @@ def training_data(saved: Saved, dataset: Dataset) -> TensorData:
     Raises:
         InvalidInput: where the data have changed since.
     """
-    data, device = saved.config.data, saved.posterior.mean.device
+    data, device = saved.config.data, saved.posterior.device
     size = data.batch_size or TensorData.batch_size
     whole = TensorData(dataset.train_inputs.to(device), dataset.train_targets.to(device), size)
     own = whole.split(data.validation, saved.config.seed)
+    if own.num_data != saved.posterior.problem.num_data and not saved.from_run:
+        raise InvalidInput(
+            f"'{dataset.name}' gives {own.num_data:,} training examples, and the posterior is of "
+            f"{saved.posterior.problem.num_data:,}: name its own data with --data, or the share of them that was held out with "
+            "--data.validation 0.1."
+        )
     if own.num_data != saved.posterior.problem.num_data:
         raise InvalidInput(
             f"'{dataset.name}' now gives {own.num_data:,} training examples, and the run had "

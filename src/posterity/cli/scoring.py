@@ -7,11 +7,12 @@ from typing import Any
 from rich.table import Table
 from torch import Tensor
 
-from posterity.cli.console import grid
+from posterity.cli.console import Voice, grid
 from posterity.data import Dataset
 from posterity.metrics.scores import evaluate
 from posterity.posteriors.average import Averaging
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.mixture import Mixture
 from posterity.predict.predictive import Classification, Regression, classes_or_values
 
 LABELS = {
@@ -41,6 +42,7 @@ TITLES = {
     "mc_dropout": "Monte Carlo dropout",
     "sgld": "SGLD",
     "sghmc": "SGHMC",
+    "network": "Network as it is",
 }
 STRUCTURES = {"full": "full", "kron": "Kronecker", "diag": "diagonal", "low_rank": "low rank"}
 
@@ -58,9 +60,8 @@ class Scored:
 
     @property
     def parameters(self) -> int:
-        """Trained numbers: two for each weight of a mean-field posterior, one for each of a point; no rates of dropout."""
-        tensors = {f".{name}": t for name, t in self.posterior.tensors().items()}
-        return sum(t.numel() for name, t in tensors.items() if ".kind." not in name and ".rate." not in name)
+        """Trained numbers: what the posterior keeps of θ; see `FunctionPosterior.size`."""
+        return self.posterior.size
 
 
 def title(method: dict[str, Any]) -> str:
@@ -79,12 +80,12 @@ def title(method: dict[str, Any]) -> str:
         return f"{title(method['method'])} after {title(method['after'])}"
     if kind == "cyclical":
         return f"Cyclical {title(method['method'])}, {method['cycles']} cycles"
-    return TITLES.get(kind, kind)
+    return TITLES.get(kind, kind.replace("_", " "))
 
 
 def temperature(method: dict[str, Any]) -> float | None:
     """Return the KL's weight, or a sampler's temperature, that a posterior was trained with; None for a method without."""
-    while "method" in method:
+    while method.get("method"):
         method = method["method"]
     found = method.get("temperature")
     return None if found is None else float(found)
@@ -106,6 +107,18 @@ def score(posterior: FunctionPosterior, dataset: Dataset, draws: int, seed: int)
     return Scored(title(method), posterior, predictive, evaluate(predictive, targets), averaged, temperature(method))
 
 
+def remarks(scored: Scored) -> list[str]:
+    """Return what its fit had to say of its own arrival; nothing of files that were written before fits did."""
+    return list(scored.posterior.provenance.get("remarks", []))
+
+
+def tell_remarks(voice: Voice, scored: Sequence[Scored]) -> None:
+    """Print the remarks below the scores."""
+    for one in scored:
+        for remark in remarks(one):
+            voice.say(f"{one.name}: {remark}")
+
+
 def table(caption: str, scored: Sequence[Scored]) -> Table:
     """Show scores side by side, then what explains them."""
     rows = [
@@ -115,8 +128,22 @@ def table(caption: str, scored: Sequence[Scored]) -> Table:
     ]
     rows.append(["Temperature", *("–" if s.temperature is None else f"{s.temperature:g}" for s in scored)])
     rows.append(["Draws", *(str(s.draws) for s in scored)])
-    rows.append(["Trained numbers", *(f"{s.parameters:,}" for s in scored)])
+    rows.append(["Trained numbers", *(counted(s.posterior) for s in scored)])
     return grid(caption, ["", *(s.name for s in scored)], rows)
+
+
+def counted(posterior: FunctionPosterior) -> str:
+    """Say how many numbers a posterior keeps: so many for each of the parameters, where it keeps equally many of each.
+
+    >>> import torch
+    >>> from posterity import Categorical, Normal, Problem
+    >>> from posterity.posteriors.samples import Samples
+    >>> counted(Samples(Problem(torch.nn.Linear(4, 2), Normal(0, 1), Categorical(), 9), torch.zeros(50, 10)))
+    '500 = 50 × 10'
+    """
+    size, each = posterior.size, posterior.problem.layout.size
+    unlike = isinstance(posterior, Mixture) and not posterior.alike
+    return f"{size:,}" if unlike or size == each or size % each else f"{size:,} = {size // each:,} × {each:,}"
 
 
 def written(key: str, value: float) -> str:

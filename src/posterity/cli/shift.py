@@ -10,9 +10,10 @@ from cyclopts import Parameter
 from torch import Tensor
 
 from posterity.cli.console import Voice, grid
-from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
+from posterity.cli.elsewhere import opened
+from posterity.cli.flags import AS_TRAINED, BY_ITSELF, PLAIN, Output, Source, Use
 from posterity.cli.report import keep
-from posterity.cli.saved import open_run, scored_data
+from posterity.cli.saved import scored_data
 from posterity.cli.scoring import title, written
 from posterity.data import Dataset
 from posterity.data.shift import corruptions
@@ -73,6 +74,7 @@ def shift(
     ] = (),
     part: Part = WHOLE,
     use: Use = AS_TRAINED,
+    source: Source = BY_ITSELF,
     output: Output = PLAIN,
 ) -> None:
     """Score a trained posterior on its test data, corrupted at five severities, beside its deterministic twin.
@@ -82,9 +84,9 @@ def shift(
     Parameters
     ----------
     run
-        A run directory, or a posterior file.
+        A run directory, or a file: a posterior, or a plain network's weights.
     """
-    voice, saved = Voice(output), open_run(run, use.trust)
+    voice, saved = Voice(output), opened(run, source, use.trust)
     averaging = Averaging(use.count(saved.config.predictive_draws), part.seeded(saved.config.seed))
     dataset, wanted = scored_data(saved), part.size()
     chosen = corruptions(dataset, kinds, averaging.seed)

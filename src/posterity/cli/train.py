@@ -2,6 +2,7 @@
 
 import platform
 import time
+import warnings
 from collections.abc import Sequence
 from math import log
 from pathlib import Path
@@ -17,11 +18,11 @@ from posterity.cli.console import Voice
 from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, default_path, replace_json, seconds_of
 from posterity.cli.experiment import Experiment, prepare, twin_of
 from posterity.cli.flags import ANYWHERE, PLAIN, UNSET, Output, Place, Settings, given
-from posterity.cli.merge import merge
+from posterity.cli.merge import merge, refuse_code
 from posterity.cli.report import write_report
 from posterity.cli.saved import described
-from posterity.cli.scoring import Scored, score, table, title
-from posterity.errors import Interrupted, InvalidInput
+from posterity.cli.scoring import Scored, remarks, score, table, tell_remarks, title
+from posterity.errors import Interrupted, InvalidInput, NotArrived
 from posterity.fitting import described as method_values
 from posterity.methods import HMC, NUTS
 from posterity.posteriors.base import FunctionPosterior
@@ -46,14 +47,16 @@ def train(
     if data is not None:
         values["data.name"] = ("DATA", data)
     if place.resume is not None:
-        if values or place != Place(resume=place.resume):
+        if values or place != Place(resume=place.resume, trust=place.trust):
             extra = next(iter(flag for flag, _ in values.values()), "--config, --out and --force")
             raise InvalidInput(f"--resume takes every setting from {place.resume}/config.toml; leave out {extra}.")
-        start(_saved_config(place.resume), RunDirectory(place.resume), Voice(output), resume=True)
+        start(_saved_config(place.resume, place.trust), RunDirectory(place.resume), Voice(output), resume=True)
         return
     file = {} if place.config is None else files.read(place.config)
     directory = None if place.out is None else RunDirectory(place.out)
-    start(merge(file, values, str(place.config or "run.toml")), directory, Voice(output), force=place.force)
+    config = merge(file, values, str(place.config or "run.toml"))
+    refuse_code(config, values, place.trust, str(place.config))
+    start(config, directory, Voice(output), force=place.force)
 
 
 def start(
@@ -77,7 +80,9 @@ def start(
         return directory, _train_and_score(experiment, directory, voice, resume)
     except KeyboardInterrupt as error:
         done = str(error).partition(". ")[0] or "Interrupted"
-        raise Interrupted(f"{done}; nothing is lost. Go on with: posterity train --resume {directory.path}") from error
+        trust = " --trust" if experiment.spec.imports_code else ""
+        command = f"posterity train --resume {directory.path}{trust}"
+        raise Interrupted(f"{done}; nothing is lost. Go on with: {command}") from error
     finally:
         torch.set_num_threads(threads)
 
@@ -97,6 +102,7 @@ def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voi
     replace_json(directory.metrics, values)
     write_report(directory.report, config, dataset, scored, rows)
     voice.table(table(f"{dataset.name}, {len(dataset.test_inputs):,} test examples", scored))
+    tell_remarks(voice, scored)
     if advice := collapsed(experiment, scored[0]):
         voice.note(advice)
     voice.say(f"Run     {directory.path}")
@@ -119,15 +125,17 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
         on_epoch=directory.on_epoch(which),
         label="twin" if which == TWIN else config.method_name.replace("_", " "),
     )
-    posterior = fit(
-        experiment.network,
-        experiment.data,
-        likelihood=config.likelihood,
-        prior=config.prior,
-        where=config.where,
-        method=twin_of(config) if which == TWIN else config.method,
-        engine=engine,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotArrived)  # its remarks are printed below the scores
+        posterior = fit(
+            experiment.network,
+            experiment.data,
+            likelihood=config.likelihood,
+            prior=config.prior,
+            where=config.where,
+            method=twin_of(config) if which == TWIN else config.method,
+            engine=engine,
+        )
     posterior.provenance.update(described(experiment), posterity=posterity.__version__)
     posterior.save(directory.posterior(which))
     return posterior
@@ -173,6 +181,7 @@ def _metrics(scored: Scored, rows: Sequence[Row]) -> dict[str, Any]:
     return {
         "method": scored.posterior.provenance["method"]["kind"],
         "test": scored.scores,
+        "remarks": remarks(scored),
         "temperature": scored.temperature,
         "parameters": scored.parameters,
         "draws": scored.draws,
@@ -194,8 +203,10 @@ def _introduce(experiment: Experiment, voice: Voice) -> None:
         voice.note(note)
 
 
-def _saved_config(directory: Path) -> RunConfig:
+def _saved_config(directory: Path, trust: bool) -> RunConfig:
     run = RunDirectory(directory)
     if not run.config.is_file():
         raise InvalidInput(f"--resume {directory}: there is no config.toml in it, so it is no run's directory.")
-    return merge(files.read(run.config), {}, str(run.config))
+    config = merge(files.read(run.config), {}, str(run.config))
+    refuse_code(config, {}, trust, str(run.config))
+    return config

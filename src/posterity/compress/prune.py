@@ -148,7 +148,7 @@ def sparsity_curve(
     rows = []
     for share in sorted({0.0, *sparsities}):
         pruned = prune(posterior, share, by)
-        generator = Generator(device=posterior.mean.device).manual_seed(0)
+        generator = Generator(device=posterior.device).manual_seed(0)
         averaged = pruned.predict(inputs, draws, generator=generator)
         middle = mean_network(pruned).predict(inputs, 1)
         rows.append(SparsityPoint(share, averaged.scores(targets), middle.scores(targets)))

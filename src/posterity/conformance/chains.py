@@ -1,13 +1,14 @@
 """Samplers as subjects of law 13, and the exact laws of their discretised chains on Gaussian densities."""
 
 from collections.abc import Callable, Mapping
+from math import ceil, cos, pi
 from typing import Any
 
 import torch
 from torch import Generator, Size, Tensor, nn
 
 import posterity
-from posterity.methods.cyclical import Cycles, Cyclical
+from posterity.methods.cyclical import Cyclical
 from posterity.methods.hamiltonian import HamiltonianMethod
 from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
@@ -76,29 +77,44 @@ def stationary(method: SGLD | SGHMC, precision: Tensor, num_data: int) -> Tensor
     return (precision - share * method.lr / num_data * precision @ precision).inverse()
 
 
-def cycled(method: Cyclical, precision: Tensor, num_data: int) -> Tensor:
-    """Return the second moments about the mode of the draws of cyclical SGHMC on a Gaussian, full batches, by recursion.
+def cycled(
+    method: Cyclical, precision: Tensor, num_data: int, steps_per_epoch: int = 1, start: Tensor | None = None
+) -> Tensor:
+    """Return the second moments about the mode of the draws of cyclical SGHMC on a Gaussian, exact gradients, by recursion.
 
     (θ, v) is linear in itself and the noise, so that its covariance after each step is known: v ← (1 − α) v − h A θ + noise,
-    θ ← θ + v. Draws are kept at the ends of equal parts of the sampling steps; the start is forgotten in the first cycle.
+    θ ← θ + v. Draws are kept at the ends of K equal parts of the sampling steps. `start` is the covariance that θ begins
+    with; where None, it begins at a point, which the first cycle forgets.
     """
     chain = method.method
     assert isinstance(chain, SGHMC)
-    steps, size = chain.epochs, len(precision)
-    plan = Cycles.of(steps, method.cycles, method.exploration)
-    every = plan.sampling_steps // chain.draws
-    first = plan.sampling_steps - every * chain.draws + every - 1  # the last of the first part
-    eye, zero = torch.eye(size, dtype=precision.dtype), torch.zeros_like(precision)
-    both = torch.cat([eye, eye])
-    covariance, total = torch.cat([torch.cat([zero, zero], 1)] * 2), zero.clone()
-    for step in range(steps):
-        rate = chain.lr * plan.factor(step) / num_data
+    plan = cycle_steps(chain.epochs * steps_per_epoch, method.cycles, method.exploration)
+    eye, zero = torch.eye(len(precision), dtype=precision.dtype), torch.zeros_like(precision)
+    covariance, total = torch.block_diag(zero if start is None else start, zero), zero.clone()
+    both = torch.cat([eye, eye])  # the noise of v is in θ, too
+    sampling, sampled = sum(noisy for _, noisy in plan), 0
+    for factor, noisy in plan:
+        rate = chain.lr * factor / num_data
         keep, pull = (1 - chain.friction) * eye, -rate * precision
         move = torch.cat([torch.cat([eye + pull, keep], 1), torch.cat([pull, keep], 1)])
         covariance = move @ covariance @ move.T
-        if plan.noisy(step):
+        if noisy:
             covariance = covariance + 2 * chain.friction * rate * both @ both.T
-        position = plan.position(step)
-        if position is not None and position >= first and (position - first) % every == 0:
-            total += covariance[:size, :size]
+            if (sampled + 1) * chain.draws // sampling > sampled * chain.draws // sampling:
+                total += covariance[: len(eye), : len(eye)]
+            sampled += 1
     return total / chain.draws
+
+
+def cycle_steps(steps: int, cycles: int, exploration: float) -> list[tuple[float, bool]]:
+    """Return each step's share of the largest rate, ½ (1 + cos(π r)), and whether it has noise, r ≥ β.
+
+    r = (t mod L)/L, L = ⌈steps/cycles⌉ (Zhang et al. 2020, eq. 1 and algorithm 1). Written out here: an oracle that asked the
+    method for its schedule would follow it into every mistake.
+
+    >>> [(round(factor, 2), noisy) for factor, noisy in cycle_steps(4, 1, 0.5)]
+    [(1.0, False), (0.85, False), (0.5, True), (0.15, True)]
+    """
+    length = ceil(steps / cycles)
+    shares = [(step % length) / length for step in range(steps)]
+    return [((1 + cos(pi * r)) / 2, r >= exploration) for r in shares]

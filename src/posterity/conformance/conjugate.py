@@ -1,6 +1,6 @@
 """The conjugate problem whose answers are known exactly: Bayesian linear regression."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -11,7 +11,7 @@ from posterity.conformance.subject import Task
 
 @dataclass(frozen=True)
 class Conjugate:
-    """y ~ N(w·x + b, noise²), θ = (w, b) ~ N(0, prior_std²), in float64; x (N, 2) has correlated columns.
+    """y ~ N(w·x + b, noise²), θ = (w, b) ~ N(0, prior_std²), in float64; x (N, 2) has correlated columns. `bias` False: no b.
 
     The posterior is N(mean, precision⁻¹) with precision = DᵀD/noise² + 1/prior_std², D = [x, 1] (Bishop 2006, eq. 3.50).
 
@@ -23,6 +23,7 @@ class Conjugate:
     y: Tensor
     noise: float = 0.5
     prior_std: float = 0.7
+    bias: bool = True
 
     @classmethod
     def make(cls, orthogonal: bool = False) -> Self:
@@ -39,7 +40,7 @@ class Conjugate:
     @property
     def design(self) -> Tensor:
         """The columns in the order of θ: weights, then bias."""
-        return torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1)
+        return torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1) if self.bias else self.x
 
     @property
     def precision(self) -> Tensor:
@@ -60,9 +61,17 @@ class Conjugate:
 
     def repeated(self, copies: int) -> Self:
         """Return the problem whose data are these, several times over."""
-        return type(self)(self.x.repeat(copies, 1), self.y.repeat(copies), self.noise, self.prior_std)
+        return replace(self, x=self.x.repeat(copies, 1), y=self.y.repeat(copies))
+
+    @classmethod
+    def outlying(cls) -> Self:
+        """Make 101 data of y ~ N(w, 1), w ~ N(0, 1): a hundred that are 0, and a last one of 10. The mean is 10/102."""
+        x = torch.ones(101, 1, dtype=torch.float64)
+        return cls(x, torch.cat([0 * x[:-1, 0], 10 * x[-1:, 0]]), noise=1.0, prior_std=1.0, bias=False)
 
     def task(self, seed: int = 0) -> Task:
         """Return it as a task for a linear layer."""
         torch.manual_seed(seed)
-        return Task(nn.Linear(2, 1).double(), self.x, self.y, self.noise, self.prior_std, seed)
+        return Task(
+            nn.Linear(self.x.shape[1], 1, bias=self.bias).double(), self.x, self.y, self.noise, self.prior_std, seed
+        )

@@ -1,10 +1,10 @@
-"""The laws by number, and what is asked of whom."""
+"""The laws by number, and what is asked of whom. 14 and 15 are about the house, and asked in its tests."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from posterity.conformance import function_laws, posterior_laws
+from posterity.conformance import function_laws, kept_laws, posterior_laws
 from posterity.conformance.subject import Subject
 from posterity.conformance.verdict import Check, Verdict, worst
 
@@ -35,6 +35,10 @@ LAWS = {
         Law(11, "mistakes are refused before anything changes", "refuses", function_laws.refused),
         Law(12, "total = aleatoric + epistemic", "infer", function_laws.decomposed),
         Law(13, "known densities are sampled", "sample", posterior_laws.sampled),
+        Law(16, "one datum, one weight, however the data are cut", "batched", posterior_laws.cut),
+        Law(17, "what is frozen stays", "infer", kept_laws.frozen),
+        Law(18, "running statistics are those of the function", "infer", kept_laws.normalised),
+        Law(19, "rows of padding are constants", "infer", kept_laws.padded),
     )
 }
 

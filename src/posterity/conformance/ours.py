@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import posterity
 import posterity.nn
@@ -24,7 +25,7 @@ from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.linearised import Linearised
 from posterity.predict.predictive import Classification
-from posterity.train.batches import TensorData
+from posterity.train.batches import LoaderData, TensorData
 from posterity.train.engine import Engine
 
 QUIET = Engine(progress=False, device="cpu")
@@ -67,14 +68,25 @@ class Ours(Inferred):
 
 def inferred(task: Task, method: Any, quick: Any, engine: Engine = QUIET) -> Ours:
     """Fit a method, or its quick version for brief tasks."""
+    data = TensorData(task.x, task.y, max(1, len(task.x)))
+    return _fitted(task, data, quick if task.brief else method, engine)
+
+
+def in_batches(task: Task, size: int, method: Any) -> Ours:
+    """Fit a method to a loader's batches, in their order."""
+    loader = DataLoader(TensorDataset(task.x, task.y), batch_size=size)
+    return _fitted(task, LoaderData(loader), method, QUIET)
+
+
+def _fitted(task: Task, data: TensorData | LoaderData, method: Any, engine: Engine) -> Ours:
     engine = replace(engine, seed=task.seed, precision="bfloat16" if task.autocast else "float32")
     likelihood = Categorical() if task.noise_std is None else Gaussian(std=task.noise_std)
     fitted = posterity.fit(
         task.network,
-        TensorData(task.x, task.y, max(1, len(task.x))),
+        data,
         likelihood=likelihood,
         prior=Normal(0, task.prior_std),
-        method=quick if task.brief else method,
+        method=method,
         engine=engine,
     )
     return Ours(fitted)

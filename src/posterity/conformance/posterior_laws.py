@@ -1,4 +1,6 @@
-"""Laws of what a method finds: the exact posterior (1), however the data are counted (5); KL (2); known densities (13)."""
+"""Laws of what a method finds: the exact posterior (1), however the data are counted (5) and cut (14); KL (2); known densities
+(13).
+"""
 
 import numpy as np
 import torch
@@ -9,12 +11,15 @@ from torch.nn.functional import softplus
 from posterity.conformance.conjugate import Conjugate
 from posterity.conformance.densities import DENSITIES, PRECISION
 from posterity.conformance.subject import Inferred, Subject
-from posterity.conformance.verdict import Check, compared
+from posterity.conformance.verdict import Check, compared, counted
 from posterity.core import diagnostics
 
 TRAINED = 1e-3  # posterior stds from its optimum that an optimiser may end: next to Monte Carlo's errors, nothing
 MANY = 30  # chains from whose spread a standard error is known
 LENET = 61_706  # weights
+OUTLIER_FROM = 100  # data before the outlier
+ORDERED = 0.25  # posterior stds: the pull of one batch in the last step
+FAR = 1e6  # no moment of a draw is as large: a chain that ran away has errors that allow anything
 CHAINS = 500  # begun at once, where a sampler can
 
 
@@ -31,6 +36,31 @@ def data_counted(subject: Subject) -> list[Check]:
     # Where law 1 needs many seeds to tell right from twice as much, so does this one.
     many = subject.replicates > Subject.replicates
     return _recovered(subject, Conjugate.make().repeated(2), subject.replicates if many else min(3, subject.replicates))
+
+
+def cut(subject: Subject) -> list[Check]:
+    """Law 16: a batch of B data weighs B. The last of 101 data, an outlier, is a batch of its own beside one of a hundred.
+
+    The exact mean is 10/102, its std 1/√102. Were each batch to weigh the same, the outlier would count fifty times, and the
+    mean be 49 stds away. What batches in a fixed order leave to the last step of an optimiser, or to a chain, is allowed.
+    """
+    assert subject.batched is not None
+    assert subject.covariance is not None
+    case, replicates = Conjugate.outlying(), min(4, subject.replicates)
+    exact = subject.covariance(case.precision, len(case.x)).reshape(())
+    width = case.precision.inverse().sqrt().reshape(())
+    probe, means, squares = torch.ones(1, 1, dtype=torch.float64), [], []
+    for seed in range(replicates):
+        found = subject.batched(case.task(seed), OUTLIER_FROM)
+        theta = found.draw(probe, subject.draws, seed).reshape(-1) - case.mean
+        means.append(theta.mean() / width)
+        squares.append(theta.square().mean() / width**2)
+    mean, square = torch.stack(means), torch.stack(squares)
+    error, spread = (v.std() / replicates**0.5 for v in (mean, square))
+    return [
+        compared("posterior mean, in stds", mean.mean(), 0.0, error=error, atol=ORDERED),
+        compared("posterior variance", square.mean(), exact / width**2, error=spread, atol=ORDERED),
+    ]
 
 
 def _recovered(subject: Subject, case: Conjugate, replicates: int) -> list[Check]:
@@ -110,6 +140,7 @@ def sampled(subject: Subject) -> list[Check]:
         exact = torch.tensor(density.exact, dtype=torch.float64)
         if name == "normal" and subject.stationary is not None:
             exact = torch.cat([exact[:3], subject.stationary(PRECISION).flatten()])
+        checks.append(counted(f"chains stay near the {name}", [bool(draws.abs().max() < FAR)]))
         checks.append(compared(f"moments of the {name}", draws.mean((0, 1)), exact, error=_error(draws), atol=1e-9))
     return checks
 

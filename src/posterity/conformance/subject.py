@@ -71,6 +71,7 @@ class Subject:
     Args:
         name: `mean_field-flipout`: a method, and what tells it from its kind.
         infer: runs it.
+        batched: runs it on batches of so many data, in the order in which they are given; the last may be smaller.
         covariance: the covariance that q must have on conjugate regression, given the exact posterior's precision (P, P) and
             N: `full`, `independent`, `point`, or the exact law of a discretised chain.
         kl: KL(N(mean, std²) ‖ N(0, prior_std²)) in nats, of vectors (P,), as its objective has it.
@@ -88,6 +89,7 @@ class Subject:
 
     name: str
     infer: Callable[[Task], Inferred]
+    batched: Callable[[Task, int], Inferred] | None = None
     covariance: Callable[[Tensor, int], Tensor] | None = None
     kl: Callable[[Tensor, Tensor, float], float] | None = None
     layer: Callable[[tuple[Tensor, Tensor], Tensor, int, int], Tensor] | None = None

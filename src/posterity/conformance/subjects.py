@@ -1,11 +1,24 @@
 """Every method of Posterity as a subject: what it is run with, and which laws say nothing about it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
+from torch import Tensor
+
 from posterity.conformance.chains import cycled, sample, stationary
-from posterity.conformance.ours import correlated_kl, diagonal_kl, inferred, layer, log_joint, random_module, resumed
+from posterity.conformance.ours import (
+    correlated_kl,
+    diagonal_kl,
+    in_batches,
+    inferred,
+    layer,
+    log_joint,
+    random_module,
+    resumed,
+)
 from posterity.conformance.subject import Subject, full, independent, point
 from posterity.core.optimizer import Optimizer
 from posterity.methods import (
@@ -44,6 +57,7 @@ def subject(name: str, method: Any, quick: Any, **fields: Any) -> Subject:
         name,
         infer,
         resumed=partial(resumed, infer=lambda task, engine: infer(task, engine=engine)),
+        batched=partial(in_batches, method=method),
         log_joint=log_joint,
         refuses=infer,
         not_applicable={**silent, **fields.pop("not_applicable", {})},
@@ -54,8 +68,13 @@ def subject(name: str, method: Any, quick: Any, **fields: Any) -> Subject:
 STEPS, DESCENTS = 450, 250
 
 
-def _without_width(why: str) -> dict[str, Any]:
-    return {"not_applicable": {1: why, 5: why}}
+AVERAGES = {18: "a point has the running averages of its training, as in torch"}
+LINEAR = {18: "its functions are linear ones around a point, beside that point's statistics"}
+GIVEN = {18: "it samples weights beside statistics that are given"}
+
+
+def _without_width(why: str, others: Mapping[int, str] = MappingProxyType({})) -> dict[str, Any]:
+    return {"not_applicable": {1: why, 5: why, 16: why, **others}}
 
 
 def _mean_field(estimator: Any, **settings: Any) -> Subject:
@@ -78,7 +97,8 @@ def _correlated(name: str, method: Any) -> Subject:
 def _laplace(structure: Any, **settings: Any) -> Subject:
     long, short = (Laplace(m, structure, **settings) for m in (MAP(epochs=DESCENTS, optimizer=DESCENT), MAP(epochs=3)))
     covariance = independent if structure == "diag" else full
-    return subject(f"laplace-{structure}", long, short, covariance=covariance, replicates=2)
+    linear = {} if long.prediction == "sampled" else LINEAR
+    return subject(f"laplace-{structure}", long, short, covariance=covariance, replicates=2, not_applicable=linear)
 
 
 def _chain(name: str, method: Any, quick: Any, on_densities: Any) -> Subject:
@@ -96,17 +116,46 @@ def _chain(name: str, method: Any, quick: Any, on_densities: Any) -> Subject:
 def _hamiltonian(name: str, method: Any, on_densities: Any, **short: int) -> Subject:
     quick = replace(method, warmup=30, draws=30, **short)
     return subject(
-        name, method, quick, covariance=full, sample=partial(sample, on_densities), draws=method.draws, replicates=4
+        name,
+        method,
+        quick,
+        covariance=full,
+        sample=partial(sample, on_densities),
+        draws=method.draws,
+        replicates=4,
+        not_applicable=GIVEN,
     )
 
 
-CYCLES = Cyclical(SGHMC(lr=0.02, epochs=1200, draws=200), cycles=3, exploration=0.5)
+# Cycles so short that their draws have not reached the posterior: its width then says how large the steps were, and when
+# the noise began.
+CYCLES = Cyclical(SGHMC(lr=0.05, epochs=600, draws=288, friction=0.3), cycles=24, exploration=0.5)
+CYCLES_ON_DENSITIES = Cyclical(SGHMC(lr=0.3 * 50, epochs=40, draws=400, friction=0.3), cycles=40, exploration=0.4)
+
+
+def _within_cycles(precision: Tensor) -> Tensor:
+    """Return the moments of the draws of chains that begin within the density: its own, between two explorations."""
+    return cycled(CYCLES_ON_DENSITIES, precision, 50, steps_per_epoch=50, start=precision.inverse())
+
+
 SUBJECTS = {
     s.name: s
     for s in (
-        subject("map", MAP(epochs=DESCENTS, optimizer=DESCENT), MAP(epochs=3), covariance=point, replicates=2, draws=4),
         subject(
-            "mle", MLE(epochs=3), MLE(epochs=3), covariance=point, **_without_width("maximum likelihood has no prior")
+            "map",
+            MAP(epochs=DESCENTS, optimizer=DESCENT),
+            MAP(epochs=3),
+            covariance=point,
+            replicates=2,
+            draws=4,
+            not_applicable=AVERAGES,
+        ),
+        subject(
+            "mle",
+            MLE(epochs=3),
+            MLE(epochs=3),
+            covariance=point,
+            **_without_width("maximum likelihood has no prior", AVERAGES),
         ),
         _mean_field("weight", draws=2, antithetic=True),
         _mean_field("local_reparam"),
@@ -127,7 +176,7 @@ SUBJECTS = {
             "mc_dropout",
             MCDropout(0.2, epochs=3),
             MCDropout(0.2, epochs=3),
-            **_without_width("its width is set by the rates, not by the data"),
+            **_without_width("its width is set by the rates, not by the data", AVERAGES),
         ),
         _chain(
             "sgld",
@@ -146,11 +195,11 @@ SUBJECTS = {
             CYCLES,
             Cyclical(SGHMC(epochs=32, draws=12), cycles=2, exploration=0.5),
             covariance=partial(cycled, CYCLES),
-            sample=partial(
-                sample, Cyclical(SGHMC(lr=0.3 * 50, epochs=40, draws=40, friction=0.3), cycles=20, exploration=0.25)
-            ),
-            densities=("modes",),
-            draws=200,
+            sample=partial(sample, CYCLES_ON_DENSITIES),
+            stationary=_within_cycles,
+            densities=("modes", "normal"),
+            not_applicable={16: "its law is that of its steps, of which an epoch of batches has more (tests)"},
+            draws=CYCLES.method.draws,
             replicates=16,  # few draws of each are worth much
         ),
         _hamiltonian(
@@ -168,6 +217,7 @@ SUBJECTS = {
             covariance=point,
             replicates=2,
             draws=4,
+            not_applicable=AVERAGES,
         ),
         subject(
             "refine",

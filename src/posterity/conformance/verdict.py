@@ -42,7 +42,7 @@ class Verdict:
     """What a law says of a subject: `check` is the number that was furthest off, `note` says why there is none.
 
     Args:
-        law: 1 … 13.
+        law: 1 … 14.
         status: kept, broken; not applicable (the law says nothing about such a method), not asked (it cannot be).
         seconds: of processor time that it took.
     """

@@ -59,7 +59,8 @@ class ConstantRows:
         values = torch.zeros_like(values) if zero else values
         lead = part.shape[: part.dim() - values.dim()]
         values = values.to(part).expand(*lead, *values.shape)
-        pieces, start = list[Tensor](), 0
+        pieces: list[Tensor] = []
+        start = 0
         for index, row in enumerate(self.rows):
             free = row - index  # so many of the others come before it
             pieces += [part.narrow(len(lead), start, free - start), values.narrow(len(lead), index, 1)]
@@ -104,6 +105,8 @@ class Layout:
     @property
     def part_shapes(self) -> tuple[Size, ...]:
         """The shape of each tensor without its constant rows."""
+        if not self.constants:
+            return self.shapes
         pairs = zip(self.names, self.shapes, strict=True)
         return tuple(self.constants[n].part_shape(s) if n in self.constants else s for n, s in pairs)
 

@@ -9,26 +9,49 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
-from posterity.core.schedules import learning_rates
+from posterity.core.schedules import Plateau, learning_rates
 from posterity.options import STRICT
 
+PLATEAU = "optimizer.plateau"  # the name of its memory in a state
 SECOND, EPSILON = 0.999, 1e-8  # Adam's second beta, and what it adds to a root
 
 
 @dataclass(frozen=True, config=STRICT)
 class Optimizer:
-    """Which of torch's optimisers and learning-rate schedules to use."""
+    """Which of torch's optimisers and learning-rate schedules to use.
+
+    Args:
+        name: of the optimiser.
+        lr: its rate; with a schedule, at the start or the peak.
+        schedule: how the rate moves from step to step. `plateau` waits instead: after each epoch it looks at the validation
+            score (`monitor`), or at the training loss where there is no validation, and multiplies the rate by
+            `plateau_factor` once the score has not improved by a ten-thousandth for more than `plateau_patience` epochs, as
+            torch's `ReduceLROnPlateau` does.
+        momentum: SGD's, and the first beta of Adam and AdamW.
+
+    >>> Optimizer(lr=1e-3, schedule="plateau", plateau_patience=6).plateau_factor
+    0.1
+    """
 
     name: Literal["Adam", "AdamW", "SGD", "RMSprop", "Adagrad"] = "Adam"
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
-    schedule: Literal["constant", "cosine", "linear", "one_cycle"] = "cosine"
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9  # SGD's, and the first beta of Adam and AdamW
+    schedule: Literal["constant", "cosine", "linear", "one_cycle", "plateau"] = "cosine"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    plateau_patience: Annotated[int, Field(ge=0)] = 6  # epochs
 
     def bind(
-        self, vectors: Mapping[str, Tensor], steps: int, rates: Mapping[str, float] | None = None
+        self,
+        vectors: Mapping[str, Tensor],
+        steps: int,
+        rates: Mapping[str, float] | None = None,
+        units: Mapping[str, Tensor] | None = None,
     ) -> "BoundOptimizer":
-        """Make the optimiser of these vectors, for a run of so many steps; `rates` multiply the rate of some of them."""
-        return BoundOptimizer(self, vectors, steps, rates or {})
+        """Make the optimiser of these vectors, for a run of so many steps; `rates` multiply the rate of some of them.
+
+        `units`, of some vectors' shape, are what one of each coordinate is worth: steps are those of unit · coordinate.
+        """
+        return BoundOptimizer(self, vectors, steps, rates or {}, units or {})
 
 
 @plain_dataclass(frozen=True)
@@ -52,11 +75,20 @@ class BoundOptimizer:
     """An optimiser at work on named vectors; their gradients are written into `grads` before `step`."""
 
     def __init__(
-        self, config: Optimizer, vectors: Mapping[str, Tensor], steps: int, rates: Mapping[str, float]
+        self,
+        config: Optimizer,
+        vectors: Mapping[str, Tensor],
+        steps: int,
+        rates: Mapping[str, float],
+        units: Mapping[str, Tensor],
     ) -> None:
         self.grads = {n: torch.zeros_like(v) for n, v in vectors.items()}
+        self._units = dict(units)
         self.vectors = dict(vectors)
-        self._rates = learning_rates(config.schedule, config.lr, steps)
+        self._plateau = (
+            Plateau(config.plateau_factor, config.plateau_patience) if config.schedule == "plateau" else None
+        )
+        self._rates = learning_rates("constant" if self._plateau else config.schedule, config.lr, steps)
         self._factors = {n: rates.get(n, 1.0) for n in vectors}
         # One group for all vectors of one rate: each group costs a tenth of a millisecond at every step.
         self._groups = list(dict.fromkeys(self._factors.values()))
@@ -71,7 +103,12 @@ class BoundOptimizer:
         rate = self._rate_at(index)
         for group, factor in zip(self._torch.param_groups, self._groups, strict=True):
             group["lr"] = rate * factor
+        before = {name: self.vectors[name].clone() for name in self._units}
+        for name, unit in self._units.items():
+            self.grads[name].div_(unit)
         self._torch.step()
+        for name, unit in self._units.items():
+            self.vectors[name].sub_(before[name]).div_(unit).add_(before[name])
 
     def adam_step(self, index: int) -> AdamStep:
         """Count step `index` (from 0), and leave it to the caller; for Adam alone."""
@@ -84,12 +121,19 @@ class BoundOptimizer:
         moments = tuple((state["exp_avg"], state["exp_avg_sq"]) for state in states)
         return AdamStep(rates, (1 - second**count) ** -0.5, momentum, moments)
 
+    def observe(self, score: float) -> None:
+        """Hear an epoch's score, the lower the better: a plateau of it lowers the rate."""
+        if self._plateau is not None:
+            self._plateau.observe(score)
+
     def _rate_at(self, index: int) -> float:
-        return self._rates[min(index, len(self._rates) - 1)]
+        rate = self._rates[min(index, len(self._rates) - 1)]
+        return rate if self._plateau is None else rate * self._plateau.rate
 
     def state(self) -> dict[str, Tensor]:
         """Return the optimiser's own tensors, live: copying saved ones into them restores it."""
-        return {
+        own = {} if self._plateau is None else {PLATEAU: self._plateau.memory}
+        return own | {
             f"optimizer.{name}.{key}": value
             for name, vector in self.vectors.items()
             for key, value in self._torch.state[vector].items()

@@ -1,13 +1,14 @@
-"""How much the KL weighs at each step, and how the learning rate moves: plain functions of the step.
+"""How much the KL weighs at each step, and how the learning rate moves: plain functions of the step, or of a score.
 
 The loss of a step is `mean nll of the batch + weight(step) · KL / N` (nats per datum, N data in M batches per epoch).
 A schedule is right if its weights average to the temperature over an epoch (or, for a warm-up, over the epochs after it):
 then a full epoch costs Σ nll + temperature · KL, whatever the number of batches.
 """
 
-from math import ldexp
+from math import inf, ldexp
 
 import torch
+from torch import Tensor
 
 from posterity.errors import unknown
 
@@ -75,3 +76,39 @@ def learning_rates(schedule: str, rate: float, steps: int) -> list[float]:
         optimizer.step()
         scheduler.step()
     return rates
+
+
+THRESHOLD = 1e-4  # a relative improvement that is smaller is none
+
+
+class Plateau:
+    """A rate that falls by a factor once a score has not improved for more than `patience` epochs (ReduceLROnPlateau).
+
+    `memory` is all that it remembers, live: factors so far, the best score, epochs without a better one. Copying saved
+    numbers into it restores it, so that a resumed run goes on bit for bit.
+
+    >>> plateau = Plateau(0.1, patience=1)
+    >>> for score in (3.0, 2.0, 2.0, 2.0, 1.0):
+    ...     plateau.observe(score)
+    >>> plateau.rate, plateau.memory.tolist()
+    (0.1, [1.0, 1.0, 0.0])
+    """
+
+    def __init__(self, factor: float, patience: int) -> None:
+        self.factor, self.patience = factor, patience
+        self.memory: Tensor = torch.tensor([0.0, inf, 0.0], dtype=torch.float64)
+
+    @property
+    def rate(self) -> float:
+        """What the learning rate is multiplied by."""
+        return float(self.factor ** int(self.memory[0]))
+
+    def observe(self, score: float) -> None:
+        """Hear an epoch's score, the lower the better."""
+        falls, best, waited = self.memory.tolist()
+        # Of scores below 0, a log density in small units, a better one is farther from 0.
+        better = best == inf or score < best - THRESHOLD * abs(best)
+        best, waited = (score, 0.0) if better else (best, waited + 1)
+        if waited > self.patience:
+            falls, waited = falls + 1, 0.0
+        self.memory.copy_(torch.tensor([falls, best, waited], dtype=torch.float64))

@@ -104,6 +104,30 @@ class Dataset:
         train, test = scaling.scale_inputs(inputs), scaling.scale_inputs(self.test_inputs)
         return replace(self, train_inputs=train, test_inputs=test, scaling=scaling)
 
+    def unscaled(self) -> "Dataset":
+        """Bring inputs and targets back to the original units, for a network that was trained in these.
+
+        >>> from posterity.data import load
+        >>> raw = load("digits").standardised().unscaled()
+        >>> round(raw.train_inputs.max().item(), 4), raw.scaling is None
+        (1.0, True)
+        """
+        scaling = self.scaling
+        if scaling is None:
+            return self
+        inputs = [part * scaling.input_std + scaling.input_mean for part in (self.train_inputs, self.test_inputs)]
+        targets = [self.train_targets, self.test_targets]
+        if not self.classes:
+            targets = [scaling.restore_targets(part) for part in targets]
+        return replace(
+            self,
+            train_inputs=inputs[0],
+            test_inputs=inputs[1],
+            train_targets=targets[0],
+            test_targets=targets[1],
+            scaling=None,
+        )
+
     def __repr__(self) -> str:
         sizes = f"{len(self.train_inputs)} train, {len(self.test_inputs)} test, inputs {self.input_shape}"
         classes = f", {self.num_classes} classes" if self.classes else ""

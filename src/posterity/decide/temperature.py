@@ -104,7 +104,7 @@ class Temperature:
     def _values(self, predictive: Regression) -> Regression:
         centre, square = predictive.mean, self.value**2
         means = centre + self.value * (predictive.means - centre)
-        return Regression(means, square * predictive.variances, square * predictive.function_variances)
+        return Regression(means, square * predictive.noise, square * predictive.function_variances)
 
 
 def _task(predictive: AnyPredictive) -> Literal["classification", "regression"]:

@@ -14,19 +14,27 @@ from posterity.core import dynamics
 from posterity.core.compiled import CompiledNormals
 from posterity.core.gaussian import noise_like
 from posterity.errors import CorruptFile, InvalidInput
+from posterity.methods import watching
+from posterity.methods.arrival import Remark
+from posterity.methods.mixing import chain_remarks
 from posterity.methods.options import Epochs
+from posterity.methods.watching import Watching, watched_latents
 from posterity.model.likelihoods import training_score
 from posterity.model.potential import Potential
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.samples import Samples
-from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 
 @runtime_checkable
 class Plan(Protocol):
     """What the steps of a run do, each a function of the step's number (from 0) alone, so that resuming needs no more."""
+
+    @property
+    def steps(self) -> int:
+        """How many there are in all."""
 
     @property
     def sampling_steps(self) -> int:
@@ -148,7 +156,7 @@ def run(chain: Chain, plan: Plan, problem: Problem, data: Data, engine: Engine) 
     budget = Budget(chain.epochs, data.steps_per_epoch, warmup_epochs=chain.epochs)
     on_disk = engine.mapped("draws", problem.theta(), chain.draws) if chain.on_disk else None
     inference = ChainInference(problem, chain, plan, on_disk)
-    return inference.posterior(engine.run(inference, data, budget))
+    return watching.run(inference, data, engine, budget)
 
 
 def _refuse_too_large(chain: Chain, theta: Tensor) -> None:
@@ -160,7 +168,7 @@ def _refuse_too_large(chain: Chain, theta: Tensor) -> None:
         )
 
 
-class ChainInference:
+class ChainInference(Watching):
     """Runs one chain. State: theta, the draws (where they are not on disk), their number, step, and what the sampler and the
     network remember.
     """
@@ -176,6 +184,7 @@ class ChainInference:
         self._generator = streams("noise")
         self._grad = torch.zeros_like(theta)
         self._random = theta[self.problem.coordinates.start :]
+        self._unit = self.problem.coordinates.units("theta").get("theta")
         self._normals = CompiledNormals() if self.chain.compiled else noise_like
         state: State = {"theta": theta, **self._moves.state(theta)}
         if self.on_disk is None:
@@ -190,16 +199,25 @@ class ChainInference:
     def update(self, state: State, batch: Batch) -> tuple[State, Info]:
         self._look(state)
         theta, step = state["theta"], int(state["step"])
-        nll, distribution = self._potential.gradient(theta, batch, self._grad)
-        noise = self._normals(self._random, self._generator) if self.plan.noisy(step) else None
+        noisy = self.plan.noisy(step)
+        nll, distribution = self._potential.gradient(theta, batch, self._grad, exploring=not noisy)
+        noise = self._normals(self._random, self._generator) if noisy else None
         position = self.plan.position(step)
-        self._moves.move(state, self._grad, noise, self.chain.lr * self.plan.factor(step), adapting=position is None)
+        self._move(state, noise, self.chain.lr * self.plan.factor(step), adapting=position is None)
         state["step"] += 1
         if position is not None and self._keeps(position):
             self._draws[int(state["kept"])].copy_(theta)
             state["kept"] += 1
         name, score = training_score(distribution, batch[1])
         return state, {"nll": nll / self.problem.weight(batch), name: score}
+
+    def _move(self, state: State, noise: Tensor | None, rate: float, adapting: bool) -> None:
+        """Move, where coordinates have units as if θ were unit · θ: the same posterior, and steps that fit the weights."""
+        if self._unit is None:
+            return self._moves.move(state, self._grad, noise, rate, adapting)
+        before = state["theta"].clone()
+        self._moves.move(state, self._grad.div_(self._unit), noise, rate, adapting)
+        state["theta"].sub_(before).div_(self._unit).add_(before)
 
     def posterior(self, state: State) -> Samples:
         """Return the draws so far; before the first one, where the chain stands."""
@@ -208,6 +226,17 @@ class ChainInference:
         self._look(state)
         # A draw is never overwritten, so that it is not copied; where the chain stands is.
         return Samples(self.problem.snapshot(buffers), self._draws[:kept] if kept else state["theta"][None].clone())
+
+    def watched(self, state: State) -> Scores:
+        where, theta = self.problem.coordinates, state["theta"]
+        size = float(theta[where.start : where.network].double().square().mean().sqrt())
+        return {"weights": size} | watched_latents(where.latents, where.layout.views(theta))
+
+    def remarks(self) -> list[Remark]:
+        per_epoch = self.plan.steps // self.chain.epochs
+        kept = [self.plan.position((epoch + 1) * per_epoch - 1) is not None for epoch in range(len(self.rows))]
+        excess = self.chain.temperature * len(self.problem.theta()) / (2 * self.problem.num_data)
+        return chain_remarks(self.rows, kept, excess, not isinstance(self.plan, SingleChain))
 
     def _look(self, state: State) -> None:
         """See, once, that the draws that a checkpoint counts are there: a file that had to be made anew has zeros."""

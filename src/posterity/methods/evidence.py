@@ -28,7 +28,8 @@ RANGE = (
 def tuned(found: Expansion, per: Literal["network", "layer"] | None, noise: bool) -> Problem:
     """Return the problem with the std of its prior, its noise, or both, at the maximum of the evidence at θ*.
 
-    The network starts from θ*. Point coordinates keep their prior.
+    The network starts from θ*. Point coordinates keep their prior. Noise levels of several targets keep their ratios, as the
+    training left them, and move by one factor.
 
     Args:
         found: the expansion at θ*.
@@ -54,13 +55,13 @@ def tuned(found: Expansion, per: Literal["network", "layer"] | None, noise: bool
         precision = found.precision if first is None else (first * (-2 * std).exp())[member]
         log_likelihood = found.log_likelihood * 0
         if noise:
-            log_likelihood = _log_likelihood(found, start, start * ratio.exp())
+            log_likelihood = _log_likelihood(found, start, ratio.exp())
         return log_likelihood + found.marginal(precision, (-2 * ratio).exp())
 
     best = RANGE * torch.tanh(_maximum(evidence, len(groups) + 1, found.precision) / RANGE)
     stds = {} if first is None else dict(zip(groups, (first.rsqrt() * best[:-1].exp()).tolist(), strict=True))
     named = {n: stds[g] for g, slices in groups.items() for n in slices}
-    likelihood = Gaussian(std=float(start * best[-1].exp())) if noise else problem.likelihood
+    likelihood = _fixed(start * best[-1].exp()) if noise else problem.likelihood
     prior = _prior(problem, named) if per else problem.prior
     network = found.point.network()
     random = frozenset(problem.coordinates.random_names)
@@ -128,7 +129,7 @@ def _prior(problem: Problem, named: dict[str, float]) -> Normal:
 
 
 def _noise(problem: Problem, found: Expansion) -> Tensor:
-    """Return the noise's std at present."""
+    """Return the noise's std at present, (), or (D,) where each target has its own."""
     likelihood = problem.likelihood
     assert isinstance(likelihood, Gaussian)  # `refuse_untunable` saw to it
     if likelihood.std is not None:
@@ -137,8 +138,12 @@ def _noise(problem: Problem, found: Expansion) -> Tensor:
     return softplus(own["std"].detach().double())
 
 
-def _log_likelihood(found: Expansion, before: Tensor, std: Tensor) -> Tensor:
-    """Return Σ log N(y; f(θ*), std²) by way of the one at another std: only it and the squared error count."""
-    constant = found.num_targets * before.log() + found.log_likelihood
-    squares = -2 * before.square() * (constant + found.num_targets * 0.5 * LOG_2PI)
-    return -found.num_targets * (std.log() + 0.5 * LOG_2PI) - squares / (2 * std.square())
+def _fixed(std: Tensor) -> Gaussian:
+    return Gaussian(std=tuple(std.tolist()) if std.dim() else float(std))
+
+
+def _log_likelihood(found: Expansion, before: Tensor, ratio: Tensor) -> Tensor:
+    """Return Σ log N(y; f(θ*), (ratio · before)²) by way of the one at ratio 1: only it and the squared error count."""
+    constant = found.num_targets * (before.log().mean() + 0.5 * LOG_2PI)
+    squares = -2 * (found.log_likelihood + constant)  # Σ ((y − f)/before)²
+    return -constant - found.num_targets * ratio.log() - squares / (2 * ratio.square())

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from posterity.core.curvature import DiagonalCurvature, FullCurvature, LowRankCurvature
 from posterity.core.kronecker import Block, KroneckerBlock, KroneckerCurvature, taken
+from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
 from posterity.methods.passes import measured
 from posterity.methods.totals import Curvature, Options
@@ -191,10 +192,10 @@ def _latent_precision(problem: Problem, theta: Tensor) -> Tensor:
     tail = theta[where.network :].double()
     if not len(tail):
         return tail
-    names = list(where.latents)
+    layout = Layout.of({n: where.params[n] for n in where.latents})
 
     def log_prob(values: Tensor) -> Tensor:
-        return where.log_prob_of_latents(dict(zip(names, values, strict=True)))
+        return where.log_prob_of_latents(layout.views(values))
 
     hessian: Tensor = torch.func.hessian(log_prob)(tail)
     return -hessian.diagonal()

@@ -9,9 +9,9 @@ Kucukelbir et al.: L's diagonal is positive, through softplus, so that q has one
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
+from torch import Tensor
 
 from posterity.core.covariance import CholeskyCovariance
 from posterity.core.gaussian import inverse_softplus
@@ -19,12 +19,14 @@ from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.methods.watching import run
+from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.full_rank import FullRankGaussian
-from posterity.types import Data, Engine
+from posterity.types import Data, Engine, State
 
-COPIES = 7  # of L: itself, its gradient, two moments of Adam, two at work in a step, the best so far
+COPIES = 7  # of L: in units of σ, itself, its gradient, two moments of Adam, one at work in a step, the best so far
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,7 +48,7 @@ class FullRank:
         max_bytes: refuse a problem whose covariance would take more memory than this during the fit.
     """
 
-    epochs: Epochs = 20
+    epochs: Epochs = 50
     draws: Annotated[int, Field(ge=1)] = 1
     antithetic: bool = False
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -54,7 +56,7 @@ class FullRank:
     warmup_epochs: Annotated[int, Field(ge=1)] = 5
     initial_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     std_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-3, schedule="one_cycle"))
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=0.03, schedule="one_cycle"))
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     max_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
@@ -75,22 +77,26 @@ class FullRank:
         _refuse_large(problem, self.max_bytes)
         budget = budget_of(self, data)
         inference = FullRankInference(problem, self, budget, lambda _: _initial(problem, self))
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
 
 class FullRankInference(CorrelatedInference):
-    """State: mean, rho, lower, and what every `CorrelatedInference` has."""
+    """State: mean, rho, lower (in units of σ), and what every `CorrelatedInference` has."""
 
-    def posterior(self, state: dict[str, torch.Tensor]) -> FullRankGaussian:
-        covariance = CholeskyCovariance(state["rho"], state["lower"])
+    coupling = "lower"
+
+    def made(self, rho: Tensor, coupling: Tensor) -> CholeskyCovariance:
+        return CholeskyCovariance(rho, coupling)
+
+    def posterior(self, state: State) -> FullRankGaussian:
+        covariance = self.covariance(state)
+        assert isinstance(covariance, CholeskyCovariance)
         return FullRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.cholesky)
 
 
 def _initial(problem: Problem, method: FullRank) -> CholeskyCovariance:
-    like = problem.theta()[problem.coordinates.start :]
-    return CholeskyCovariance(
-        inverse_softplus(torch.full_like(like, method.initial_std)), like.new_zeros(len(like), len(like))
-    )
+    std = initial_std(problem.coordinates, method.initial_std)
+    return CholeskyCovariance(inverse_softplus(std), std.new_zeros(len(std), len(std)))
 
 
 def _refuse_large(problem: Problem, max_bytes: int) -> None:

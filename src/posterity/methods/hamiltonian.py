@@ -24,6 +24,7 @@ from posterity.core.gaussian import noise_like
 from posterity.core.hamiltonian import Metric, Position, System, Transition, first_step_size
 from posterity.core.leapfrog import CompiledSystem, Kernel, compiled_leapfrog
 from posterity.errors import InvalidInput
+from posterity.methods.mixing import hamiltonian_remarks
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.chains import Chains
@@ -87,7 +88,9 @@ class HamiltonianMethod(ABC):
         source = FullBatch.of(problem, data, self.warmup + self.draws, getattr(torch, self.precision))
         inference = HamiltonianInference(problem, self)
         budget = Budget(ceil(source.transitions / PER_EPOCH), source.steps_per_epoch)
-        return inference.posterior(engine.run(inference, source, budget))
+        posterior = inference.posterior(engine.run(inference, source, budget))
+        posterior.provenance["remarks"] = hamiltonian_remarks(posterior.energies, posterior.divergent)
+        return posterior
 
     def _refuse_points(self, problem: Problem) -> None:
         where = problem.coordinates

@@ -26,14 +26,17 @@ from posterity.core.gaussian import noise_like
 from posterity.core.newton import CompiledNewton
 from posterity.core.schedules import learning_rates
 from posterity.errors import InvalidInput
+from posterity.methods import arrival
+from posterity.methods.arrival import Remark
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import KL_EVERY
+from posterity.methods.watching import Watching, run, watched_latents, watched_stds
 from posterity.model.divergence import Divergence
 from posterity.model.likelihoods import training_score
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.gaussian import DiagonalGaussian
-from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -88,10 +91,10 @@ class IVON:
             )
         budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor)
         inference = IVONInference(problem, self, budget)
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
 
-class IVONInference:
+class IVONInference(Watching):
     """State: mean, hessian (h), gradient (g), the KL last evaluated, step, the network's buffers."""
 
     def __init__(self, problem: Problem, method: IVON, budget: Budget) -> None:
@@ -143,6 +146,16 @@ class IVONInference:
     def posterior(self, state: State) -> DiagonalGaussian:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
         return DiagonalGaussian(self.problem.snapshot(buffers), state["mean"].clone(), self._std(state))
+
+    def watched(self, state: State) -> Scores:
+        where = self.problem.coordinates
+        start = newton.std(torch.full_like(state["hessian"], self.method.initial_hessian), self._decay, self._scale)
+        remembered = int(state["step"]) * (1 - self.method.hessian_momentum)  # in memories of h
+        stds = watched_stds(self._std(state), start[where.start :], float(remembered < 1))
+        return stds | watched_latents(where.latents, where.layout.views(state["mean"]))
+
+    def remarks(self) -> list[Remark]:
+        return arrival.variational(self.rows, self.best, "a smaller hessian_momentum")
 
     def _std(self, state: State) -> Tensor:
         start = self.problem.coordinates.start

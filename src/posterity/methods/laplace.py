@@ -112,4 +112,5 @@ class Laplace:
         weights = found.gaussian()
         posterior = weights if self.prediction == "sampled" else Linearised(weights.problem, weights, self.link)
         posterior.provenance["log_evidence"] = float(found.log_evidence())
+        posterior.provenance["remarks"] = found.point.provenance.get("remarks", [])
         return posterior

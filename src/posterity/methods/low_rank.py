@@ -13,17 +13,19 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
-from torch import Generator
+from torch import Generator, Tensor
 
 from posterity.core.covariance import LowRankCovariance
 from posterity.core.gaussian import inverse_softplus
 from posterity.core.optimizer import Optimizer
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.methods.watching import run
+from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.low_rank import LowRankGaussian
-from posterity.types import Budget, Data, Engine
+from posterity.types import Budget, Data, Engine, State
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -46,7 +48,7 @@ class LowRank:
     """
 
     rank: Annotated[int, Field(ge=1)] = 10
-    epochs: Epochs = 20
+    epochs: Epochs = 50
     draws: Annotated[int, Field(ge=1)] = 1
     antithetic: bool = False
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
@@ -54,7 +56,7 @@ class LowRank:
     warmup_epochs: Annotated[int, Field(ge=1)] = 5
     initial_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     std_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-3, schedule="one_cycle"))
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=0.03, schedule="one_cycle"))
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     kind: Literal["low_rank"] = "low_rank"
@@ -69,14 +71,20 @@ class LowRank:
         refuse_flat(problem, "low-rank inference")
         budget = budget_of(self, data)
         inference = low_rank_inference(problem, self, budget)
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
 
 class LowRankInference(CorrelatedInference):
-    """State: mean, rho, factor, and what every `CorrelatedInference` has."""
+    """State: mean, rho, factor (in units of σ), and what every `CorrelatedInference` has."""
 
-    def posterior(self, state: dict[str, torch.Tensor]) -> LowRankGaussian:
-        covariance = LowRankCovariance(state["rho"], state["factor"].clone())
+    coupling = "factor"
+
+    def made(self, rho: Tensor, coupling: Tensor) -> LowRankCovariance:
+        return LowRankCovariance(rho, coupling)
+
+    def posterior(self, state: State) -> LowRankGaussian:
+        covariance = self.covariance(state)
+        assert isinstance(covariance, LowRankCovariance)
         return LowRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.std, covariance.factor)
 
 
@@ -86,7 +94,6 @@ def low_rank_inference(problem: Problem, method: LowRank, budget: Budget) -> Low
 
 def _initial(problem: Problem, method: LowRank, generator: Generator) -> LowRankCovariance:
     # At F = 0 the gradient of F is zero on average: it would never leave.
-    like = problem.theta()[problem.coordinates.start :]
-    half = method.initial_std / 2**0.5
-    factor = torch.randn(len(like), method.rank, generator=generator, dtype=like.dtype, device=like.device)
-    return LowRankCovariance(inverse_softplus(torch.full_like(like, half)), factor * (half / method.rank**0.5))
+    half = initial_std(problem.coordinates, method.initial_std) / 2**0.5
+    factor = torch.randn(len(half), method.rank, generator=generator, dtype=half.dtype, device=half.device)
+    return LowRankCovariance(inverse_softplus(half), factor * (half / method.rank**0.5)[:, None])

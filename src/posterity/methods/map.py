@@ -15,13 +15,16 @@ from torch import Tensor
 
 from posterity.core.estimators import differentiate
 from posterity.core.optimizer import Optimizer
+from posterity.methods import arrival
+from posterity.methods.arrival import Remark
 from posterity.methods.options import Epochs, Patience
+from posterity.methods.watching import Watching, run, watched_latents
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.point import Point
-from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -45,7 +48,7 @@ class MAP:
         """Maximise the joint density; returns the best θ by validation NLL, or the last where there is no validation."""
         budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor)
         inference = PointInference(problem, self.optimizer, budget.steps)
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -66,7 +69,7 @@ class MLE:
         return MAP(self.epochs, self.optimizer, self.patience).infer(replace(problem, prior=Flat()), data, engine)
 
 
-class PointInference:
+class PointInference(Watching):
     """Descends the negative log joint of one θ. State: theta, step, the optimiser's tensors, the network's buffers."""
 
     def __init__(self, problem: Problem, optimizer: Optimizer, steps: int) -> None:
@@ -75,7 +78,9 @@ class PointInference:
     def init(self, streams: Streams) -> State:
         self.problem.train()
         theta = self.problem.theta()
-        self._optimizer = self.optimizer.bind({"theta": theta}, self.steps)
+        self._optimizer = self.optimizer.bind(
+            {"theta": theta}, self.steps, units=self.problem.coordinates.units("theta")
+        )
         state: State = {"theta": theta, "step": torch.zeros((), dtype=torch.int64), **self._optimizer.state()}
         state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
         return state
@@ -94,15 +99,26 @@ class PointInference:
         nll = nll.detach() / self.problem.weight(batch)
         return state, {"nll": nll, "log_prior": log_prior / self.problem.num_data, name: score}
 
+    def observe(self, score: float) -> None:
+        """Hear the score of the epoch that has ended."""
+        self._optimizer.observe(score)
+
     def posterior(self, state: State) -> Point:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
         return Point(self.problem.snapshot(buffers), state["theta"].clone())
+
+    def watched(self, state: State) -> Scores:
+        where = self.problem.coordinates
+        return watched_latents(where.latents, where.layout.views(state["theta"]))
+
+    def remarks(self) -> list[Remark]:
+        return arrival.point(self.rows, self.best)
 
     def _add_prior_gradient(self, theta: Tensor, grad: Tensor) -> Tensor:
         if isinstance(self.problem.prior, Flat) and not self.problem.coordinates.latents:
             return theta.new_zeros(())
         leaf = theta.detach().requires_grad_()
-        log_prior = self.problem.log_prior(leaf)
+        log_prior = self.problem.coordinates.bounded_log_prior(leaf)
         if log_prior.requires_grad:
             (score,) = torch.autograd.grad(log_prior, [leaf])
             grad.sub_(score, alpha=1 / self.problem.num_data)

@@ -17,13 +17,16 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from posterity.core.optimizer import Optimizer
+from posterity.methods import arrival
+from posterity.methods.arrival import Remark
 from posterity.methods.map import PointInference
 from posterity.methods.options import Epochs, Patience
+from posterity.methods.watching import Watching, run
 from posterity.model.dropout import FreshMasks, dropout_rates, masked
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.dropout import Dropout
-from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -59,10 +62,10 @@ class MCDropout:
         rates = dropout_rates(problem, self.rate)
         budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor)
         inference = DropoutInference(problem, self.optimizer, budget.steps, rates)
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
 
-class DropoutInference:
+class DropoutInference(Watching):
     """State: that of `MAP`."""
 
     def __init__(self, problem: Problem, optimizer: Optimizer, steps: int, rates: dict[str, float]) -> None:
@@ -76,6 +79,12 @@ class DropoutInference:
     def update(self, state: State, batch: Batch) -> tuple[State, Info]:
         with masked(self.problem.network, self.rates, self._masks):
             return self.point.update(state, batch)
+
+    def watched(self, state: State) -> Scores:
+        return self.point.watched(state)
+
+    def remarks(self) -> list[Remark]:
+        return arrival.point(self.rows, self.best)
 
     def posterior(self, state: State) -> Dropout:
         point = self.point.posterior(state)

@@ -23,8 +23,11 @@ from posterity.core.estimators import Estimator, WeightDraw
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.core.optimizer import Optimizer
 from posterity.core.schedules import kl_weight
+from posterity.methods import arrival
+from posterity.methods.arrival import Remark
 from posterity.methods.options import Epochs, Patience
 from posterity.methods.variational import KL_EVERY, budget_of, refuse_flat, refuse_odd
+from posterity.methods.watching import Watching, pull_of, run, watched_latents, watched_stds
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo, NegativeElbo
 from posterity.model.empirical import LearntPrior
@@ -35,7 +38,7 @@ from posterity.model.noncentred import NonCentred
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.gaussian import DiagonalGaussian
-from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 CURVATURE_BATCHES = 50  # squared gradients of so many batches are averaged
 
@@ -137,7 +140,7 @@ class MeanField:
         budget = budget_of(self, data)
         std = self.initial_stds(problem, data) if initial is None else initial
         inference = MeanFieldInference(problem, self, budget, std)
-        return inference.posterior(engine.run(inference, data, budget))
+        return run(inference, data, engine, budget)
 
     def initial_stds(self, problem: Problem, data: Data) -> InitialStd:
         """Return the stds to start from, as `initial` says."""
@@ -148,7 +151,7 @@ class MeanField:
         return curvature_std(problem, islice(data.batches(0, torch.Generator().manual_seed(0)), CURVATURE_BATCHES))
 
 
-class MeanFieldInference:
+class MeanFieldInference(Watching):
     """Descends the nelbo. State: mean, rho, the KL last evaluated, step, the optimiser's tensors, the network's buffers."""
 
     def __init__(self, problem: Problem, method: MeanField, budget: Budget, initial: InitialStd = 0.02) -> None:
@@ -163,7 +166,8 @@ class MeanFieldInference:
         self._noise = streams("noise")
         self._elbo = self._make_elbo()
         rates = {"rho": self.method.std_lr}
-        self._optimizer = self.method.optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates)
+        units = self.problem.coordinates.units("mean")
+        self._optimizer = self.method.optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates, units)
         state: State = {"mean": mean, "rho": rho, "kl": torch.zeros((), dtype=torch.float64, device=mean.device)}
         state["step"] = torch.zeros((), dtype=torch.int64)
         state.update(self._optimizer.state())
@@ -197,12 +201,26 @@ class MeanFieldInference:
             info["importance_nelbo"] = self._elbo.value
         return state, {**info, **(self.learnt.info() if self.learnt else {})}
 
+    def observe(self, score: float) -> None:
+        """Hear the score of the epoch that has ended."""
+        self._optimizer.observe(score)
+
     def posterior(self, state: State) -> DiagonalGaussian:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
         problem = self.problem.snapshot(buffers)
         if self.learnt:
             problem = replace(problem, prior=self.learnt.prior(state))
         return DiagonalGaussian(problem, state["mean"].clone(), softplus(state["rho"]))
+
+    def watched(self, state: State) -> Scores:
+        where = self.problem.coordinates
+        guessed = isinstance(self.initial, int | float | Relative)
+        pull = pull_of(state, "rho", self.method.optimizer.momentum) if guessed else None
+        stds = watched_stds(softplus(state["rho"]), initial_std(where, self.initial), pull)
+        return stds | watched_latents(where.latents, where.layout.views(state["mean"]))
+
+    def remarks(self) -> list[Remark]:
+        return arrival.variational(self.rows, self.best)
 
     def _make_elbo(self) -> NegativeElbo | CompiledElbo | PathElbo:
         where, method = self.problem.coordinates, self.method

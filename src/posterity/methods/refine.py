@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 
+from posterity.methods import outcome
 from posterity.methods.cyclical import Cyclical
 from posterity.methods.full_rank import FullRank
 from posterity.methods.hmc import HMC
@@ -78,8 +79,12 @@ class Refine:
         start = self.after.infer(problem, data, engine.fork("stage-1"))
         own, last = started(problem, start), engine.fork("stage-2")
         if isinstance(self.method, MeanField):
-            return self.method.infer(own, data, last, stds_of(start))
-        return self.method.infer(own, data, last)
+            posterior: FunctionPosterior = self.method.infer(own, data, last, stds_of(start))
+        else:
+            posterior = self.method.infer(own, data, last)
+        remarks = posterior.provenance.setdefault("remarks", [])
+        remarks.extend(outcome.remarks(outcome.Outlook.of(own, data), posterior))
+        return posterior
 
 
 def started(problem: Problem, posterior: FunctionPosterior) -> Problem:

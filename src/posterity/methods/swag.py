@@ -9,6 +9,7 @@ has one per epoch; deviations are summed by Welford's recursion, which loses no 
 statistics are re-estimated by a pass over the training data: for each of `draws` functions, as in the paper, or once, at θ̄.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
@@ -17,14 +18,17 @@ from pydantic.dataclasses import dataclass
 
 from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
+from posterity.methods import arrival
+from posterity.methods.arrival import Remark
 from posterity.methods.map import PointInference
 from posterity.methods.options import Epochs
+from posterity.methods.watching import Watching, run
 from posterity.model.problem import Problem
 from posterity.options import STRICT
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.statistics import estimate_statistics, estimated
-from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -69,17 +73,16 @@ class SWAG:
         # No epoch but the last one is the best: earlier ones have seen fewer iterates.
         budget = Budget(self.epochs, data.steps_per_epoch, warmup_epochs=self.epochs)
         inference = SWAGInference(problem, self, budget.steps)
-        posterior = inference.posterior(engine.run(inference, data, budget))
+        posterior = run(inference, data, engine, budget)
         if self.statistics == "draw" and problem.normalisations():
             generator = engine.streams()("draws")
-            return Mixture.of(
-                tuple(estimated(posterior.problem, posterior.sample(generator), data) for _ in range(self.draws))
-            )
+            drawn = tuple(estimated(posterior.problem, posterior.sample(generator), data) for _ in range(self.draws))
+            return replace(Mixture.of(drawn), provenance=posterior.provenance)
         estimate_statistics(posterior.problem, posterior.mean, data)
         return posterior
 
 
-class SWAGInference:
+class SWAGInference(Watching):
     """State: that of `MAP`, and average (P,), squares (R,), deviations (R, K), count."""
 
     def __init__(self, problem: Problem, method: SWAG, steps: int) -> None:
@@ -110,6 +113,12 @@ class SWAGInference:
         elif past % self.every == 0 and int(state["count"]) < self.method.iterates:
             self._collect(state)
         return state, info
+
+    def watched(self, state: State) -> Scores:
+        return self.point.watched(state)
+
+    def remarks(self) -> list[Remark]:
+        return arrival.point(self.rows, None)
 
     def posterior(self, state: State) -> LowRankGaussian:
         """Return q; before the second iterate it is a point."""

@@ -27,6 +27,7 @@ def computed_alone(network: nn.Module, inputs: Tensor) -> Tensor:
     Raises:
         InvalidInput: where the network cannot compute two examples, or one, without the others, or changes its inputs.
     """
+    _refuse_normalised(network)
     problem = Problem(copied(network).eval(), Flat(), Categorical(), 1)
     rows = inputs[:2].clone()
     with unmoved(), torch.no_grad():
@@ -42,7 +43,10 @@ def computed_alone(network: nn.Module, inputs: Tensor) -> Tensor:
     refuse_count(each[0], 1, network)
     random = not torch.equal(again.nan_to_num(), outputs.nan_to_num())
     if not random and not alike(torch.cat(each), outputs):
-        raise InvalidInput(f"{_mixing(problem.network)} {_GRAPH}")
+        raise InvalidInput(
+            f"{type(network).__name__} computes another output for an example when another stands beside it: its outputs "
+            f"depend on how data are cut. {_GRAPH}"
+        )
     return outputs
 
 
@@ -93,15 +97,11 @@ def _takes(problem: Problem, inputs: Tensor) -> bool:
     return True
 
 
-def _mixing(network: nn.Module) -> str:
-    """Say which module makes an example's output depend on the others."""
+def _refuse_normalised(network: nn.Module) -> None:
+    """Refuse normalisation by the batch at hand, also in eval mode."""
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is None:
-            return (
-                f"'{name}' ({type(module).__name__}) has no running statistics, so that the output for an example depends on "
-                "the others in its batch: use track_running_stats=True."
+            raise InvalidInput(
+                f"{type(module).__name__} '{name}' has no running statistics, so that the output for an example depends on the "
+                "others in its batch: use track_running_stats=True."
             )
-    return (
-        f"{type(network).__name__} computes another output for an example when another stands beside it: its outputs depend "
-        "on how data are cut."
-    )

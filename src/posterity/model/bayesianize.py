@@ -46,6 +46,7 @@ def bayesianize(
     Raises:
         InvalidInput: where selection, prior, estimator or initialisation do not fit the network; it is left as it was.
 
+    >>> from posterity import Normal
     >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> bnn = bayesianize(net, "last_layer", prior=Normal(0, 1))
     >>> x = torch.ones(3, 4)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Size, Tensor, nn
@@ -73,7 +73,9 @@ class Coordinates:
         sizes = dict(zip(layout.names, layout.numels, strict=True))
         shapes = {n: s for n, s in zip(layout.names, layout.part_shapes, strict=True) if n not in free}
         like = next(iter(params.values())).detach()
-        every = {PRIOR + n: latent for n, latent in prior.latents(shapes).items()} | dict(latents)
+        starts = prior.initial({n: layout.part(n, params[n].detach()) for n in shapes})
+        begun = {n: replace(v, initial=starts.get(n, v.initial)) for n, v in prior.latents(shapes).items()}
+        every = {PRIOR + n: latent for n, latent in begun.items()} | dict(latents)
         own |= {n: nn.Parameter(latent.initial.to(like, copy=True)) for n, latent in every.items()}
         layout = Layout.of(own, layout.constants)
         known = {n: p.detach() for n, p in own.items() if n not in free and not n.startswith(LIKELIHOOD)}
@@ -107,10 +109,26 @@ class Coordinates:
     def theta(self) -> Tensor:
         """Return the θ (P,) at which the network computes with its parameters' present values; a copy."""
         values = {n: p.detach() for n, p in self.params.items()}
-        if self.noncentred:
-            ones = {n: p if n in self.latents else torch.ones_like(p) for n, p in values.items()}
-            values |= {n: values[n] / scale for n, scale in self.computed(ones).items() if n not in self.latents}
-        return self.layout.flatten(values)
+        return self.layout.flatten(values | {n: values[n] / scale for n, scale in self._scales().items()})
+
+    def unit(self) -> Tensor:
+        """Return the weight that one unit of each coordinate is at the start, (P,): s for those of a non-centred prior."""
+        ones = {n: torch.ones_like(p) for n, p in self.params.items()}
+        return self.layout.flatten(ones | self._scales())
+
+    def units(self, vector: str) -> dict[str, Tensor]:
+        """Return `unit` under a vector's name where the prior is non-centred, and nothing where all units are 1.
+
+        With them an optimiser or a sampler takes steps that mean the same change of the weights in both forms.
+        """
+        return {vector: self.unit()} if self.noncentred else {}
+
+    def _scales(self) -> dict[str, Tensor]:
+        """Return what a non-centred prior multiplies its coordinates with, given its latents' present values."""
+        if not self.noncentred:
+            return {}
+        ones = {n: p.detach() if n in self.latents else torch.ones_like(p) for n, p in self.params.items()}
+        return {n: scale for n, scale in self.computed(ones).items() if n not in self.latents}
 
     def of_network(self, params: Params) -> dict[str, Tensor]:
         return {n: p for n, p in params.items() if n not in self.latents}
@@ -141,6 +159,11 @@ class Coordinates:
         else:
             total = gaussian.log_prob(theta[self.free : self.network], *self.normal).sum()
         return total + self.log_prob_of_latents(params)
+
+    def bounded_log_prior(self, theta: Tensor) -> Tensor:
+        """Return what a search for a maximum takes for `log_prior`; see `Prior.volume`."""
+        volume = self.prior.volume(self.of_prior(self.layout.views(theta)))
+        return self.log_prior(theta) if volume is None else self.log_prior(theta) + volume
 
     def log_prob_of_latents(self, params: Params) -> Tensor:
         """Return the log-density of all latents, (), in nats."""

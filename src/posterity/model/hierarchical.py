@@ -35,6 +35,8 @@ class _Family:
     std: float  # of w/s
 
 
+BORROWED = 10  # weights of a row's parameter that count beside its own
+UNSEEN = 0.1  # std of weights that nobody has seen, or that are all 0
 _FAMILIES = {
     "normal": _Family(
         rate=0.5,
@@ -67,7 +69,9 @@ class Hierarchical(Prior):
     `centered=True`: the network's coordinates are the weights, log p(w | s) = Σ log N(w; 0, s²). `centered=False`: they
     are z = w/s ~ N(0, 1), and `weights` returns s·z. The posterior is the same; which one a method explores well differs:
     centred where the data determine the weights, non-centred where they say little (Papaspiliopoulos, Roberts & Sköld
-    2007; Betancourt & Girolami 2015).
+    2007; Betancourt & Girolami 2015). Both start at the same weights, and steps mean the same change of them. The maximum
+    that `MAP`, `SWAG` and explorations of `Cyclical` look for is that of z and u in either form: p(w, s) has none, as w and
+    s may go to 0 together.
 
     Latents are called, after `prior.`:
 
@@ -81,7 +85,9 @@ class Hierarchical(Prior):
         scale: the prior of s; a wide one with heavy tails (HalfCauchy) allows functions far wilder than most data.
         per: what shares one s.
         centered: see above.
-        initial_std: of the weights, where inference starts.
+        initial_std: of the weights, where inference starts. None: each group starts at the scale of the weights that the
+            network has, within the reach of the prior of s, so that both forms start at the same place and neither has far to
+            go; 0.1 where they are all 0.
         name: of the latents, for a `Product` of two hierarchical priors that would otherwise use the same names.
 
     >>> prior = Hierarchical(per="layer")
@@ -95,14 +101,41 @@ class Hierarchical(Prior):
     scale: AnyScalePrior = Field(default_factory=HalfNormal)
     per: Literal["tensor", "layer", "row", "network"] = "tensor"
     centered: bool = True
-    initial_std: Positive = 0.1
+    initial_std: Positive | None = None
     name: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")] = "scale"
     kind: Literal["hierarchical"] = "hierarchical"
 
     def latents(self, shapes: Mapping[str, Size]) -> Mapping[str, Latent]:
-        start = log(self.initial_std / self._family.std)
+        start = log((self.initial_std or UNSEEN) / self._family.std)
         log_prob = partial(_total_log_prob, self.scale)
         return {n: Latent(torch.full(s, start), log_prob, torch.exp) for n, s in self._groups(shapes).items()}
+
+    def initial(self, weights: Params) -> Params:
+        """Start each s where the likelihood of its group's weights is largest, (rate · power · mean T(w))^(1/power)."""
+        if self.initial_std is not None:
+            return {}
+        family, (low, high) = self._family, self.scale.reach()
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, float] = {}
+        for name, w in weights.items():
+            rows = w.shape[0] if self.per == "row" else 1
+            each = family.statistic(w.detach().double()).reshape(rows, -1)
+            total = each.sum(1)
+            group = self._latent(name)
+            sums[group] = sums.get(group, 0) + total
+            counts[group] = counts.get(group, 0) + w.numel() / rows
+            if (
+                self.per == "row"
+            ):  # one weight, a bias say, tells little of its scale: the whole parameter counts as some more
+                sums[group] = sums[group] + BORROWED * each.mean()
+                counts[group] += BORROWED
+        shapes = self._groups(patterns.shapes_of(weights))
+        found: dict[str, Tensor] = {}
+        for group, total in sums.items():
+            s = (family.rate * family.power * total / counts[group]).pow(1 / family.power)
+            s = torch.where(s > 0, s.clamp(low, high), UNSEEN / family.std)
+            found[group] = s.log().reshape(shapes[group])
+        return found
 
     def log_prob(self, params: Params) -> Tensor:
         log_scales = self._log_scales(params)
@@ -113,6 +146,13 @@ class Hierarchical(Prior):
         log_scales = self._log_scales(mean)
         sums = [_summed(self._family.expected(mean[n], std[n]), u) for n, u in log_scales.items()]
         return self._density(sums, log_scales, mean)
+
+    def volume(self, params: Params) -> Tensor | None:
+        """Return log |∂w/∂z| = Σ log s of the centred form: with w and s going to 0 together its own density has no bound."""
+        if not self.centered:
+            return None
+        log_scales = self._log_scales(params)
+        return torch.stack([u.sum() * (params[n].numel() / u.numel()) for n, u in log_scales.items()]).sum()
 
     def weights(self, params: Params) -> Params:
         own = super().weights(params)

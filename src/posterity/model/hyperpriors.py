@@ -29,6 +29,17 @@ class ScalePrior(ABC):
     def sample(self, like: Tensor, generator: Generator | None = None) -> Tensor:
         """Draw s, of the shape, dtype and device of `like`."""
 
+    def reach(self, beyond: float = 1e-3) -> tuple[float, float]:
+        """Return the s below which, and above which, the share `beyond` of the prior lies.
+
+        >>> [round(s, 2) for s in HalfNormal(1.0).reach()]
+        [0.0, 3.29]
+        """
+        u = torch.linspace(-60, 60, 24001, dtype=torch.float64)
+        below = self.log_prob(u).softmax(0).cumsum(0)
+        low, high = (int((below < level).sum()) for level in (beyond, 1 - beyond))
+        return float(u[low].exp()), float(u[high].exp())
+
 
 @dataclass(frozen=True, config=STRICT)
 class HalfNormal(ScalePrior):

@@ -33,6 +33,8 @@ InitialStd: TypeAlias = float | Relative | Mapping[str, Tensor]
 def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
     """Return σ of each random coordinate, (P − start,); latents that `init` does not name get 0.1 unless it is a number.
 
+    σ is that of the weights: a non-centred coordinate z = w/s gets σ/s, so that both forms start from the same distribution.
+
     Raises:
         InvalidInput: for a number that is not positive, and tensors whose names or shapes are not those of the network.
     """
@@ -41,7 +43,7 @@ def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
     if isinstance(init, int | float):
         if not 0 < init < float("inf"):
             raise InvalidInput(f"An initial std of {init} was given; it must be positive and finite, e.g. 0.02.")
-        return torch.full_like(theta, init)
+        return init / coordinates.unit()[coordinates.start :]
     std = torch.full_like(theta, 0.1)
     if isinstance(init, Relative):
         std[:weights] = (init.fraction * theta[:weights].abs()).clamp(min=SMALLEST)
@@ -63,7 +65,7 @@ def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
     for name, part in zip(latents, std[weights:].split([s.numel() for s in latents.values()]), strict=True):
         if name in init:
             part.copy_(init[name].reshape(-1))
-    return std
+    return std / coordinates.unit()[coordinates.start :]
 
 
 def curvature_std(problem: Problem, batches: Iterable[Batch]) -> dict[str, Tensor]:

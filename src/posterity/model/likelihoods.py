@@ -6,7 +6,8 @@ know (a noise level) is a latent: a further coordinate of θ, inferred by whiche
 """
 
 from collections.abc import Mapping
-from math import log, pi
+from dataclasses import replace
+from math import hypot
 from typing import Annotated, Literal
 
 import torch
@@ -14,7 +15,6 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch import distributions as dist
-from torch.nn import functional
 
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.errors import InvalidInput
@@ -25,6 +25,7 @@ from posterity.model.classes import Categorical as Categorical
 from posterity.model.classes import SiteBernoulli as SiteBernoulli
 from posterity.model.classes import SiteCategorical as SiteCategorical
 from posterity.model.classes import refuse_count
+from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
 from posterity.options import STRICT
 from posterity.types import Latent, Likelihood, Params
 
@@ -33,34 +34,60 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, config=STRICT)
 class Gaussian(Likelihood):
-    """Real targets with one noise level: y ~ N(f, std²), with outputs f (..., B, D): targets (B,) where D = 1, else (B, D).
+    """Real targets with a noise level each: y_d ~ N(f_d, std_d²), outputs f (..., B, D), targets (B,) where D = 1, else (B, D).
 
-    `std=None` learns it: the coordinate `likelihood.std`, std = softplus of it, starts at `initial_std` and has the
-    half-Cauchy(0, 1) prior on std (Gelman 2006), in unconstrained space with its Jacobian:
-    log p(rho) = log 2 − log π − log(1 + std²) + log sigmoid(rho). Targets and std are in the same units: standardise
-    targets, or the prior means little.
+    `std` is one number for all targets, or one for each; `std=None` learns it: the coordinate `likelihood.std`, std =
+    softplus of it, has the half-Cauchy(0, 1) prior on std (Gelman 2006), in unconstrained space with its Jacobian:
+    log p(rho) = log 2 − log π − log(1 + std²) + log sigmoid(rho). The 1 is in the targets' units: standardise targets, or
+    the prior means little.
+
+    Args:
+        std: in units of the targets.
+        initial_std: of a learnt one, one number for all targets or one for each. None: `fit` takes what a linear model
+            leaves of the targets, see `residual_std`; 0.3 where nobody has seen the data.
+        shared: whether all targets have the same learnt noise level. Otherwise `fit` gives each target its own,
+            `likelihood.std` of shape (D,), and shape () for one target.
 
     >>> Gaussian(std=1.0)(torch.zeros(2, 1), {}).log_prob(torch.tensor([0.0, 1.0]))
     tensor([-0.9189, -1.4189])
+    >>> Gaussian(std=(1.0, 10.0))(torch.zeros(1, 2), {}).stddev
+    tensor([[ 1., 10.]])
     """
 
-    std: Positive | None = None
-    initial_std: Positive = 0.3
+    std: Positive | tuple[Positive, ...] | None = None
+    initial_std: Positive | tuple[Positive, ...] | None = None
+    shared: bool = False
     kind: Literal["gaussian"] = "gaussian"
+
+    def started(self, inputs: Tensor, targets: Tensor) -> "Gaussian":
+        """Return the likelihood with `initial_std` for these data, a number for each target unless `shared`."""
+        if self.std is not None or isinstance(self.initial_std, tuple):
+            return self
+        width = targets[:1].numel()
+        stds = residual_std(inputs, targets).tolist() if self.initial_std is None else [self.initial_std] * width
+        one = self.shared or width == 1
+        return replace(self, initial_std=hypot(*stds) / width**0.5 if one else tuple(stds))
 
     def latents(self) -> Mapping[str, Latent]:
         if self.std is not None:
             return {}
-        return {"std": Latent(inverse_softplus(torch.tensor(self.initial_std)), _half_cauchy_of_rho, softplus)}
+        start = torch.tensor(UNSCALED if self.initial_std is None else self.initial_std)
+        return {"std": Latent(inverse_softplus(start), half_cauchy_of_rho, softplus)}
 
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
+        return _normal(outputs, self.noise(outputs, latents))
+
+    def noise(self, outputs: Tensor, latents: Params) -> Tensor:
+        """Return the std, in a shape that goes with that of the outputs, (..., B, D)."""
         if self.std is not None:
-            return _normal(outputs, torch.as_tensor(self.std, dtype=outputs.dtype, device=outputs.device))
-        std = softplus(latents["std"])
-        return _normal(outputs, std.reshape(std.shape + (1,) * (outputs.dim() - std.dim())))
+            return torch.as_tensor(self.std, dtype=outputs.dtype, device=outputs.device)
+        return beside_outputs(softplus(latents["std"]), outputs, each=isinstance(self.initial_std, tuple))
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         _check_real(outputs, targets)
+        levels = next((len(v) for v in (self.std, self.initial_std) if isinstance(v, tuple)), None)
+        if levels not in (None, outputs.shape[1]):
+            raise InvalidInput(f"{levels} noise levels were given for {outputs.shape[1]} targets; give one for each.")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -117,11 +144,6 @@ def _normal(mean: Tensor, std: Tensor) -> dist.Distribution:
     if mean.shape[-1] == 1:
         return dist.Normal(mean.squeeze(-1), std.squeeze(-1), validate_args=False)
     return dist.Independent(dist.Normal(mean, std, validate_args=False), 1, validate_args=False)
-
-
-def _half_cauchy_of_rho(rho: Tensor) -> Tensor:
-    std = softplus(rho)
-    return (log(2 / pi) - torch.log1p(std.square()) + functional.logsigmoid(rho)).sum()
 
 
 def _check_real(means: Tensor, targets: Tensor) -> None:

@@ -71,8 +71,8 @@ def output_curvature(
             probability = outputs.sigmoid()
             known = (targets.to(outputs.dtype) != IGNORED).reshape(outputs.shape)
             return IndependentCurvature(probability * (1 - probability) * known)
-        case Gaussian(std=fixed):
-            std = softplus(latents["std"]) if fixed is None else torch.as_tensor(fixed, dtype=outputs.dtype)
+        case Gaussian():
+            std = problem.likelihood.noise(outputs, latents)
             return IndependentCurvature(std.to(outputs).square().reciprocal().expand_as(outputs))
         case HeteroscedasticGaussian(min_std=least):
             raw = outputs.chunk(2, dim=-1)[1]
@@ -98,21 +98,22 @@ def unknown_curvature(likelihood: Likelihood) -> InvalidInput:
 
 
 def latent_curvature(problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params) -> Tensor:
-    """Return the batch's curvature in each of the likelihood's latents, (L,): 2 D B (std′/std)² of a Gaussian's noise level.
+    """Return the batch's curvature in each of the likelihood's latents, (L,): 2 B (std′/std)² of each target's noise level.
 
-    A Gaussian's expected curvature has no cross terms of noise and mean; the empirical one's are left out.
+    Where D targets share one it is 2 D B (std′/std)². A Gaussian's expected curvature has no cross terms of noise levels and
+    means; the empirical one's are left out.
     """
     if not latents:
         return outputs.new_zeros(0)
     rho = latents["std"]
     if kind == "ggn":
         relative = rho.sigmoid() / softplus(rho)
-        return (2 * targets.numel() * relative.square()).reshape(1)
+        return (2 * targets.numel() / rho.numel() * relative.square()).reshape(-1)
     with torch.enable_grad():
-        leaf = rho.detach().expand(len(outputs)).clone().requires_grad_()  # one of its own for each example
+        leaf = rho.detach().expand(len(outputs), *rho.shape).clone().requires_grad_()  # its own for each example
         total = problem.likelihood(outputs.detach()[:, None], {"std": leaf}).log_prob(targets[:, None]).sum()
         (score,) = torch.autograd.grad(total, [leaf])
-    return score.square().sum().reshape(1)
+    return score.square().sum(0).reshape(-1)
 
 
 def refuse_bags(network: nn.Module, random: frozenset[str]) -> None:

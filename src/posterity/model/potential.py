@@ -25,18 +25,23 @@ class Potential:
         self._share = temperature / problem.num_data  # of log p(θ)
         self._prior = Divergence.of(problem.coordinates)  # holds mean and std as numbers where they are constant
 
-    def gradient(self, theta: Tensor, batch: Batch, out: Tensor) -> tuple[Tensor, Distribution]:
-        """Write ∇Ū(θ), (P,), into `out`; return the mean nll of the batch, (), and the distribution of its targets."""
+    def gradient(
+        self, theta: Tensor, batch: Batch, out: Tensor, *, exploring: bool = False
+    ) -> tuple[Tensor, Distribution]:
+        """Write ∇Ū(θ), (P,), into `out`; return the mean nll of the batch, (), and the distribution of its targets.
+
+        `exploring`: steps without noise look for a maximum, of a density that has one; see `Prior.volume`.
+        """
         problem = self.problem
         with problem.bound(theta):
             nll, distribution = problem.nll(batch)
             differentiate(nll, (problem.params, out, problem.layout))
         if problem.coordinates.noncentred:
             out.copy_(problem.coordinates.pull(theta, out))
-        self._add_prior(theta, out)
+        self._add_prior(theta, out, exploring)
         return nll.detach(), distribution
 
-    def _add_prior(self, theta: Tensor, out: Tensor) -> None:
+    def _add_prior(self, theta: Tensor, out: Tensor, exploring: bool) -> None:
         where, prior = self.problem.coordinates, self._prior
         if where.normal is not None:
             part = slice(where.free, where.network)
@@ -51,12 +56,13 @@ class Potential:
             else:
                 out[part].add_(away, alpha=precision)
         if where.normal is None or where.latents:
-            self._add_differentiated(theta, out)
+            self._add_differentiated(theta, out, exploring)
 
-    def _add_differentiated(self, theta: Tensor, out: Tensor) -> None:
+    def _add_differentiated(self, theta: Tensor, out: Tensor, exploring: bool) -> None:
         where = self.problem.coordinates
+        log_prior = where.bounded_log_prior if exploring else where.log_prior
         with torch.enable_grad():
             leaf = theta.detach().requires_grad_()
-            own = where.log_prior(leaf) if where.normal is None else where.log_prob_of_latents(where.layout.views(leaf))
+            own = log_prior(leaf) if where.normal is None else where.log_prob_of_latents(where.layout.views(leaf))
             (score,) = torch.autograd.grad(own, [leaf])
         out.sub_(score, alpha=self._share)

@@ -183,6 +183,10 @@ class Product(Prior):
             found.update(latents)
         return found
 
+    def initial(self, weights: Params) -> Params:
+        parts = self.assigned(patterns.shapes_of(weights))
+        return {k: v for part, own in parts for k, v in part.initial({n: weights[n] for n in own}).items()}
+
     def log_prob(self, params: Params) -> Tensor:
         return torch.stack([part.log_prob(own) for part, own in self._divided(params)]).sum()
 
@@ -190,6 +194,10 @@ class Product(Prior):
         terms = [part.expected_log_prob(own, {n: std[n] for n in own if n in std}) for part, own in self._divided(mean)]
         known = [term for term in terms if term is not None]
         return torch.stack(known).sum() if len(known) == len(terms) else None
+
+    def volume(self, params: Params) -> Tensor | None:
+        terms = [term for part, own in self._divided(params) if (term := part.volume(own)) is not None]
+        return torch.stack(terms).sum() if terms else None
 
     def weights(self, params: Params) -> Params:
         found: dict[str, Tensor] = {}

@@ -14,7 +14,7 @@ from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.predict.moments import Moments, beside, joined, moments
-from posterity.predict.predictive import AnyPredictive, predictive
+from posterity.predict.predictive import AnyPredictive
 from posterity.train.random import derived_seed
 
 FIRST_ROUND = 16
@@ -29,7 +29,7 @@ class Averaging:
 
     def predict(self, posterior: FunctionPosterior, inputs: Tensor) -> AnyPredictive:
         """Predict inputs (B, ...) by these functions; a point has one."""
-        generator = Generator(device=posterior.mean.device).manual_seed(derived_seed(self.seed, "predict"))
+        generator = Generator(device=posterior.device).manual_seed(derived_seed(self.seed, "predict"))
         return posterior.predict(inputs, 1 if isinstance(posterior, Point) else self.draws, generator=generator)
 
 
@@ -78,7 +78,7 @@ def average(
     check_inputs(inputs)
     if isinstance(posterior, Linearised):
         return moments(posterior.predict(inputs, n, generator=generator, max_bytes=max_bytes))
-    inputs, found = inputs.to(posterior.mean.device), None
+    inputs, found = inputs.to(posterior.device), None
     for count in _rounds(posterior, n, tolerance):
         found = joined(found, _round(posterior, inputs, count, generator, max_bytes))
         if tolerance is not None and float(found.error.max()) <= tolerance:
@@ -91,10 +91,9 @@ def _round(
     posterior: FunctionPosterior, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
 ) -> Moments:
     """Average n functions, a few at a time, and each few batch by batch of the inputs."""
-    likelihood, found = posterior.problem.likelihood, None
-    for functions in posterior.passes(inputs, n, generator, max_bytes):
-        batches = [moments(predictive(likelihood(d.outputs, d.latents), d.outputs)) for d in functions]
-        found = joined(found, beside(batches))
+    found = None
+    for functions in posterior.predictives(inputs, n, generator, max_bytes):
+        found = joined(found, beside([moments(predicted) for predicted in functions]))
     assert found is not None
     return found
 

@@ -20,7 +20,7 @@ from posterity.predict.predictive import AnyPredictive, predictive
 FUNCTIONS = "functions."
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FunctionPosterior(ABC):
     """A distribution over functions f(θ, ·), given by a distribution over θ.
 
@@ -61,6 +61,30 @@ class FunctionPosterior(ABC):
     @abstractmethod
     def mean(self) -> Tensor:
         """E[θ], shape (P,)."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers describe the distribution of θ: P of a point, 2 P of a diagonal Gaussian, K P of K draws.
+
+        Running statistics, rates of dropout, and what only tells how a chain ran, are not counted.
+        """
+        return sum(tensor.numel() for tensor in self.tensors().values() if tensor.is_floating_point())
+
+    def __repr__(self) -> str:
+        """Say in one line what it is, and of what."""
+        problem, coordinates = self.problem, self.problem.coordinates
+        parts = (type(problem.prior).__name__, type(problem.likelihood).__name__, f"{problem.num_data:,} data")
+        size = f"{coordinates.layout.size:,} parameters"
+        return f"{type(self).__name__}({self._inner()}{type(problem.network).__name__}, {size}, {', '.join(parts)})"
+
+    def _inner(self) -> str:
+        """What a family says of itself in its `repr`, with a comma behind."""
+        return ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.mean.device
 
     @torch.no_grad()
     def draw(
@@ -103,7 +127,7 @@ class FunctionPosterior(ABC):
         if self.functions is not None:
             return self.functions.draws(inputs, n, generator, max_bytes)
         check_inputs(inputs)
-        passes = self.passes(inputs.to(self.mean.device), n, generator, max_bytes)
+        passes = self.passes(inputs.to(self.device), n, generator, max_bytes)
         return Draws.below(map(Draws.beside, passes))
 
     def passes(
@@ -119,8 +143,13 @@ class FunctionPosterior(ABC):
             thetas = [self.sample(generator) for _ in range(count)]
             yield own(torch.stack(thetas) if count > 1 else thetas[0].unsqueeze(0))  # a view: no copy of P numbers
 
+    @property
+    def lacks_statistics(self) -> bool:
+        """Whether the network normalises by running statistics, which are those of none of the functions that are drawn."""
+        return not self.shares_statistics and self.functions is None and bool(self.problem.normalisations())
+
     def _say_of_statistics(self) -> None:
-        if not self.shares_statistics and self.problem.normalisations():
+        if self.lacks_statistics:
             warnings.warn(
                 "The network normalises by running statistics, which are those of none of the functions that are drawn. Give "
                 "each its own: posterity.with_statistics(posterior, data), with the training data.",
@@ -128,13 +157,21 @@ class FunctionPosterior(ABC):
                 stacklevel=4,
             )
 
+    def predictives(
+        self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
+    ) -> Iterator[Iterable[AnyPredictive]]:
+        """Say what n functions predict, a few at a time, on one batch of the inputs after the other: nothing is kept here."""
+        likelihood = self.problem.likelihood
+        for functions in self.passes(inputs, n, generator, max_bytes):
+            yield (predictive(likelihood(d.outputs, d.latents), d.outputs) for d in functions)
+
     @property
     def latents(self) -> dict[str, LatentDraws]:
         """What the posterior says of the latents of prior and likelihood, by name, in natural units: 1000 fixed draws.
 
         `posterior.latents["likelihood.std"].interval(0.9)`; see `latent_draws` for other numbers of draws.
         """
-        device = self.mean.device
+        device = self.device
         draws = self.latent_draws(1000, torch.Generator(device=device).manual_seed(0))
         return {n: LatentDraws(value) for n, value in draws.items()}
 

@@ -10,7 +10,7 @@ from posterity.model.problem import Problem
 from posterity.posteriors.samples import Samples
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Chains(Samples):
     """C chains of S draws each: `thetas` (C·S, P), one chain after the other; n draws are spread over chains and draws.
 
@@ -28,6 +28,14 @@ class Chains(Samples):
     def by_chain(self) -> Tensor:
         """θ, (C, S, P)."""
         return self.thetas.reshape(*self.energies.shape, -1)
+
+    @property
+    def size(self) -> int:
+        return self.thetas.numel()
+
+    def _inner(self) -> str:
+        chains, draws = self.energies.shape
+        return f"{chains} × {draws:,} draws, "
 
     def tensors(self) -> dict[str, Tensor]:
         return {"thetas": self.thetas, "energies": self.energies, "divergent": self.divergent}

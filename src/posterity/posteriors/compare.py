@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from posterity.metrics.agreement import ClassAgreement, ValueAgreement, compare_predictives, wasserstein2
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.mixture import Mixture
 from posterity.predict.predictive import Classification, Regression, classes_or_values, predictive
 
 MANY = 200  # θ drawn of each posterior to compare its coordinates
@@ -52,11 +53,15 @@ def functions_of(
     posterior: FunctionPosterior, x: Tensor, n: int, generator: Generator | None = None
 ) -> Classification | Regression:
     """Return the predictive of n drawn functions, also where `predict` would take a closed form instead of them."""
+    if isinstance(posterior, Mixture):  # each component by its own likelihood, and never in closed form
+        return classes_or_values(posterior.predict(x, n, generator=generator))
     draws = posterior.draws(x, n, generator)
     return classes_or_values(predictive(posterior.problem.likelihood(draws.outputs, draws.latents), draws.outputs))
 
 
 def _weights(a: FunctionPosterior, b: FunctionPosterior, generator: Generator | None) -> float:
+    if any(isinstance(p, Mixture) and not p.alike for p in (a, b)):
+        return nan
     layouts = {(p.problem.layout.names, p.problem.layout.shapes, p.problem.coordinates.noncentred) for p in (a, b)}
     if len(layouts) > 1:
         return nan

@@ -45,7 +45,7 @@ def diagnose(posterior: FunctionPosterior, inputs: Tensor | None, data: Any, dra
         return Diagnosis(family=posterior.kind, contraction=found)
     if data is None:
         return GaussianDiagnosis(family=posterior.kind, contraction=found)
-    source, generator = as_data(data), Generator(device=posterior.mean.device).manual_seed(0)
+    source, generator = as_data(data), Generator(device=posterior.device).manual_seed(0)
     ratios = log_ratios(posterior, source, draws, generator)
     method = posterior.provenance.get("method", {})
     gradients: tuple[GradientSignal, ...] = ()
@@ -88,7 +88,7 @@ def _(posterior: Chains, inputs: Tensor | None, data: Any, draws: int) -> Diagno
 def _(posterior: Mixture, inputs: Tensor | None, data: Any, draws: int) -> Diagnosis:
     parts = posterior.components
     samples = tuple(p for p in parts if type(p) is Samples)
-    if len(samples) == len(parts) and len({len(p.thetas) for p in samples}) == 1:
+    if posterior.alike and len(samples) == len(parts) and len({len(p.thetas) for p in samples}) == 1:
         return _chains(posterior, samples, inputs)  # each component is a chain of its own
     return MixtureDiagnosis(family=posterior.kind, parts=tuple(p.diagnose(inputs, data, draws) for p in parts))
 

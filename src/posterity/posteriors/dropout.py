@@ -15,7 +15,7 @@ from posterity.posteriors.evaluation import Draws, Plan, split
 RATE = "rate."
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dropout(FunctionPosterior):
     """f(x) = f(θ, z, x) with masks z ~ Bernoulli(1 − rate), independent between sites: θ (P,), and the rate of each site.
 
@@ -42,6 +42,10 @@ class Dropout(FunctionPosterior):
     @property
     def mean(self) -> Tensor:
         return self.theta
+
+    @property
+    def size(self) -> int:
+        return self.theta.numel()
 
     def tensors(self) -> dict[str, Tensor]:
         rates = {RATE + site: torch.tensor(rate, dtype=torch.float64) for site, rate in self.rates.items()}

@@ -2,9 +2,7 @@
 
 import json
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from posterity.core.layout import Layout, difference, trainable
-from posterity.errors import CorruptFile, InvalidInput, Mismatch
+from posterity.errors import CorruptFile, InvalidInput, Mismatch, unknown
 from posterity.model.informative import Informative
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.padding import padding_rows
@@ -24,10 +22,12 @@ from posterity.model.plain import plain
 from posterity.model.priors import AnyPrior
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.identity import structure
 from posterity.posteriors.mixture import KINDS, Mixture, restored
 from posterity.types import Likelihood, Prior
 
 FORMAT = "posterity-1"
+NEEDED = {"family", "network", "structure", "parameters", "random", "dtype", "prior", "likelihood", "num_data"}
 FAMILIES: dict[str, type[FunctionPosterior]] = {**KINDS, Mixture.kind: Mixture}
 
 
@@ -35,34 +35,28 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
     """Write a posterior to `path`, all at once: an interrupted write leaves the old file as it was.
 
     The header holds the family, the network's class with the names and shapes of its parameters, prior, likelihood,
-    number of data, versions, and the posterior's provenance (method, data, seed).
+    number of data, versions, and the posterior's provenance (method, data, seed); of a mixture whose components are of
+    different networks, priors or likelihoods, those of each. A compiled network's parameters have the plain one's names.
 
     Raises:
-        InvalidInput: where the file cannot be written.
+        InvalidInput: where the file cannot be written, and for mixtures of such mixtures.
     """
     path = Path(path)
-    problem = posterior.problem
     tensors = {f"posterior.{k}": v for k, v in posterior.stored().items()}
-    tensors.update({f"buffer.{k}": v for k, v in problem.network.named_buffers()})
-    constants = problem.layout.constants
-    tensors.update({f"constant.{n}": rows.values for n, rows in constants.items()})
-    if isinstance(problem.prior, Informative):
-        tensors.update({f"prior.{k}": v for k, v in problem.prior.tensors().items()})
+    tensors.update({f"buffer.{k}": v for k, v in posterior.problem.network.named_buffers()})
+    tensors.update(_of_problem(posterior.problem))
     specification = {
         "format": FORMAT,
         "family": posterior.kind,
-        "network": type(problem.network).__qualname__,
-        "structure": structure(problem.network),
-        "parameters": {n: list(p.shape) for n, p in trainable(problem.network).items()},
-        "random": list(problem.coordinates.random_names),
-        **({"constant": {n: list(rows.rows) for n, rows in constants.items()}} if problem.padding else {}),
-        "dtype": str(problem.theta().dtype).removeprefix("torch."),
-        "prior": _described(problem.prior),
-        "likelihood": _described(problem.likelihood),
-        "num_data": problem.num_data,
+        **_specified(posterior.problem),
         "torch": torch.__version__,
         **posterior.provenance,
     }
+    if isinstance(posterior, Mixture) and not _uniform(posterior):
+        parts = posterior.components
+        specification["components"] = [_specified(component.problem) for component in parts]
+        for i, component in enumerate(parts):
+            tensors.update({f"component.{i}.{k}": v for k, v in _of_problem(component.problem).items()})
     contiguous = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     part = path.with_name(path.name + ".part")
     try:
@@ -86,61 +80,135 @@ def read_specification(path: str | Path) -> dict[str, Any]:
 
 
 def load(
-    path: str | Path, network: nn.Module, *, prior: Prior | None = None, likelihood: Likelihood | None = None
+    path: str | Path,
+    network: nn.Module | Sequence[nn.Module],
+    *,
+    prior: Prior | None = None,
+    likelihood: Likelihood | None = None,
 ) -> FunctionPosterior:
     """Restore a posterior for `network`, an instance of the class that it was inferred for; its weights do not matter.
 
     Args:
         path: a file written by `save`.
-        network: copied, not changed.
+        network: copied, not changed; compiled or not. Of a mixture of different networks one for each component, in order.
         prior, likelihood: needed only where the posterior was made with one that is not posterity's own.
 
     Raises:
         Mismatch: where the file is of another network, with the difference of names and shapes.
         CorruptFile: where the file is truncated, or no posterior file.
     """
-    network = plain(network)
     specification, tensors = _read(Path(path), tensors=True)
-    prior = prior or _restored_prior(specification["prior"], tensors)
-    likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")
-    _same_network(specification, network, path)
-    buffers = {k.removeprefix("buffer."): v for k, v in tensors.items() if k.startswith("buffer.")}
-    own = {n: tuple(b.shape) for n, b in network.named_buffers()}
-    if own != {n: tuple(b.shape) for n, b in buffers.items()}:
-        raise Mismatch(
-            f"{path} does not fit this network: its buffers are {sorted(buffers)}, the network's {sorted(own)}."
-        )
-    random = frozenset(specification["random"])
-    # A file without this entry is of a version that drew rows of padding like any others: it is drawn from as it was.
-    padding = "constant" in specification
-    problem = Problem(network, prior, likelihood, specification["num_data"], random, padding=padding).snapshot(buffers)
-    if padding and specification["constant"]:
-        problem = replace(problem, network=_with_constants(problem.network, specification["constant"], tensors, path))
-    parts = {k.removeprefix("posterior."): v for k, v in tensors.items() if k.startswith("posterior.")}
-    posterior = restored(FAMILIES[specification["family"]], problem, parts)
+    given = tuple(plain(one) for one in ((network,) if isinstance(network, nn.Module) else network))
+    parts = _under("posterior.", tensors)
+    entries = specification.get("components")
+    if entries is None:
+        if len(given) != 1:
+            raise Mismatch(f"{path} is a posterior of one network, and {len(given)} were given.")
+        problem = _problem(specification, given[0], path, tensors, (prior, likelihood))
+        problem = problem.snapshot(_fitting(problem, _under("buffer.", tensors), path))
+        posterior = restored(FAMILIES[specification["family"]], problem, parts)
+    else:
+        several = given * len(entries) if len(given) == 1 else given
+        if len(several) != len(entries):
+            wanted = ", ".join(entry["network"] for entry in entries)
+            raise Mismatch(f"{path} is a mixture of {len(entries)} ({wanted}), and {len(given)} networks were given.")
+        problems = [
+            _problem(entry, one, path, _under(f"component.{i}.", tensors), (prior, likelihood))
+            for i, (entry, one) in enumerate(zip(entries, several, strict=True))
+        ]
+        posterior = Mixture.restored(problems, parts)
     posterior.provenance.update({k: v for k, v in specification.items() if k not in _OWN})
     return posterior
 
 
-def structure(network: nn.Module) -> str:
-    """Print a network's modules and their settings, without memory addresses: what shapes alone do not tell apart."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(network))
+_OWN = {"format", "family", "network", "structure", "parameters", "random", "constant", "dtype"}
+_OWN |= {"prior", "likelihood", "num_data", "torch", "components"}
 
 
-def _with_constants(
+def _specified(problem: Problem) -> dict[str, Any]:
+    """Return what a file says of a problem."""
+    rows = {n: list(constant.rows) for n, constant in problem.layout.constants.items()}
+    return {
+        "network": type(problem.network).__qualname__,
+        "structure": structure(problem.network),
+        "parameters": {n: list(p.shape) for n, p in trainable(problem.network).items()},
+        "random": list(problem.coordinates.random_names),
+        **({"constant": rows} if problem.padding else {}),
+        "dtype": str(problem.theta().dtype).removeprefix("torch."),
+        "prior": _described(problem.prior),
+        "likelihood": _described(problem.likelihood),
+        "num_data": problem.num_data,
+    }
+
+
+def _uniform(mixture: Mixture) -> bool:
+    """Tell whether all components are of one problem, so that it is written once.
+
+    Raises:
+        InvalidInput: where a component is itself a mixture of different problems.
+    """
+    first = _specified(mixture.problem)
+    same = all(_specified(part.problem) == first for part in mixture.components)
+    if any(isinstance(part.problem.prior, Informative) for part in mixture.components):
+        same = same and all(part.problem.prior is mixture.problem.prior for part in mixture.components)
+    if any(isinstance(part, Mixture) and not _uniform(part) for part in mixture.components):
+        raise InvalidInput(
+            "A mixture inside of this one is of different networks, priors or likelihoods, which no file holds. Save its "
+            "components by themselves."
+        )
+    return same
+
+
+def _of_problem(problem: Problem) -> dict[str, Tensor]:
+    """Return the tensors that a problem needs beside those of its posterior."""
+    tensors = {f"constant.{n}": rows.values for n, rows in problem.layout.constants.items()}
+    if isinstance(problem.prior, Informative):
+        tensors.update({f"prior.{k}": v for k, v in problem.prior.tensors().items()})
+    return tensors
+
+
+def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def _problem(
+    specification: Mapping[str, Any],
+    network: nn.Module,
+    path: str | Path,
+    tensors: Mapping[str, Tensor],
+    parts: tuple[Prior | None, Likelihood | None],
+) -> Problem:
+    """Build the problem that a file's specification is of, around a network that is its own."""
+    prior, likelihood = parts
+    prior = prior or _restored_prior(specification["prior"], _under("prior.", tensors))
+    likelihood = likelihood or _restored(specification["likelihood"], AnyLikelihood, "likelihood")
+    _same_network(specification, network, path)
+    # A file without this entry is of a version that drew rows of padding like any others: it is drawn from as it was.
+    padding = "constant" in specification
+    if padding and specification["constant"]:
+        _write_constants(network, specification["constant"], tensors, path)
+    random = frozenset(specification["random"])
+    return Problem(network, prior, likelihood, specification["num_data"], random, padding=padding)
+
+
+def _write_constants(
     network: nn.Module, rows: Mapping[str, list[int]], tensors: Mapping[str, Tensor], path: str | Path
-) -> nn.Module:
+) -> None:
     """Write a file's constant rows into a network."""
     if {n: tuple(r) for n, r in rows.items()} != padding_rows(network):
         raise Mismatch(f"{path} has rows of padding {dict(rows)}; the network's are {padding_rows(network)}.")
     with torch.no_grad():
-        for name, own in rows.items():
-            network.get_parameter(name)[own] = tensors[f"constant.{name}"].to(network.get_parameter(name))
-    return network
+        for name, indices in rows.items():
+            network.get_parameter(name)[indices] = tensors[f"constant.{name}"].to(network.get_parameter(name))
 
 
-_OWN = {"format", "family", "network", "structure", "parameters", "random", "constant", "dtype"}
-_OWN |= {"prior", "likelihood", "num_data", "torch"}
+def _fitting(problem: Problem, buffers: dict[str, Tensor], path: str | Path) -> dict[str, Tensor]:
+    own = {n: tuple(b.shape) for n, b in problem.network.named_buffers()}
+    if own != {n: tuple(b.shape) for n, b in buffers.items()}:
+        raise Mismatch(
+            f"{path} does not fit this network: its buffers are {sorted(buffers)}, the network's {sorted(own)}."
+        )
+    return buffers
 
 
 def _same_network(specification: Mapping[str, Any], network: nn.Module, path: str | Path) -> None:
@@ -176,8 +244,7 @@ def _restored_prior(specification: Mapping[str, Any], tensors: Mapping[str, Tens
     if specification.get("kind") != "informative":
         return _restored(specification, AnyPrior, "prior")
     shapes = {n: torch.Size(s) for n, s in specification["layout"].items()}
-    own = {k.removeprefix("prior."): v for k, v in tensors.items() if k.startswith("prior.")}
-    return Informative.from_tensors(Layout(tuple(shapes), tuple(shapes.values())), own)
+    return Informative.from_tensors(Layout(tuple(shapes), tuple(shapes.values())), tensors)
 
 
 def _restored(specification: Mapping[str, Any], union: Any, what: str) -> Any:
@@ -204,7 +271,16 @@ def _read(path: Path, tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]
         raise CorruptFile(
             f"{path} is empty, truncated or no posterior file ({error}). Save or copy it again."
         ) from error
-    specification = json.loads(text)
+    try:
+        specification = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CorruptFile(f"{path} has a header that is no JSON ({error}). Save or copy it again.") from error
+    if not isinstance(specification, dict):
+        raise CorruptFile(f"{path} has a header that says nothing of a posterior. Save or copy it again.")
     if specification.get("format") != FORMAT:
         raise CorruptFile(f"{path} has the format '{specification.get('format')}'; this version reads '{FORMAT}'.")
+    if missing := sorted(NEEDED - specification.keys()):
+        raise CorruptFile(f"{path} has a header without {', '.join(missing)}. Save or copy it again.")
+    if specification["family"] not in FAMILIES:
+        raise unknown("family of posteriors", str(specification["family"]), FAMILIES)
     return specification, found

@@ -14,7 +14,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import informative
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FullRankGaussian(FunctionPosterior):
     """q(θ) = N(loc, L Lᵀ), drawn as loc + L ε.
 

@@ -15,7 +15,7 @@ from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class DiagonalGaussian(FunctionPosterior):
     """q(θ) = N(loc, diag(std²)): loc (P,), and std of the random coordinates, which come last; the others are points."""
 

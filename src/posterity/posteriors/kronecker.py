@@ -60,7 +60,7 @@ class Part:
         return torch.cat([weight, flat[..., -count:, None]], -1)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class KroneckerGaussian(FunctionPosterior):
     """q(θ) = Π_b N(θ_b; loc_b, L_b L_bᵀ), L_b = (left ⊗ right) diag(std), over independent blocks b.
 
@@ -114,7 +114,7 @@ class KroneckerGaussian(FunctionPosterior):
         return cls(problem, tensors["loc"], parts)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LowRankPrecisionGaussian(FunctionPosterior):
     """q(θ) = N(loc, diag(std) (1 − V diag(1 − s²) Vᵀ) diag(std)), drawn as loc + std ∘ (ε + V (s − 1) Vᵀ ε).
 
@@ -151,7 +151,11 @@ class LowRankPrecisionGaussian(FunctionPosterior):
     @property
     def marginal_std(self) -> Tensor:
         """Marginal std of each random coordinate, (R,)."""
-        return self.std * (1 - self.basis.square() @ (1 - self.shrunk.square())).clamp_min(0).sqrt()
+        # What lies outside the basis, 1 − Σ b², and what is left inside: 1 − Σ b² (1 − s²) would lose a small s to rounding.
+        squares = self.basis.double().square()
+        outside = 1 - squares.sum(1)
+        outside = torch.where(outside > 8 * torch.finfo(self.basis.dtype).eps, outside, 0.0)
+        return self.std * (outside + squares @ self.shrunk.double().square()).sqrt().to(self.std)
 
     @property
     def covariance(self) -> Tensor:

@@ -35,7 +35,7 @@ GAUSSIANS: dict[str, type[WeightGaussian]] = {
 Link = Literal["sampled", "probit"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Linearised(FunctionPosterior):
     """The functions f(x, θ*) + J(x) (θ − θ*) of a Gaussian posterior over θ.
 
@@ -94,6 +94,13 @@ class Linearised(FunctionPosterior):
         parts = [self._moments(part) for part in split(self.problem, self._moved(inputs), max_bytes)]
         return torch.cat([f for f, _ in parts]), torch.cat([v for _, v in parts])
 
+    @property
+    def size(self) -> int:
+        return self.weights.size
+
+    def _inner(self) -> str:
+        return f"{type(self.weights).__name__}, "
+
     def tensors(self) -> dict[str, Tensor]:
         """Return those of the weights, under their family's name, and which link it is."""
         own = {f"{self.weights.kind}.{k}": v for k, v in self.weights.tensors().items()}
@@ -134,8 +141,7 @@ class Linearised(FunctionPosterior):
             assert isinstance(noise, Normal)  # of one target
             stds.append(noise.scale)
         noises = torch.stack(stds).square()
-        own = variances.T.expand_as(noises)
-        return Regression(means.T.expand_as(noises), noises + own, own)
+        return Regression(means.T.expand_as(noises), noises, variances.T.expand_as(noises))
 
     def _moments(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         with self.problem.bound(self.mean):

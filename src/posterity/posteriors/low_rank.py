@@ -13,7 +13,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import informative
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LowRankGaussian(FunctionPosterior):
     """q(θ) = N(loc, diag(std²) + factor·factorᵀ), drawn as loc + std·ε + factor·z.
 

@@ -1,63 +1,152 @@
 """An equal mixture of posteriors: a deep ensemble of points, MultiSWAG of Gaussians, or any other."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar, Self
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from posterity.model.problem import Problem
+from posterity.errors import InvalidInput
+from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.base import FUNCTIONS, FunctionPosterior
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.evaluation import Draws
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.identity import identity
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
-from posterity.predict.predictive import AnyPredictive
+from posterity.predict.predictive import AnyPredictive, below, beside
+from posterity.types import Likelihood
 
 KINDS: dict[str, type[FunctionPosterior]] = {
     c.kind: c for c in (Point, Dropout, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples, Chains)
 }
+SHOWN = 4  # kinds of components that a `repr` names
+TASKS = {"categorical": "classes", "bernoulli": "classes", "gaussian": "values", "heteroscedastic": "values"}
 KINDS |= {c.kind: c for c in (KroneckerGaussian, LowRankPrecisionGaussian, Linearised)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mixture(FunctionPosterior):
-    """q(θ) = 1/K Σ_k q_k(θ); each component keeps its own network, with running statistics of its own."""
+    """q(f) = 1/K Σ_k q_k(f): K posteriors of one task, equally likely.
+
+    Made by `Mixture.of`. Each component keeps its own network, with running statistics of its own, and predicts by its own
+    likelihood. The networks may differ in everything but what they return, an MLP beside a convolutional one (Wilson &
+    Izmailov, 2020, §3.2: any average over functions is). There is then no θ that they share: what needs one (`sample`, `mean`,
+    `network`) is refused, and all that is of functions is not.
+
+    Raises:
+        InvalidInput: for no component, and for components on different devices or of different tasks.
+
+    >>> from posterity import Categorical, Normal
+    >>> narrow, wide = torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.Linear(2, 9), torch.nn.ReLU(), torch.nn.Linear(9, 3))
+    >>> problems = [Problem(network, Normal(0, 1), Categorical(), num_data=5) for network in (narrow, wide)]
+    >>> mixture = Mixture.of([Point(problem, problem.theta()) for problem in problems])
+    >>> mixture
+    Mixture(2 components: Point of Linear, Point of Sequential; Categorical, 5 data)
+    >>> mixture.predict(torch.ones(4, 2), n=2).probs.shape
+    torch.Size([2, 4, 3])
+    """
 
     components: tuple[FunctionPosterior, ...]
     kind: ClassVar[str] = "mixture"
 
+    def __post_init__(self) -> None:
+        kinds = {getattr(c.problem.likelihood, "kind", None) for c in self.components}
+        if len({TASKS[kind] for kind in kinds if kind in TASKS}) > 1:
+            names = dict.fromkeys(type(c.problem.likelihood).__name__ for c in self.components)
+            raise InvalidInput(
+                f"A mixture's components predict the same thing; these have {' and '.join(names)} targets."
+            )
+        if len(places := {str(c.device) for c in self.components}) > 1:
+            raise InvalidInput(f"A mixture's components are on one device; these are on {', '.join(sorted(places))}.")
+
     @classmethod
-    def of(cls, components: tuple[FunctionPosterior, ...]) -> Self:
-        return cls(components[0].problem, components)
+    def of(cls, components: Iterable[FunctionPosterior]) -> Self:
+        """Mix posteriors with equal weights."""
+        parts = tuple(components)
+        wrong = [type(part).__name__ for part in parts if not isinstance(part, FunctionPosterior)]
+        if wrong or not parts:
+            raise InvalidInput(f"A mixture is of posteriors, at least one; it was given {', '.join(wrong) or 'none'}.")
+        return cls(parts[0].problem, parts)
+
+    @cached_property
+    def alike(self) -> bool:
+        """Whether all components are of one network, so that a θ means the same to each."""
+        same = len({identity(component.problem) for component in self.components}) == 1
+        return same and all(c.alike for c in self.components if isinstance(c, Mixture))
+
+    @cached_property
+    def likelihoods(self) -> tuple[Likelihood, ...]:
+        """Those by which the components predict, each for itself."""
+        parts = [c.likelihoods if isinstance(c, Mixture) else (c.problem.likelihood,) for c in self.components]
+        return tuple(likelihood for part in parts for likelihood in part)
 
     def sample(self, generator: Generator | None = None) -> Tensor:
+        self._refuse_unlike("θ to draw")
         chosen = torch.randint(len(self.components), (), generator=generator)
         return self.components[int(chosen)].sample(generator)
 
     def latent_draws(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
+        """Draw the latents that all components have."""
         k = len(self.components)
         parts = [c.latent_draws(n // k + (i < n % k), generator) for i, c in enumerate(self.components) if i < n]
-        return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+        shapes = [{name: value.shape[1:] for name, value in part.items()}.items() for part in parts]
+        common = dict(set(shapes[0]).intersection(*shapes))
+        return {name: torch.cat([p[name] for p in parts]) for name in parts[0] if name in common}
 
     @property
     def mean(self) -> Tensor:
+        self._refuse_unlike("mean θ")
         return torch.stack([c.mean for c in self.components]).mean(0)
+
+    @property
+    def lacks_statistics(self) -> bool:
+        return any(component.lacks_statistics for component in self.components)
+
+    @property
+    def device(self) -> torch.device:
+        return self.components[0].device
+
+    @property
+    def size(self) -> int:
+        return sum(component.size for component in self.components)
+
+    def network(self, theta: Tensor | None = None) -> nn.Module:
+        self._refuse_unlike("one network")
+        return super().network(theta)
 
     def passes(
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
     ) -> Iterator[Iterable[Draws]]:
         """Take n/K functions of each component; where K does not divide n, the first components give one more."""
-        k = len(self.components)
-        for i, component in enumerate(self.components[:n]):
-            yield from component.passes(inputs, n // k + (i < n % k), generator, max_bytes)
+        for component, share in self._shares(n):
+            yield from component.passes(inputs, share, generator, max_bytes)
+
+    def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
+        """Evaluate n functions, and keep the latents that all components have."""
+        if n < 1:
+            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
+        check_inputs(inputs)
+        parts = list(map(Draws.beside, self.passes(inputs.to(self.device), n, generator, max_bytes)))
+        if len(shapes := {tuple(part.outputs.shape[1:]) for part in parts}) > 1:
+            raise InvalidInput(f"A mixture's networks return the same; outputs are {' and '.join(map(str, shapes))}.")
+        names = set(parts[0].latents).intersection(*(part.latents for part in parts))
+        return Draws.below(Draws(p.outputs, {k: v for k, v in p.latents.items() if k in names}) for p in parts)
+
+    def predictives(
+        self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
+    ) -> Iterator[Iterable[AnyPredictive]]:
+        for component, share in self._shares(n):
+            yield from component.predictives(inputs, share, generator, max_bytes)
 
     @torch.no_grad()
     def predict(
@@ -65,7 +154,32 @@ class Mixture(FunctionPosterior):
     ) -> AnyPredictive:
         """As for any posterior; n is rounded up to a multiple of K, so that all components weigh the same."""
         k = len(self.components)
-        return super().predict(inputs, max(1, -(-n // k)) * k, generator=generator, max_bytes=max_bytes)
+        if all(likelihood == self.problem.likelihood for likelihood in self.likelihoods):
+            return super().predict(inputs, max(1, -(-n // k)) * k, generator=generator, max_bytes=max_bytes)
+        check_inputs(inputs)
+        parts = self.predictives(inputs.to(self.device), max(1, -(-n // k)) * k, generator, max_bytes)
+        return below([beside(list(batches)) for batches in parts])
+
+    def __repr__(self) -> str:
+        names = Counter(f"{type(c).__name__} of {type(c.problem.network).__name__}" for c in self.components)
+        parts = ", ".join(f"{count} × {name}" if count > 1 else name for name, count in names.most_common(SHOWN))
+        more = f" and {len(names) - SHOWN} other kinds" if len(names) > SHOWN else ""
+        task = f"{type(self.problem.likelihood).__name__}, {self.problem.num_data:,} data"
+        return f"Mixture({len(self.components)} components: {parts}{more}; {task})"
+
+    def _shares(self, n: int) -> Iterator[tuple[FunctionPosterior, int]]:
+        k = len(self.components)
+        for i, component in enumerate(self.components[:n]):
+            yield component, n // k + (i < n % k)
+
+    def _refuse_unlike(self, what: str) -> None:
+        if self.alike:
+            return
+        networks = " and ".join(dict.fromkeys(type(c.problem.network).__name__ for c in self.components))
+        raise InvalidInput(
+            f"This mixture is of different networks ({networks}), so there is no {what}: take that of one of its `components`. "
+            "`predict`, `draw`, `average`, `diagnose` and `save` work."
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the components' tensors and their networks' buffers, numbered."""
@@ -77,11 +191,23 @@ class Mixture(FunctionPosterior):
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
-        parts: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            index, key = name.split(".", 1)
-            parts.setdefault(int(index), {})[key] = value
-        return cls.of(tuple(_component(problem, parts[i]) for i in sorted(parts)))
+        parts = _numbered(tensors)
+        return cls.restored([problem] * len(parts), tensors)
+
+    @classmethod
+    def restored(cls, problems: Sequence[Problem], tensors: Mapping[str, Tensor]) -> Self:
+        """Restore what `tensors` returned, each component by a problem of its own."""
+        parts = _numbered(tensors)
+        return cls.of(_component(problem, part) for problem, part in zip(problems, parts, strict=True))
+
+
+def _numbered(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return the tensors of each component."""
+    parts: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        parts.setdefault(int(index), {})[key] = value
+    return [parts[i] for i in sorted(parts)]
 
 
 def _component(problem: Problem, part: Mapping[str, Tensor]) -> FunctionPosterior:

@@ -145,7 +145,7 @@ def out_of_distribution(
     known, means, examples = {}, {}, {}
     for name, inputs in sets.items():
         predictive = classes_or_values(averaging.predict(posterior, inputs))
-        labels = Generator(device=posterior.mean.device).manual_seed(derived_seed(averaging.seed, "labels"))
+        labels = Generator(device=posterior.device).manual_seed(derived_seed(averaging.seed, "labels"))
         known[name] = (
             uncertainties(predictive, labels) | _of_features(densities, inputs) | _of_twin(twin, inputs, averaging)
         )

@@ -11,7 +11,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, plan
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Point(FunctionPosterior):
     """q(θ) = δ(θ − θ*), θ* of shape (P,)."""
 

@@ -14,7 +14,7 @@ from posterity.predict.predictive import AnyPredictive
 from posterity.types import Prior
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PriorDraws(FunctionPosterior):
     """p(θ): the random weights are drawn from their prior; everything else is as the network has it.
 

@@ -17,7 +17,7 @@ from posterity.predict.predictive import AnyPredictive
 STATISTICS = "statistics."
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Samples(FunctionPosterior):
     """q(θ) = 1/K Σ_k δ(θ − θ_k), θ_k in the order of the chain: `thetas` (K, P).
 
@@ -40,6 +40,10 @@ class Samples(FunctionPosterior):
 
     def sample(self, generator: Generator | None = None) -> Tensor:
         return self.thetas[self._spread(1, generator)[0]]
+
+    @property
+    def lacks_statistics(self) -> bool:
+        return not self.statistics and super().lacks_statistics
 
     @property
     def mean(self) -> Tensor:
@@ -88,8 +92,9 @@ class Samples(FunctionPosterior):
         """Evaluate one draw with its own statistics, batch by batch."""
         own = {name: values[k] for name, values in self.statistics.items()}
         for batch in batches:
-            with substituted(self.problem.network, own):
-                yield from Plan(self.problem, "loop", 1, [batch])(self.thetas[k : k + 1])
+            with substituted(self.problem.network, own):  # for no longer than it takes: whoever asks may pause
+                found = list(Plan(self.problem, "loop", 1, [batch])(self.thetas[k : k + 1]))
+            yield from found
 
     @torch.no_grad()
     def predict(
@@ -103,6 +108,9 @@ class Samples(FunctionPosterior):
         if first == self.thetas.shape[-1]:
             return {}
         return self._natural(self.thetas[self._spread(n, generator), first:])
+
+    def _inner(self) -> str:
+        return f"{len(self.thetas):,} draws, "
 
     def tensors(self) -> dict[str, Tensor]:
         return {"thetas": self.thetas, **{STATISTICS + name: values for name, values in self.statistics.items()}}

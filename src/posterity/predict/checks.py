@@ -1,5 +1,7 @@
 """What a predictive is asked must fit what it predicts: labels, values and levels are refused where they do not."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Size, Tensor
 
@@ -56,3 +58,12 @@ def central(level: float) -> Tensor:
     if not 0 < level < 1:
         raise InvalidInput(f"An interval's level is a probability strictly between 0 and 1, such as 0.9; got {level}.")
     return torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+
+
+def in_words(kind: str, functions: int, shape: Sequence[int], what: str, parts: Mapping[str, Tensor]) -> str:
+    """Say in one line what a predictive is of, and the means over its inputs of what it says."""
+    count, *rest = shape
+    sizes = f"{functions:,} function{'s' if functions > 1 else ''}, {count:,} input{'s' if count != 1 else ''}"
+    each = f" × {' × '.join(map(str, rest))} {what}" if rest else ""
+    means = ", ".join(f"{name} {float(value.double().mean()):.4g}" for name, value in parts.items())
+    return f"{kind}({sizes}{each}; {means})"

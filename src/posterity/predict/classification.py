@@ -1,7 +1,7 @@
 """What a posterior predicts of classes: n drawn functions of a batch, averaged, taken apart, and scored."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import log
 from typing import Literal, final
@@ -12,7 +12,7 @@ from torch import Tensor
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED
 from posterity.predict import decomposition
-from posterity.predict.checks import central, class_labels, quantile_levels
+from posterity.predict.checks import central, class_labels, in_words, quantile_levels
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import empirical_quantile
 from posterity.types import Scores
@@ -25,6 +25,21 @@ class MeanProbabilities(ABC):
     @abstractmethod
     def mean(self) -> Tensor:
         """p̄ = (1/n)Σ_s p_s, shape (B, C): the mean of probabilities, never of logits."""
+
+    @property
+    @abstractmethod
+    def mutual_information(self) -> Tensor:
+        """H(p̄) − (1/n)Σ_s H(p_s), shape (B,), in nats."""
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """The number of functions, n."""
+
+    def __repr__(self) -> str:
+        """Say in one line what it is of, with mean entropies in nats."""
+        parts = {"mean entropy": self.entropy, "mutual information": self.mutual_information}
+        return in_words(type(self).__name__, self.count, self.mean.shape, "classes", parts)
 
     @property
     def labels(self) -> Tensor:
@@ -48,7 +63,7 @@ class MeanProbabilities(ABC):
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Classification(MeanProbabilities):
     """Class probabilities of n drawn functions, p_s = p(y | x, θ_s).
 
@@ -70,8 +85,8 @@ class Classification(MeanProbabilities):
     """
 
     probs: Tensor
-    outputs: Tensor | None = field(default=None, repr=False)
-    log_probs: Tensor | None = field(default=None, repr=False)
+    outputs: Tensor | None = None
+    log_probs: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.probs.dim() < 3 or not len(self.probs):
@@ -87,6 +102,11 @@ class Classification(MeanProbabilities):
         sums = self.probs.sum(-1)
         if not bool(((sums - 1).abs() < 0.02).all()) or bool((self.probs < 0).any()):
             raise InvalidInput("Class probabilities must be ≥ 0 and sum to 1; NaN and logits are refused.")
+
+    @property
+    def count(self) -> int:
+        """The number of functions, n."""
+        return len(self.probs)
 
     @cached_property
     def mean(self) -> Tensor:

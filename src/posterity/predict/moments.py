@@ -15,7 +15,7 @@ from torch import Tensor
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED
 from posterity.predict import decomposition
-from posterity.predict.checks import class_labels, finite_values
+from posterity.predict.checks import class_labels, finite_values, in_words
 from posterity.predict.classification import MeanProbabilities
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import AnyPredictive, Classification, General, Regression
@@ -53,7 +53,7 @@ class _Spread:
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClassificationMoments(MeanProbabilities):
     """Class probabilities of n drawn functions, averaged and forgotten; members as in `Classification`.
 
@@ -149,7 +149,7 @@ class ClassificationMoments(MeanProbabilities):
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RegressionMoments:
     """Means and noise variances of n drawn functions, averaged and forgotten; members as in `Regression`.
 
@@ -165,14 +165,19 @@ class RegressionMoments:
     noise: Tensor
     dtype: torch.dtype
 
+    def __repr__(self) -> str:
+        """Say in one line what it is of, with mean variances."""
+        parts = {"mean variance": self.variance, "of it epistemic": self.epistemic}
+        return in_words(type(self).__name__, self.count, self.mean.shape, "targets", parts)
+
     @classmethod
     def of(cls, draws: Regression | General) -> Self:
         """Take the moments of a few draws."""
         if isinstance(draws, General):
             return cls(_Spread.of(draws.means), precise(draws.variances).mean(0), draws.means.dtype)
-        own = precise(draws.variances) - precise(draws.noise)  # of functions that were integrated over
         means = _Spread.of(draws.means)
-        spread = _Spread(means.count, means.mean, means.squares + own.sum(0))
+        integrated = draws.function_variances * torch.ones_like(precise(draws.means))
+        spread = _Spread(means.count, means.mean, means.squares + integrated.sum(0))
         return cls(spread, precise(draws.noise).mean(0), draws.means.dtype)
 
     def joined(self, other: Self) -> Self:

@@ -5,6 +5,7 @@ Three final classes hold the draws: `Classification`, `Regression` (Gaussians), 
 and are never folded together.
 """
 
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -56,6 +57,56 @@ def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:
         case Independent(base_dist=Normal(), reinterpreted_batch_ndims=1):
             return Regression(distribution.base_dist.loc, distribution.base_dist.scale.square())
     return General(distribution)
+
+
+def beside(parts: Sequence[AnyPredictive]) -> AnyPredictive:
+    """Join what the same functions predict of one batch of inputs after the other."""
+    return _joined(parts, 1)
+
+
+def below(parts: Sequence[AnyPredictive]) -> AnyPredictive:
+    """Put what functions predict behind what others do, of the same inputs; the functions may be of different networks.
+
+    Raises:
+        InvalidInput: where one predicts classes and another values, or of other shapes.
+
+    >>> below([Classification(torch.tensor([[[0.9, 0.1]]])), Classification(torch.tensor([[[0.5, 0.5]]]))]).mean
+    tensor([[0.7000, 0.3000]])
+    """
+    kinds = sorted({type(part).__name__ for part in parts})
+    shapes = {tuple(part.mean.shape) for part in parts}
+    if len(kinds) > 1:
+        raise InvalidInput(f"Functions of one mixture predict the same thing; these predict {' and '.join(kinds)}.")
+    if len(shapes) > 1:
+        shown = " and ".join(map(str, sorted(shapes)))
+        raise InvalidInput(f"Functions of one mixture have predictions of one shape; these have {shown}.")
+    return _joined(parts, 0)
+
+
+def _joined(parts: Sequence[AnyPredictive], dim: int) -> AnyPredictive:
+    if len(parts) == 1:
+        return parts[0]
+    classes = [part for part in parts if isinstance(part, Classification)]
+    if classes:
+        probs = torch.cat([part.probs for part in classes], dim)
+        return Classification(
+            probs, _whole([part.outputs for part in classes], dim), _whole([part.log_probs for part in classes], dim)
+        )
+    values = [part for part in parts if isinstance(part, Regression)]
+    if not values:
+        raise InvalidInput(
+            "Functions of different likelihoods are mixed where they are of classes or Gaussian values; these are of another "
+            "distribution. Give all components the same likelihood."
+        )
+    own = [torch.as_tensor(part.function_variances).to(part.means).expand_as(part.means) for part in values]
+    means, noise = (torch.cat([getattr(part, name) for part in values], dim) for name in ("means", "noise"))
+    return Regression(means, noise, torch.cat(own, dim) if any(part.any() for part in own) else 0.0)
+
+
+def _whole(tensors: Sequence[Tensor | None], dim: int) -> Tensor | None:
+    """Join tensors; there is none of the whole where a part has none."""
+    known = [tensor for tensor in tensors if tensor is not None]
+    return torch.cat(known, dim) if len(known) == len(tensors) else None
 
 
 def _bernoulli(distribution: Bernoulli) -> Classification:

@@ -10,19 +10,23 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.predict import decomposition
-from posterity.predict.checks import central, finite_values, quantile_levels
+from posterity.predict.checks import central, finite_values, in_words, quantile_levels
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import mixture_cdf, mixture_quantile
 from posterity.types import Scores
 
 
 @final
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Regression:
     """Gaussians N(μ_s(x), σ_s²(x)) of n drawn functions: an equal mixture for every input.
 
-    means: (n, B), or (n, B, D) for D targets that are independent given the function; variances: the same shape, > 0.
-    function_variances: the share of variances that functions have that were integrated over, not drawn.
+    Noise and functions are numbers of their own and nothing is told from a difference: far from the data the functions'
+    variance is larger than the noise by more than a float32 can hold in one sum.
+
+    means: (n, B), or (n, B, D) for D targets that are independent given the function.
+    noise: σ_s², the variance of the targets given the function, in units of the target squared, of the same shape, > 0.
+    function_variances: v_s ≥ 0, of functions that were integrated over, not drawn: component s is N(μ_s, v_s + σ_s²).
 
     >>> draws = Regression(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0]]))  # 2 functions, 1 input
     >>> draws.mean, draws.aleatoric, draws.epistemic, draws.variance
@@ -30,21 +34,41 @@ class Regression:
     """
 
     means: Tensor
-    variances: Tensor
+    noise: Tensor
     function_variances: Tensor | float = 0.0
 
     def __post_init__(self) -> None:
-        if self.means.dim() not in (2, 3) or not len(self.means) or self.means.shape != self.variances.shape:
-            shapes = f"{tuple(self.means.shape)} and {tuple(self.variances.shape)}"
+        if self.means.dim() not in (2, 3) or not len(self.means) or self.means.shape != self.noise.shape:
+            shapes = f"{tuple(self.means.shape)} and {tuple(self.noise.shape)}"
             raise InvalidInput(f"Expected means and variances of one shape (draws, batch[, targets]), got {shapes}.")
-        finite = torch.isfinite(self.means) & torch.isfinite(self.variances) & (self.noise > 0)
-        if not bool(finite.all()):
-            raise InvalidInput("Means must be finite and variances finite and > 0, also without those of functions.")
+        functions = torch.as_tensor(self.function_variances)
+        finite = (
+            torch.isfinite(self.means).all() and torch.isfinite(self.noise).all() and torch.isfinite(functions).all()
+        )
+        if not finite or not bool((self.noise > 0).all()) or bool((functions < 0).any()):
+            raise InvalidInput(
+                "Means must be finite, variances finite and > 0, and those of functions finite and >= 0."
+            )
+
+    def __repr__(self) -> str:
+        """Say in one line what it is of, with mean variances."""
+        parts = {"mean variance": self.variance, "of it epistemic": self.epistemic}
+        return in_words(type(self).__name__, len(self.means), self.mean.shape, "targets", parts)
 
     @property
-    def noise(self) -> Tensor:
-        """σ_s² without the function's own share, (n, B[, D])."""
-        return self.variances - self.function_variances
+    def variances(self) -> Tensor:
+        """σ_s² + v_s: the whole variance of each component."""
+        return self._variances.to(self.noise.dtype)
+
+    @property
+    def _variances(self) -> Tensor:
+        return precise(self.noise) + self._functions
+
+    @property
+    def _functions(self) -> Tensor:
+        """v_s, (n, B[, D]), in float64."""
+        functions = torch.as_tensor(self.function_variances, device=self.noise.device)
+        return precise(functions).expand(self.noise.shape)
 
     @cached_property
     def mean(self) -> Tensor:
@@ -53,9 +77,8 @@ class Regression:
 
     @cached_property
     def _parts(self) -> tuple[Tensor, Tensor]:
-        aleatoric, epistemic = decomposition.total_variance(self.means, self.noise)
-        own = (precise(self.variances) - precise(self.noise)).mean(0)
-        return aleatoric, epistemic + own.to(epistemic.dtype)
+        aleatoric, drawn = decomposition.total_variance(precise(self.means), precise(self.noise))
+        return aleatoric.to(self.means.dtype), (drawn + self._functions.mean(0)).to(self.means.dtype)
 
     @property
     def aleatoric(self) -> Tensor:
@@ -80,7 +103,7 @@ class Regression:
     def quantile(self, q: float | Tensor) -> Tensor:
         """Return exact quantiles of the mixture: (B[, D]), or (Q, B[, D]) for a vector of Q levels."""
         levels = quantile_levels(q)
-        means, stds = precise(self.means), precise(self.variances).sqrt()
+        means, stds = precise(self.means), self._variances.sqrt()
         values = torch.stack([mixture_quantile(means, stds, level) for level in levels]).to(self.means.dtype)
         return values if isinstance(q, Tensor) and q.dim() else values[0]
 
@@ -92,7 +115,7 @@ class Regression:
     def cdf(self, y: Tensor) -> Tensor:
         """Return F(y) = (1/n)Σ_s Φ((y − μ_s)/σ_s) for y of shape (B[, D])."""
         values = finite_values(y, self.means.shape[1:]).to(self.means.device)
-        return mixture_cdf(values, precise(self.means), precise(self.variances).sqrt()).to(self.means.dtype)
+        return mixture_cdf(values, precise(self.means), self._variances.sqrt()).to(self.means.dtype)
 
     def log_prob(self, targets: Tensor) -> Tensor:
         """Return log (1/n)Σ_s Π_d N(y_d; μ_sd, σ_sd²), shape (B,), in nats, for targets of shape (B[, D])."""
@@ -109,15 +132,15 @@ class Regression:
 
     def rescale(self, mean: Tensor | float, std: Tensor | float) -> "Regression":
         """Return the predictive of mean + std·y: the same draws in original units, for standardised targets."""
-        return Regression(self.means * std + mean, self.variances * (std * std), self.function_variances * (std * std))
+        return Regression(self.means * std + mean, self.noise * (std * std), self.function_variances * (std * std))
 
     def _draw_log_probs(self, targets: Tensor) -> Tensor:
         """Return log p(y | x, θ_s), shape (n, B), in float64; of functions that are integrated over, their marginal."""
-        return self._densities(targets, precise(self.variances), 0.0)
+        return self._densities(targets, self._variances, 0.0)
 
     def _expected_log_probs(self, targets: Tensor) -> Tensor:
         """Return E[log p(y | x, θ)] over the functions of each component, one unless integrated over: (n, B), float64."""
-        return self._densities(targets, precise(self.noise), self.function_variances)
+        return self._densities(targets, precise(self.noise), self._functions)
 
     def _densities(self, targets: Tensor, variances: Tensor, spread: Tensor | float) -> Tensor:
         """Average log N(y; f, variances) over functions f of mean μ_s and variance `spread`, in closed form."""

@@ -6,6 +6,7 @@ from posterity.report.calibrate import plot_temperature as plot_temperature
 from posterity.report.data import LearntLatent as LearntLatent
 from posterity.report.data import Model as Model
 from posterity.report.data import ReportData as ReportData
+from posterity.report.figures_classification import plot_chi_square as plot_chi_square
 from posterity.report.figures_classification import plot_confusion as plot_confusion
 from posterity.report.figures_classification import plot_referral as plot_referral
 from posterity.report.figures_classification import plot_reliability as plot_reliability

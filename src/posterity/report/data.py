@@ -26,6 +26,7 @@ class Model:
     parameters: int
     train_seconds: float
     num_draws: int
+    remarks: Sequence[str] = ()  # what its fit says of its own arrival
 
 
 @dataclass(frozen=True, eq=False)

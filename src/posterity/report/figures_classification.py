@@ -3,17 +3,20 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Generator, Tensor
 
 from posterity.metrics.calibration import reliability
 from posterity.metrics.selective import accuracy_of_the_surest
+from posterity.predict.decomposition import chi_square, drawn_labels
 from posterity.predict.predictive import Classification
 from posterity.report.style import BAYESIAN, HALF, INK, MODELS, MUTED, RIGHT, WIDE, WRONG, label, legend, panels, quiet
 from posterity.report.summary import percent
 
+LABELS = 100  # drawn for each input, at least
 LEGIBLE = 20  # a confusion matrix of more classes has no room for numbers
 
 
@@ -85,6 +88,44 @@ def plot_uncertainty(predictive: Classification, targets: Tensor) -> Figure:
         label(ax, title, "nats", "share of its group")
         legend(ax)
     return figure
+
+
+def plot_chi_square(predictive: Classification, targets: Tensor) -> Figure:
+    """Draw how evenly labels drawn for each input are spread over the classes, of right and of wrong predictions.
+
+    χ² = Σ_c (n_c − n/C)² / (n/C) of n drawn labels, at least 100 and equally many from each function: n (C − 1) where all are
+    equal, about C − 1 where all classes are alike (Wiecki & Kucukelbir, 2017, showed it for a PyMC3 network). Left: shares
+    of each group; right: the share of each group that is no larger.
+    """
+    values, count = scattered(predictive)
+    numbers, classes = values.numpy(), predictive.mean.shape[-1]
+    right = (predictive.labels.cpu() == targets.cpu()).numpy()
+    most = count * (classes - 1)
+    edges = np.linspace(0, most, 31)
+    figure, (shares, below) = panels(2)
+    for group, colour, name in ((right, RIGHT, "right"), (~right, WRONG, "wrong")):
+        if not group.any():
+            continue
+        own = np.sort(numbers[group])
+        style = {"color": colour, "alpha": 0.55, "label": f"{name} ({len(own):,})"}
+        shares.hist(own, edges, weights=np.full(len(own), 1 / len(own)), **style)
+        steps = np.concatenate([[0.0], own, [most]])
+        reached = np.concatenate([[0.0], np.arange(1, len(own) + 1) / len(own), [1.0]])
+        below.step(steps, 100 * reached, where="post", color=colour, linewidth=1.8)
+    axis = f"χ² of {count} drawn labels (all equal: {most:,})"
+    label(shares, "Scattered labels to the left, equal ones to the right", axis, "share of its group")
+    label(below, "How much of each group is no surer", axis, "% of its group")
+    legend(shares, loc="upper center")
+    return figure
+
+
+def scattered(predictive: Classification, least: int = LABELS) -> tuple[Tensor, int]:
+    """Return χ² of labels drawn for each input, (B,), and their number: equally many from each function, `least` or more."""
+    probs = predictive.probs.detach().cpu()
+    times = -(-least // len(probs))
+    generator = Generator().manual_seed(0)  # the page is the same whenever it is made
+    labels = torch.cat([drawn_labels(probs, generator) for _ in range(times)])
+    return chi_square(labels, probs.shape[-1]), len(labels)
 
 
 def plot_referral(predictives: Mapping[str, Classification], targets: Tensor) -> Figure:

@@ -26,7 +26,27 @@ def sections(data: ReportData) -> tuple[Section, ...]:
             middle = _classification(data)
         case Regression():
             middle = _regression(data)
-    return (*_training(data), *middle, *_latents(data), *_weights(data), *findings.sections(data.findings))
+    return (
+        *_arrival(data),
+        *_training(data),
+        *middle,
+        *_latents(data),
+        *_weights(data),
+        *findings.sections(data.findings),
+    )
+
+
+def _arrival(data: ReportData) -> tuple[Section, ...]:
+    """Say before all else where a fit ended too early, at its prior, or ran away."""
+    said = [f"{model.name}: {remark}" for model in data.models for remark in model.remarks]
+    if not said:
+        return ()
+    reading = (
+        "A fit watches itself: whether its objective still fell, whether stds, noise and scales had left their start and "
+        "come to rest, and what its predictions know of the training data. Read what follows as the result of a fit that "
+        "had not arrived."
+    )
+    return (Section("This fit has not arrived", reading, "\n".join(said)),)
 
 
 def _training(data: ReportData) -> tuple[Section, ...]:
@@ -116,18 +136,6 @@ def _classification(data: ReportData) -> tuple[Section, ...]:
         (svg(classes.plot_reliability(found, y), "Reliability diagram: accuracy against confidence, with counts."),),
         beside=len(found) == 1,
     )
-    confusion = Section(
-        "What it takes for what",
-        "Rows are the true class, columns the predicted one. Blue is right; red is wrong, darker for a larger share.",
-        verdicts.mistakes(bayesian, y, data.classes),
-        (
-            svg(
-                classes.plot_confusion(bayesian.labels, y, data.classes),
-                "Confusion matrix of true and predicted class.",
-            ),
-        ),
-        beside=True,
-    )
     doubt = Section(
         "Does it know when it is wrong?",
         "Useful uncertainty is low on right predictions (grey) and high on wrong ones (red). Entropy counts every doubt; "
@@ -143,7 +151,43 @@ def _classification(data: ReportData) -> tuple[Section, ...]:
         beside=True,
     )
     groups = gallery.classification_groups(data.inputs, bayesian, y, data.classes, data.features)
-    return (calibration, confusion, doubt, referral, Section("Single inputs", _READ_CLASSES, groups=groups))
+    return (
+        calibration,
+        _confusion(bayesian, data),
+        doubt,
+        *_scatter(bayesian, y),
+        referral,
+        Section("Single inputs", _READ_CLASSES, groups=groups),
+    )
+
+
+def _confusion(bayesian: Classification, data: ReportData) -> Section:
+    picture = classes.plot_confusion(bayesian.labels, data.targets, data.classes)
+    return Section(
+        "What it takes for what",
+        "Rows are the true class, columns the predicted one. Blue is right; red is wrong, darker for a larger share.",
+        verdicts.mistakes(bayesian, data.targets, data.classes),
+        (svg(picture, "Confusion matrix of true and predicted class."),),
+        beside=True,
+    )
+
+
+def _scatter(bayesian: Classification, targets: Tensor) -> tuple[Section, ...]:
+    """Show how evenly drawn labels are spread; one function alone has no draws."""
+    if len(bayesian.probs) < 2:
+        return ()
+    figure = svg(
+        classes.plot_chi_square(bayesian, targets), "Histogram and cumulative share of χ², right against wrong."
+    )
+    verdict = verdicts.scatter(classes.scattered(bayesian)[0], bayesian, targets)
+    return (Section("Do its labels scatter where it is wrong?", _READ_SCATTER, verdict, (figure,)),)
+
+
+_READ_SCATTER = (
+    "For each input labels are drawn, equally many from every function, and counted: χ² says how far the counts are from even. "
+    "It is largest where all labels are equal. Useful uncertainty leaves the right predictions (grey) at the right end and "
+    "draws the wrong ones (red) to the left."
+)
 
 
 _READ_CLASSES = (
@@ -208,4 +252,4 @@ def _one_target(predictive: Regression) -> Regression:
     """Return every target of every input as an example of its own."""
     own = predictive.function_variances
     flat = own.flatten(1) if isinstance(own, Tensor) else own
-    return Regression(predictive.means.flatten(1), predictive.variances.flatten(1), flat)
+    return Regression(predictive.means.flatten(1), predictive.noise.flatten(1), flat)

@@ -105,7 +105,7 @@ def table(models: Sequence[Model], task: str) -> tuple[Row, ...]:
     scored = [_row(metric, models) for metric in metrics(task) if any(metric.key in m.scores for m in models)]
     costs = (
         ("Parameters", "trained numbers", [f"{m.parameters:,}" for m in models]),
-        ("Training time", "seconds", [f"{m.train_seconds:.1f}" for m in models]),
+        ("Training time", "seconds", [f"{m.train_seconds:.1f}" if m.train_seconds else "–" for m in models]),
         ("Draws", "functions averaged per prediction", [f"{m.num_draws}" for m in models]),
     )
     return (*scored, *(Row(name, why, "", tuple(Cell(text) for text in cells)) for name, why, cells in costs))

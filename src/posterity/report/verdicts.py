@@ -66,6 +66,19 @@ def error_detection(predictive: Classification, targets: Tensor) -> str:
     )
 
 
+def scatter(values: Tensor, predictive: Classification, targets: Tensor) -> str:
+    """Say how well scattered labels, a small χ², point at wrong predictions."""
+    right = predictive.labels.cpu() == targets.cpu()
+    found = error_auroc(-values, right)
+    if isnan(found):
+        return ""
+    medians = [digits(float(values[group].median())) for group in (right, ~right)]
+    return (
+        f"Median χ² of right predictions: {medians[0]}; of wrong ones: {medians[1]}. A wrong one has the smaller χ² in "
+        f"{percent(found)} of pairs."
+    )
+
+
 def referral(predictive: Classification, targets: Tensor, share: float = 0.05) -> str:
     """Say what handing the most uncertain inputs to a person would bring."""
     kept = accuracy_of_the_surest(predictive.entropy, predictive.labels.cpu() == targets.cpu())

@@ -23,7 +23,7 @@ from posterity.train.checkpoint import Record
 from posterity.train.mapped import mapped
 from posterity.train.random import NamedStreams, derived_seed
 from posterity.train.sums import Sums, means
-from posterity.types import Budget, Data, Inference, Info, Scores, State
+from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
 
 EVERY = 10  # steps between two updates of what people see
 
@@ -181,6 +181,8 @@ class _Run:
         self._finish(sums.means(), time.perf_counter() - started)
 
     def result(self) -> State:
+        if isinstance(self.inference, Watchful):
+            self.inference.ended(self.record.history, None if self.best is None else self.record.best_epoch)
         return self.state if self.best is None else self.best
 
     def _finish(self, means: Scores, seconds: float) -> None:
@@ -188,10 +190,14 @@ class _Run:
         record.epoch, record.step, record.sums, record.counts = record.epoch + 1, 0, {}, {}
         record.seconds += seconds
         row: dict[str, Any] = {"epoch": record.epoch, **means, "seconds": record.seconds}
+        if isinstance(self.inference, Watchful):
+            row["watched"] = self.inference.watched(self.state)
         scores = self._validate(means)
         if scores:
             row["validation"] = scores
             self._keep_best(scores[self.budget.monitor])
+        if isinstance(self.inference, Observing):
+            self.inference.observe(scores[self.budget.monitor] if scores else _loss(means))
         record.history.append(row)
         record.finished = record.finished or record.epoch >= self.budget.epochs
         self._save("last")
@@ -265,6 +271,11 @@ class _Run:
         if self.engine.precision == "float32":
             return nullcontext()
         return torch.autocast(self.engine.torch_device().type, dtype=torch.bfloat16)
+
+
+def _loss(means: Scores) -> float:
+    """Return what an epoch of training descended, in nats per datum."""
+    return means["nelbo"] if "nelbo" in means else means["nll"] - means.get("log_prior", 0.0)
 
 
 @contextmanager

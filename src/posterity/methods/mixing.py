@@ -1,0 +1,131 @@
+"""Whether chains have settled: by the nll and the weights of stochastic ones, the energies of Hamiltonian ones, their latents.
+
+Weights themselves are not asked: a network has many equal modes, and a chain may go from one to the other.
+"""
+
+from collections.abc import Sequence
+from math import isfinite, isnan, log
+
+import numpy as np
+from torch import Tensor
+
+from posterity.core import diagnostics
+from posterity.methods.arrival import SHARE, Remark, counts
+from posterity.types import Row
+
+SWING = log(5.0)  # |log| of the range of a latent's draws, beside what its own width explains
+GROWTH = 1.3  # of the weights' size over the part that is kept
+DIVERGENT = 0.01  # of the transitions
+LOW_BFMI, DISAGREEING = 0.3, 1.1
+FEW = 50  # draws of a chain, below which R-hat and E-BFMI are noise
+
+
+def chain_remarks(rows: Sequence[Row], kept: Sequence[bool], excess: float, cyclical: bool) -> list[Remark]:
+    """Say that a chain ran away, or drifts in the part that is kept.
+
+    Args:
+        rows: of the whole run.
+        kept: whether each epoch belongs to the part that draws are kept of.
+        excess: what the equilibrium may have above the least nll, in nats per datum: about T P/(2 N).
+        cyclical: whether the kept parts are of several cycles, which need not be alike.
+    """
+    values = [row["nll"] for row in rows]
+    part = [v for v, k in zip(values, kept, strict=True) if k]
+    if not part:
+        return []
+    mean, least = float(np.mean(part)), min(values)
+    sizes = [row.get("watched", {}).get("weights", 0.0) for row, k in zip(rows, kept, strict=True) if k]
+    grown = sizes[-1] / sizes[0] if sizes[0] > 0 and isfinite(sizes[-1]) else 1.0
+    if mean > least + 0.5 + SHARE * abs(least) + 3 * excess:
+        return [
+            Remark(
+                "step",
+                f"The step is too large, or the chain ran away: the nll of the kept part is {_number(mean)} nats per "
+                f"datum, where {_number(least)} had been reached. Use a smaller lr (a tenth), and "
+                "check the scale of inputs and targets.",
+            )
+        ]
+    if cyclical:
+        return []
+    return _drifting(part, grown)
+
+
+def swinging(name: str, draws: Tensor, weights: int) -> list[Remark]:
+    """Say that the draws of one positive latent differ by more than `weights` numbers leave open.
+
+    A scale that n numbers share has a posterior of relative width 1/√(2n): ± 3 of these are no swing.
+    """
+    values = draws.double().reshape(len(draws), -1)
+    if len(values) < 2 or not (values > 0).all():
+        return []
+    low, high = values.min(0).values, values.max(0).values
+    ratios = (high / low).log()
+    worst = int(ratios.argmax())
+    if float(ratios[worst]) < SWING + 6 / (2 * max(weights, 1)) ** 0.5:
+        return []
+    return [
+        Remark(
+            "swing:" + name.partition(".")[0],
+            f"{name} swings from {low[worst]:.3g} to {high[worst]:.3g} between the posterior's draws, a factor of "
+            f"{high[worst] / low[worst]:.0f}: it is not sampled but thrown about. Use a smaller learning rate, or fix it.",
+        )
+    ]
+
+
+def hamiltonian_remarks(energies: Tensor, divergent: Tensor) -> list[Remark]:
+    """Say where the transitions of C chains, both (C, S), tell that they have not explored the posterior.
+
+    >>> import torch
+    >>> hamiltonian_remarks(torch.randn(2, 100, generator=torch.Generator().manual_seed(0)), torch.zeros(2, 100))
+    []
+    """
+    found, share = [], float(divergent.double().mean())
+    if share > DIVERGENT:
+        found.append(
+            Remark(
+                "divergences",
+                f"{100 * share:.0f} % of the transitions diverged: the step size is too large for parts of the posterior. "
+                "Raise target_accept (0.95), or use a non-centred prior.",
+            )
+        )
+    if energies.shape[1] < FEW:
+        return found
+    rhat, bfmi = float(diagnostics.rhat(energies)), float(diagnostics.e_bfmi(energies).min())
+    if isnan(rhat) or rhat > DISAGREEING:
+        found.append(
+            Remark(
+                "energy",
+                f"The chains' energies disagree (R-hat {rhat:.2f}, 1 where they agree): they have not settled. Warm up longer "
+                "(warmup=1000), or take more draws.",
+            )
+        )
+    if bfmi < LOW_BFMI:
+        found.append(
+            Remark(
+                "bfmi",
+                f"E-BFMI {bfmi:.2f} is low: the tails are hardly reached. Take more draws, or a prior with lighter tails.",
+            )
+        )
+    return found
+
+
+def _drifting(part: Sequence[float], grown: float) -> list[Remark]:
+    half = len(part) // 2
+    if half < 3:
+        return []
+    first, second = np.asarray(part[:half]), np.asarray(part[-half:])
+    change = float(second.mean() - first.mean())
+    error = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / half)) * 2  # epochs of a chain are alike
+    drifts = abs(change) > max(counts(second.mean()), 3 * error)
+    if not drifts and grown < GROWTH:
+        return []
+    said = f"its nll went from {first.mean():.3g} to {second.mean():.3g} nats per datum between its halves"
+    if grown >= GROWTH:
+        said += f", and the weights grew by a factor of {grown:.2g}"
+    return [
+        Remark("drift", f"The part of the chain that is kept still drifts: {said}. Run more epochs, or burn in longer.")
+    ]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

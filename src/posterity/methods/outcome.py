@@ -1,0 +1,261 @@
+"""What a fit brought, on a few of its training data: the functions of its posterior beside its start and beside no network.
+
+A constant prediction (the frequencies of the classes, the mean of the targets) is what a network without inputs could say.
+How much a network knows is 1 − nll/entropy of the labels for classes, and 1 − mean squared error/variance of the targets
+for numbers: 1 is all, 0 is nothing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from math import isfinite, log
+
+import torch
+from torch import Generator, Tensor
+from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
+
+from posterity.methods.arrival import Remark, merged
+from posterity.methods.mixing import swinging
+from posterity.model.problem import Problem
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.full_rank import FullRankGaussian
+from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.posteriors.linearised import Linearised
+from posterity.posteriors.low_rank import LowRankGaussian
+from posterity.posteriors.mixture import Mixture
+from posterity.types import LIKELIHOOD, PRIOR, Batch, Data
+
+EXAMPLES, BATCHES = 256, 8  # at most
+DRAWS, LATENT_DRAWS = 8, 200
+NOTHING = 0.02  # of what could be known
+LITTLE, UNMOVED, HELD = 0.25, 0.8, 0.05  # known; share of weights at the prior, each with a KL below this, in nats
+KNEW, LOST = 0.3, 0.5  # what is called knowing; the share of it that is called lost
+NOISY = 2.0  # times the targets' own std
+APART = 1.25  # times what a noise level that has arrived may be of the residuals, or they of it
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """Some of the training data, and how much the network knew of them before the fit; None where that has no meaning."""
+
+    batch: Batch | None
+    before: float | None
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, problem: Problem, data: Data) -> "Outlook":
+        """Take the data and look at the start, in eval mode; the problem is not changed."""
+        batch = _some(data)
+        if batch is None:
+            return cls(None, None)
+        own = problem.snapshot()
+        distribution = own.predict(batch[0])
+        return cls(batch, known(distribution, batch[1], draws=False))
+
+
+def remarks(outlook: Outlook, posterior: FunctionPosterior) -> list[Remark]:
+    """Say what a posterior's predictions of training data show, and its draws of latents."""
+    found = [r for name, draws in _latents(posterior) for r in swinging(name, draws, _sharing(posterior.problem, name))]
+    if outlook.batch is None or posterior.lacks_statistics:  # of a stage, say, whose functions nobody predicts with
+        return found
+    inputs, targets = outlook.batch
+    if isinstance(posterior, Linearised):
+        return [*found, *_misfitting(_at_mean(posterior, inputs), targets, posterior.problem)]
+    distribution = _predicted(posterior, inputs)
+    after = known(distribution, targets, draws=True)
+    if after is None:
+        return found
+    held = at_prior(posterior)
+    if held is not None and held >= UNMOVED and after < LITTLE:
+        return [*found, _ended_at_prior(held, after)]
+    if outlook.before is not None and outlook.before > KNEW and after < (1 - LOST) * outlook.before:
+        return [*found, _destroyed(outlook.before, after)]
+    if after < NOTHING:
+        return [*found, _nothing_learnt(after, distribution, targets)]
+    noisy = _noisy(distribution, targets)
+    return [*found, *(noisy or _misfitting(distribution, targets, posterior.problem))]
+
+
+def gathered(posterior: FunctionPosterior) -> list[str]:
+    """Return the remarks that a posterior came with, and those of a mixture's components, of each kind once."""
+    own = list(posterior.provenance.get("remarks", []))
+    if isinstance(posterior, Mixture):
+        own += merged([gathered(component) for component in posterior.components])
+    return own
+
+
+def known(distribution: Distribution, targets: Tensor, *, draws: bool) -> float | None:
+    """Return how much of the targets is known, at most 1; None where this has no meaning.
+
+    Args:
+        distribution: of batch shape (B,), or (S, B) for S draws, which are averaged.
+        targets: (B, ...).
+        draws: whether it is of draws.
+    """
+    plain = distribution.base_dist if isinstance(distribution, Independent) else distribution
+    if isinstance(plain, Categorical | Bernoulli):
+        log_prob = distribution.log_prob(targets.to(plain.logits.device))
+        nll = -(log_prob.logsumexp(0) - torch.tensor(float(len(log_prob))).log() if draws else log_prob).mean()
+        sites = targets.numel() / len(targets)
+        entropy = _entropy(targets) * sites
+        return float(1 - nll / entropy) if entropy > 0.05 else None
+    try:
+        mean = distribution.mean.mean(0) if draws else distribution.mean
+    except NotImplementedError:
+        return None
+    if mean.shape != targets.shape or not targets.is_floating_point():
+        return None
+    spread = (targets - targets.mean(0)).square().sum()
+    value = 1 - (mean - targets).square().sum() / spread
+    return float(value) if spread > 0 else None
+
+
+def at_prior(posterior: FunctionPosterior) -> float | None:
+    """Return the share of random weights whose Gaussian is the prior's, but for HELD nats; None where that is not asked."""
+    where = posterior.problem.coordinates
+    if isinstance(posterior, DiagonalGaussian):
+        std = posterior.std
+    elif isinstance(posterior, LowRankGaussian | FullRankGaussian):
+        std = posterior.marginal_std
+    else:
+        return None
+    if where.normal is None or where.network == where.start:
+        return None
+    center, width = (v[where.start - where.free :] for v in where.normal)
+    ratio = (std[: where.network - where.start] / width).square()
+    away = ((posterior.mean[where.start : where.network] - center) / width).square()
+    return float((0.5 * (ratio + away - 1 - ratio.log()) < HELD).double().mean())
+
+
+def _ended_at_prior(held: float, after: float) -> Remark:
+    return Remark(
+        "prior",
+        f"The fit ended at the prior: {100 * held:.0f} % of the weights have the prior's mean and std, and the "
+        f"predictions know "
+        f"{_percent(after)} of what can be known of the training targets. The KL outweighs the data at "
+        "this size: try "
+        "kl_schedule='warmup', a wider prior, more epochs, a smaller network, or a temperature below 1 (which is said).",
+    )
+
+
+def _destroyed(before: float, after: float) -> Remark:
+    return Remark(
+        "destroyed",
+        f"The fit lost what the network knew: its predictions know {_percent(after)} of the training targets, and the network "
+        f"that it started from knew {_percent(before)}. Check that the prior allows the weights that it was given, "
+        "start with smaller stds (initial='relative'), or with a smaller learning rate.",
+    )
+
+
+def _nothing_learnt(after: float, distribution: Distribution, targets: Tensor) -> Remark:
+    categories = not targets.is_floating_point() or isinstance(distribution, Bernoulli)
+    constant = "the frequencies of the classes" if categories else "the mean of the targets"
+    return Remark(
+        "nothing",
+        f"Nothing was learnt: the predictions of training data are no better than {constant} (1 would be all that can be "
+        f"known, 0 is the constant, this is {after:.2g}). Train longer, change the learning rate, or check the scale of inputs "
+        "and targets.",
+    )
+
+
+def _noisy(distribution: Distribution, targets: Tensor) -> list[Remark]:
+    """Say that the noise is larger than the targets themselves."""
+    if isinstance(distribution, Categorical | Bernoulli | Independent) or not targets.is_floating_point():
+        return []
+    noise, spread = (
+        float(distribution.variance.mean()) ** 0.5,
+        float((targets - targets.mean(0)).square().mean()) ** 0.5,
+    )
+    if not isfinite(noise) or noise < NOISY * spread:
+        return []
+    return [
+        Remark(
+            "noise",
+            f"The noise level, {noise:.3g}, is larger than the targets' own std, {spread:.3g}: it has not come down. Train "
+            "longer, or with a smaller learning rate, and standardise the targets.",
+        )
+    ]
+
+
+def _misfitting(distribution: Distribution, targets: Tensor, problem: Problem) -> list[Remark]:
+    """Compare a learnt noise level with the residuals: where it has arrived, σ² = E[(y − f)²] over data and functions.
+
+    That is where the likelihood's slope in σ is 0; the prior of σ counts as one datum, and 256 data tell a ratio to 5 %.
+    """
+    plain = distribution.base_dist if isinstance(distribution, Independent) else distribution
+    if LIKELIHOOD + "std" not in problem.coordinates.latents or not isinstance(plain, Normal):
+        return []
+    levels, residuals = (
+        v.reshape(-1, targets[0].numel()) for v in (plain.scale.square(), (plain.loc - targets).square())
+    )
+    noise, seen = levels.mean(0).sqrt(), residuals.mean(0).sqrt()
+    allowed = APART * (1 + 2 / (2 * len(targets)) ** 0.5)
+    wrong = ((noise / seen).clamp(min=1e-12).log().abs() > log(allowed)).nonzero().flatten().tolist()
+    if not wrong:
+        return []
+    k = wrong[0]
+    which = f" of target {k}" if len(noise) > 1 else ""
+    return [
+        Remark(
+            "noise",
+            f"The noise level{which} is {float(noise[k]):.3g}, and the residuals of training data, whose level it is, have "
+            f"the root mean square {float(seen[k]):.3g}: it has not arrived, and intervals are as much too "
+            f"{'wide' if noise[k] > seen[k] else 'narrow'}. Train longer, or with a larger rate.",
+        )
+    ]
+
+
+@torch.no_grad()
+def _at_mean(posterior: FunctionPosterior, inputs: Tensor) -> Distribution:
+    problem = posterior.problem
+    with problem.bound(posterior.mean):
+        return problem.predict(inputs)
+
+
+@torch.no_grad()
+def _predicted(posterior: FunctionPosterior, inputs: Tensor) -> Distribution:
+    generator = Generator(device=posterior.mean.device).manual_seed(0)
+    draws = posterior.draws(inputs, DRAWS, generator)
+    distribution: Distribution = posterior.problem.likelihood(draws.outputs, draws.latents)
+    return distribution
+
+
+def _some(data: Data) -> Batch | None:
+    """Take the first examples of an epoch that no run trains in."""
+    inputs, targets, count = [], [], 0
+    for batch in islice(data.batches(0, Generator().manual_seed(0)), BATCHES):
+        if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+            return None
+        inputs.append(batch[0])
+        targets.append(batch[1])
+        count += len(batch[1])
+        if count >= EXAMPLES:
+            break
+    alike = all(len({part.shape[1:] for part in parts}) == 1 for parts in (inputs, targets))
+    return (torch.cat(inputs)[:EXAMPLES], torch.cat(targets)[:EXAMPLES]) if alike else None
+
+
+def _latents(posterior: FunctionPosterior) -> Iterator[tuple[str, Tensor]]:
+    """Yield draws of each noise level and scale: names that end otherwise are no stds."""
+    generator = Generator(device=posterior.mean.device).manual_seed(0)
+    for name, draws in posterior.latent_draws(LATENT_DRAWS, generator).items():
+        if name.rpartition(".")[2] == "std" or name.startswith(PRIOR + "scale"):
+            yield name, draws
+
+
+def _sharing(problem: Problem, name: str) -> int:
+    """Count the numbers that tell one entry of a latent: the data of a noise level, the weights that share a scale."""
+    if name.startswith(LIKELIHOOD):
+        return problem.num_data
+    group, where = name.removeprefix(PRIOR + "scale").lstrip("."), problem.coordinates
+    sizes = [p.numel() for n, p in where.params.items() if n not in where.latents and n.startswith(group)]
+    return max(1, sum(sizes) // where.params[name].numel())
+
+
+def _entropy(targets: Tensor) -> float:
+    shares = targets.flatten().unique(return_counts=True)[1].double() / targets.numel()
+    return float(-(shares * shares.log()).sum())
+
+
+def _percent(value: float) -> str:
+    return f"{100 * max(value, 0.0):.0f} %"

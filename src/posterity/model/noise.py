@@ -1,0 +1,66 @@
+"""Learnt noise levels: where they start, their prior, and their shape beside a network's outputs."""
+
+from math import log, pi
+
+import torch
+from torch import Size, Tensor
+from torch.nn import functional
+
+from posterity.core.gaussian import softplus
+
+COLUMNS = 256  # a table wider than this is taken for images, or the like, which a linear model says little of
+SAMPLE = 4096  # data that the start is measured on
+RIDGE = 1e-3  # of a standardised column's sum of squares
+LEAST = 0.3  # of the targets' std
+UNSCALED = 0.3  # where nobody has seen the targets, or they have no spread
+
+
+def residual_std(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Return a std to start each target's noise level from, (D,), in units of the targets, float64, from (B, ...), (B[, D]).
+
+        s_d² = Σ_n (y_nd − ŷ_nd)² / (N − K − 1),   ŷ a ridge regression on K standardised columns,
+
+    but at least 0.3 and at most 1 of the targets' std. A start below what the network leaves after its first steps makes it
+    sure of its errors, and the likelihood's curvature, 1/s², outgrows the step of a method that takes plain gradients. Where
+    inputs are no table (more than 256 columns, or too many for the data; labels of an embedding), it is 0.3 of the targets'
+    std, as a noise level of 0.3 is for standardised targets; targets that are all the same have no scale: 0.3 itself.
+
+    >>> x = torch.linspace(-1, 1, 100)[:, None]
+    >>> residual_std(x, 1e5 * (x.squeeze() + torch.cos(50 * x.squeeze()))).round()
+    tensor([71621.], dtype=torch.float64)
+    """
+    step = -(-len(targets) // SAMPLE)
+    y = targets[::step].detach().cpu().double().reshape(len(targets[::step]), -1)
+    x = inputs[::step].detach().cpu()
+    spread = y.std(0, correction=0)
+    scale = torch.where(spread > 1e-12 * y.abs().amax(0), spread, torch.ones_like(spread))
+    x = x.reshape(len(x), -1)
+    columns = x.shape[1]
+    if not x.is_floating_point() or columns > COLUMNS or 2 * (columns + 1) > len(y):
+        start = torch.full_like(scale, LEAST)
+    else:
+        start = _left((y - y.mean(0)) / scale, x.double()).clamp(LEAST, 1.0)
+    return torch.where(scale == spread, start * scale, UNSCALED)
+
+
+def half_cauchy_of_rho(rho: Tensor) -> Tensor:
+    """Return Σ log p(rho), (), of std = softplus(rho) with the half-Cauchy(0, 1) prior."""
+    density: Tensor = log(2 / pi) - torch.log1p(softplus(rho).square()) + functional.logsigmoid(rho)
+    return density.sum()
+
+
+def beside_outputs(std: Tensor, outputs: Tensor, each: bool) -> Tensor:
+    """Give drawn stds, (...) or (..., D) where each target has its own, the dimensions of outputs (..., B, D)."""
+    levels = std.shape[-1:] if each else Size()
+    draws = std.shape[: std.dim() - len(levels)]
+    return std.reshape(draws + (1,) * (outputs.dim() - len(draws) - len(levels)) + levels)
+
+
+def _left(y: Tensor, x: Tensor) -> Tensor:
+    """Return the std of what a ridge regression leaves of centred targets, (D,)."""
+    spread = x.std(0, correction=0)
+    x = (x - x.mean(0)) / torch.where(spread > 0, spread, 1.0)
+    gram = x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
+    left = y - x @ torch.linalg.solve(gram, x.T @ y)
+    std: Tensor = (left.square().sum(0) / (len(x) - x.shape[1] - 1)).sqrt()
+    return std
