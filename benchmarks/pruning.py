@@ -21,6 +21,7 @@ import torch
 
 import posterity
 from posterity import MLE, Engine, MeanField, Normal, Optimizer, TensorData
+from posterity.bench.bound import Bounds
 from posterity.bench.machine import provenance
 from posterity.bench.study import read, write
 from posterity.compress import SparsityCurve, SparsityPoint, prune, refit, smaller, sparsity, sparsity_curve
@@ -46,12 +47,13 @@ def run(seed: int) -> dict[str, Any]:
     data = load("mnist", image_size=32).standardised()
     train = TensorData(data.train_inputs, data.train_targets).split(1 / 12, seed=123)
     assert train.held_out is not None
-    engine = Engine(seed=seed, device="cpu", progress=False)
+    bounds = Bounds()
+    engine = Engine(seed=seed, device="cpu", progress=False, on_epoch=bounds)
     start = time.perf_counter()
     torch.manual_seed(seed)
     network = LeNet()
     posterior = posterity.fit(network, train, prior=Normal(0, 0.1), method=METHOD, engine=engine)
-    trained = time.perf_counter() - start
+    trained, bound = time.perf_counter() - start, bounds.scores()
     twin = posterity.fit(network, train, prior=Normal(0, 0.1), method=TWIN, engine=engine)
     assert isinstance(twin, Point)
     test = (data.test_inputs, data.test_targets)
@@ -71,6 +73,7 @@ def run(seed: int) -> dict[str, Any]:
         "curves": {name: [asdict(point) for point in curve.points] for name, curve in curves.items()},
         "refitted": refitted,
         "sizes": sizes,
+        "bound": bound,
         "seconds": {"training": round(trained, 1), "all": round(time.perf_counter() - start, 1)},
         "fit": posterior.provenance,
         **provenance(),
@@ -95,6 +98,8 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
         f"{first['machine']}; {first['threads']} thread; commits {', '.join(sorted({str(r['commit']) for r in records}))}; "
         f"{first['date']}. Seeds {seeds}; mean ± standard deviation over them, accuracy in per cent, NLL in nats.",
         "",
+        _bound(records),
+        "",
         "![Error and NLL against sparsity](../figures/pruning.svg)",
         "",
         "*Test set, mean over seeds. Solid: draws averaged; dotted: the mean network. Weights removed from the trained "
@@ -118,6 +123,19 @@ def page(records: Sequence[Mapping[str, Any]]) -> str:
         cells = ["", *(_spread(values, digits) for values in own)]
         lines.append(f"| by signal-to-noise, then 2 epochs | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *_chosen(records), "", *_sizes(records)]) + "\n"
+
+
+def _bound(records: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the negative ELBO of the posteriors was before anything was pruned."""
+    values = [r["bound"]["nelbo"] for r in records if "bound" in r]
+    reached = f"{_spread(values, 3)} nats per datum" if len(values) == len(records) else "not recorded by these runs"
+    return (
+        f"−ELBO of the posteriors before pruning: {reached}; the same network, prior, estimator and epochs at half the "
+        "learning rate have 0.188 in [MNIST](mnist.md), and have nearly converged. Since these runs a batch "
+        "of B data weighs B: here the last of the 430 batches of an epoch holds 88 images of 128, each of "
+        "which weighed 1.45 times what it would elsewhere; the order is shuffled, so the objective was right "
+        "on average, and the runs were not repeated."
+    )
 
 
 def _chosen(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -24,6 +24,7 @@ from torch import Generator, Size, Tensor, nn
 
 import posterity
 from posterity import Bernoulli, Engine, HalfNormal, Informative, MeanField, Normal, Optimizer, Prior, TensorData
+from posterity.bench.bound import Bounds
 from posterity.core.layout import Layout
 from posterity.fitting import described
 from posterity.metrics.scores import evaluate
@@ -42,6 +43,7 @@ SIZES = [prod(layer) for layer in LAYERS]
 SEEDS = (0, 1, 2)
 DRAWS = 500
 RESTARTS = 5
+LAST = 100  # steps that a bound is averaged over
 ALONE = MeanField(
     epochs=1500, draws=2, antithetic=True, initial_std=0.1, optimizer=Optimizer(lr=0.03, schedule="one_cycle")
 )
@@ -125,9 +127,13 @@ GROUP = {"mu": Normal(0, 1), "raw": Normal(0, 1), "log_sigma": LogScale()}
 
 
 def fit(network: Networks, train: Batch, prior: Prior | Mapping, method: MeanField, seed: int) -> DiagonalGaussian:
-    engine = Engine(seed=seed, device="cpu", progress=False)
+    bounds = Bounds()
+    engine = Engine(seed=seed, device="cpu", progress=False, on_epoch=bounds)
     data = TensorData(*train, batch_size=len(train[1]))  # a step sees all points
-    return posterity.fit(network, data, likelihood=Bernoulli(), prior=prior, method=method, engine=engine)
+    posterior = posterity.fit(network, data, likelihood=Bernoulli(), prior=prior, method=method, engine=engine)
+    history = bounds.histories["fit"][-LAST:]  # one step each: two draws of the weights
+    posterior.provenance["nelbo"] = statistics.fmean(row["nll"] + row["kl"] for row in history)
+    return posterior
 
 
 def fit_group(train: Batch, seed: int) -> DiagonalGaussian:
@@ -177,15 +183,17 @@ def predicted(posterior: DiagonalGaussian, inputs: Tensor) -> Classification:
     return posterior.predict(inputs, DRAWS, generator=Generator().manual_seed(0))
 
 
-def by_halves(data: Moons, seed: int) -> dict[str, Classification]:
-    """Predict each half of the tasks with a prior that only the other half made."""
+def by_halves(data: Moons, seed: int) -> tuple[dict[str, Classification], float]:
+    """Predict each half of the tasks with a prior that only the other half made; return the mean −ELBO, too."""
     found: dict[str, list[Tensor]] = {"train": [], "test": []}
+    bounds = []
     for own, other in ((0, 1), (1, 0)):
         group = fit_group(half(data.train, other), seed)
         posterior = informed(group, half(data.train, own), seed)
+        bounds.append(posterior.provenance["nelbo"])
         for part, probs in found.items():
             probs.append(predicted(posterior, half(getattr(data, part), own)[0]).probs)
-    return {part: Classification(torch.cat(probs, dim=1)) for part, probs in found.items()}
+    return {part: Classification(torch.cat(probs, dim=1)) for part, probs in found.items()}, statistics.fmean(bounds)
 
 
 def half(batch: Batch, which: int) -> Batch:
@@ -205,17 +213,20 @@ def run(seed: int) -> tuple[dict, dict[str, DiagonalGaussian]]:
         name: {part: predicted(posterior, getattr(data, part)[0]) for part in ("train", "test")}
         for name, posterior in posteriors.items()
     }
-    predictions["informative, other tasks"] = by_halves(data, seed)
+    bounds = {name: posterior.provenance["nelbo"] for name, posterior in posteriors.items()}
+    predictions["informative, other tasks"], bounds["informative, other tasks"] = by_halves(data, seed)
     scores = {
         name: {part: evaluate(prediction, getattr(data, part)[1]) for part, prediction in parts.items()}
         for name, parts in predictions.items()
     }
+    for name, bound in bounds.items():
+        scores[name]["train"]["nelbo"] = bound
     quantiles = sigmas(group).quantile(torch.tensor([0.05, 0.5, 0.95]), dim=0)
     result = {
         "seed": seed,
         "best possible": best_possible(data),
         "scores": {
-            name: {part: {c: values[c] for c in COLUMNS} for part, values in parts.items()}
+            name: {part: {c: values[c] for c in (*COLUMNS, "nelbo") if c in values} for part, values in parts.items()}
             for name, parts in scores.items()
         },
         "sigma": quantiles.T.tolist(),
@@ -235,8 +246,8 @@ def sigmas(group: DiagonalGaussian) -> Tensor:
 def table(results: list[dict]) -> str:
     """One line per model: mean ± standard deviation over seeds, and what was measured before."""
     lines = [
-        "| prior of a task's weights | test accuracy | test NLL | training accuracy | training NLL | before: test, training |",
-        "|---|---|---|---|---|---|",
+        "| prior of a task's weights | test accuracy | test NLL | training accuracy | training NLL | −ELBO | before |",
+        "|---|---|---|---|---|---|---|",
     ]
     for name, title in TITLES.items():
         cells = [
@@ -244,8 +255,10 @@ def table(results: list[dict]) -> str:
             for part in ("test", "train")
             for c, (scale, digits) in COLUMNS.items()
         ]
+        bounds = [r["scores"][name]["train"].get("nelbo") for r in results]
+        cells.append("not recorded" if None in bounds else spread(bounds, 3))
         lines.append(f"| {title} | {' | '.join(cells)} | {BEFORE.get(name, '')} |")
-    lines.append(f"| *the two densities known* | {spread([100 * r['best possible'] for r in results], 2)} | | | | |")
+    lines.append(f"| *the two densities known* | {spread([100 * r['best possible'] for r in results], 2)} | | | | | |")
     return "\n".join(lines)
 
 

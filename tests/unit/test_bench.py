@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
+from torch.distributions import kl_divergence
 
 from posterity.bench import STUDIES, images, uci
+from posterity.bench.bound import Bounds
 from posterity.bench.machine import provenance
-from posterity.bench.study import Column, Job, Published, Study, read, remaining, work, write
+from posterity.bench.study import NELBO, Column, Job, Published, Study, read, remaining, work, write
 from posterity.bench.table import collect, lines, markdown, spread, summary
 from posterity.data import load
 from posterity.errors import CorruptFile, Diverged, InvalidInput
@@ -152,6 +154,9 @@ def test_the_auroc_of_outsiders_counts_pairs():
             ood_auroc(inside, wrong)
 
 
+predict = uci._predict
+
+
 @pytest.fixture
 def regression(monkeypatch):
     """The UCI study on diabetes, with three short models."""
@@ -243,7 +248,7 @@ def test_images_are_scored_against_the_other_sets(monkeypatch, tmp_path):
     rows = {"mle": images.Row("", MLE(epochs=3)), "mean_field_weight": images.Row("", MeanField(epochs=3))}
     monkeypatch.setattr(images, "ROWS", rows)
     one = images.run(Job("mnist", "mle", 0), tmp_path)["scores"]
-    assert "auroc_mutual_information_notmnist" not in one  # one network has none
+    assert not {"auroc_mutual_information_notmnist", "nelbo"} & one.keys()  # one network has none
     assert one["auroc_entropy_fashion-mnist"] == pytest.approx(0.5, abs=0.1)  # the same digits
     record = images.run(Job("mnist", "mean_field_weight", 0), tmp_path)
     assert record["fit"]["method"]["kind"] == "mean_field"
@@ -252,8 +257,63 @@ def test_images_are_scored_against_the_other_sets(monkeypatch, tmp_path):
     assert {c.score for c in images.IMAGES.columns["mnist"]} <= record["scores"].keys()
     write(tmp_path / "mnist" / "mle-0.json", {"scores": one})
     line = lines(images.IMAGES, "mnist", collect(images.IMAGES, tmp_path)["mnist"])[0]
-    assert [cell == "" for cell in line.cells] == ["mutual" in c.title for c in images.IMAGES.columns["mnist"]]
+    empty = [c == NELBO or "mutual" in c.title for c in images.IMAGES.columns["mnist"]]  # one network has neither
+    assert [cell == "" for cell in line.cells] == empty
     json.dumps(record, allow_nan=False)
+
+
+def test_the_bound_of_a_row_is_that_of_the_posterior_that_it_returned(regression, monkeypatch, tmp_path):
+    wanted = uci.Model(1.0, True, 1500, "Adam")
+    write(
+        tmp_path / "boston" / "choice-variational-0.json", {"model": vars(wanted), "validation_nll": {}, "seconds": 0.0}
+    )
+    returned = []
+    monkeypatch.setattr(
+        uci, "_predict", lambda posterior, *rest: returned.append(posterior) or predict(posterior, *rest)
+    )
+    record = uci.run(Job("boston", "mean_field_weight", 0), tmp_path)["scores"]
+    (q,), data = returned, load("diabetes")
+    prior_mean, prior_std = q.problem.coordinates.normal
+    kl = kl_divergence(
+        torch.distributions.Normal(q.loc, q.std), torch.distributions.Normal(prior_mean, prior_std)
+    ).sum()
+    draws = []
+    for seed in range(200):
+        with q.problem.bound(q.sample(torch.Generator().manual_seed(seed))):
+            draws.append(q.problem.nll((data.train_inputs, data.train_targets))[0].item())
+    exact = statistics.fmean(draws) + kl.item() / len(data.train_inputs)
+    tolerance = 4 * statistics.stdev(draws) * (1 / len(draws) + 1 / -(-354 // 64)) ** 0.5  # one draw a step
+    assert record["nelbo"] == pytest.approx(exact, abs=tolerance)
+    assert kl.item() / len(data.train_inputs) > 2 * tolerance  # so that a bound without it would be seen
+
+
+def test_bounds_are_those_of_the_epoch_that_was_kept_at_temperature_1_and_of_members_the_mean():
+    bounds = Bounds()
+    for epoch, (nll, validation) in enumerate([(1.0, 3.0), (0.5, 1.0), (0.25, 2.0)]):
+        bounds("fit/member-0", {"epoch": epoch, "nelbo": 9.0, "nll": nll, "kl": 2.0, "validation": {"nll": validation}})
+    assert bounds.scores() == {"nelbo": 2.5, "nelbo_fall": 0.25}
+    bounds("fit/member-1", {"epoch": 1, "nll": 0.5, "kl": 1.0})
+    assert bounds.scores() == {"nelbo": 2.0, "nelbo_fall": 0.125}
+    points = Bounds()
+    points("fit", {"epoch": 1, "nll": 0.5})
+    assert points.scores() == {}
+
+
+def test_a_variational_row_shows_its_bound_or_that_it_was_not_recorded(tmp_path):
+    def run(job: Job, folder: Path) -> dict:
+        recorded = {"nelbo": 1.0 + job.repeat} if job.method == "second" and job.repeat else {}
+        return {"scores": {"nll": 1.0, "accuracy": 0.5, **recorded}}
+
+    tiny = study(run, variational=frozenset({"second"}))
+    tiny = replace(tiny, columns={name: [*columns, NELBO] for name, columns in tiny.columns.items()})
+    list(work(tiny, tiny.jobs(("a",), tuple(tiny.methods), 1), tmp_path))
+    assert [line.cells[-1] for line in lines(tiny, "a", collect(tiny, tmp_path)["a"])] == ["", "not recorded", ""]
+    list(work(tiny, tiny.jobs(("a",), tuple(tiny.methods), 3), tmp_path))
+    assert [line.cells[-1] for line in lines(tiny, "a", collect(tiny, tmp_path)["a"])] == [
+        "",
+        "2.500 ± 0.500 (of 2)",
+        "",
+    ]
 
 
 def test_an_ensemble_has_sixteen_draws_of_each_member_and_a_point_one_function():

@@ -11,8 +11,9 @@ from torch import Tensor
 
 import posterity
 from posterity.bench import published
+from posterity.bench.bound import Bounds
 from posterity.bench.machine import provenance
-from posterity.bench.study import Column, Job, Record, Study
+from posterity.bench.study import NELBO, Column, Job, Record, Study
 from posterity.core.optimizer import Optimizer
 from posterity.data import Dataset, load
 from posterity.methods import (
@@ -99,7 +100,8 @@ def run(job: Job, folder: Path) -> Record:
     train = train.split(VALIDATION / train.num_data, seed=123)  # the same for all seeds
     torch.manual_seed(job.repeat)
     network, method = LeNet(), ROWS[job.method].method
-    engine = Engine(seed=job.repeat, device="cpu", progress=False)
+    bounds = Bounds()
+    engine = Engine(seed=job.repeat, device="cpu", progress=False, on_epoch=bounds)
     start = time.perf_counter()
     posterior = posterity.fit(network, train, prior=PRIOR, method=method, engine=engine)
     seconds = time.perf_counter() - start
@@ -107,7 +109,7 @@ def run(job: Job, folder: Path) -> Record:
     validation = evaluate(_predict(posterior, train.held_out[0], job.repeat), train.held_out[1])
     inside = _predict(posterior, data.test_inputs, job.repeat)
     return {
-        "scores": {**evaluate(inside, data.test_targets), **_detection(job, posterior, inside)},
+        "scores": {**evaluate(inside, data.test_targets), **_detection(job, posterior, inside), **bounds.scores()},
         "validation": validation,
         "seconds": round(seconds, 1),
         "prior": repr(PRIOR),
@@ -162,7 +164,7 @@ def _outside(name: str, other: str) -> Tensor:
 
 def _columns(name: str) -> list[Column]:
     columns = [Column("accuracy", "accuracy", 100.0), Column("nll", "NLL", 1.0, 4), Column("ece", "ECE", 100.0)]
-    return columns + [
+    return [*columns, NELBO] + [
         Column(f"auroc_{measure}_{other}", f"{SHORT[other]} by {short}", 100.0, 1)
         for other in OTHERS[name]
         for measure, short in (("entropy", "entropy"), ("mutual_information", "mutual information"))
@@ -178,7 +180,8 @@ IMAGES = Study(
         f"temperature 1 but where {COLD} is named; Normal(0, 0.3). 55,000 images train, {VALIDATION:,} choose the best epoch "
         "where a method has one; on those of Fashion-MNIST rates were set, on those of MNIST, with seed 100, that "
         "temperature; the test set is touched once, at the end. Accuracy, ECE (15 bins) "
-        "and AUROC in per cent, NLL in nats. AUROC: how well the entropy of the prediction, or its mutual information, tells "
+        "and AUROC in per cent, NLL in nats. −ELBO: of the training data, in nats per datum, in the epoch that was kept; of an "
+        "ensemble the members' mean. AUROC: how well the entropy of the prediction, or its mutual information, tells "
         f"the 10,000 test images from {OUTSIDE:,} test images of another set, drawn once; a point has no mutual information."
     ),
     sets=SETS,
@@ -191,4 +194,9 @@ IMAGES = Study(
     published=published.IMAGES,
     sources=published.IMAGES_SOURCES,
     run=run,
+    variational=frozenset(
+        name
+        for name in ROWS
+        if name.startswith(("mean_field", "low_rank", "ivon", "ensemble")) and name != "ensemble_mle"
+    ),
 )

@@ -40,6 +40,9 @@ class Column:
     digits: int = 2
 
 
+NELBO = Column("nelbo", "−ELBO", digits=3)  # in nats per datum of the training data
+
+
 @dataclass(frozen=True)
 class Published:
     """A row that others have printed: its source, and cells by the score's name, as they print them."""
@@ -65,6 +68,7 @@ class Study:
         published: rows of others, for each set; sources: where they are from.
         run: fits one job, and returns its record; the folder holds what jobs share.
         left_out: (set, method) that are not run.
+        variational: methods that descend a negative ELBO, whose value their rows must show.
         by_name: sets and methods that are run only where they are asked for by name; the page lists what has not been run.
     """
 
@@ -83,6 +87,7 @@ class Study:
     run: Callable[[Job, Path], Record]
     left_out: frozenset[tuple[str, str]] = field(default_factory=frozenset)
     by_name: frozenset[str] = field(default_factory=frozenset)
+    variational: frozenset[str] = field(default_factory=frozenset)
 
     def jobs(self, sets: Sequence[str], methods: Sequence[str], repeats: int) -> list[Job]:
         """List the fits in the order of their work: repeat by repeat, so that an early stop leaves whole tables."""

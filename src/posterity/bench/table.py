@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from posterity.bench.study import Column, Record, Study, read
+from posterity.bench.study import NELBO, Column, Record, Study, read
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,12 @@ def lines(study: Study, data: str, rows: dict[str, list[Record]]) -> list[Line]:
     made = []
     for method, records in rows.items():
         scored = [record["scores"] for record in records if "scores" in record]
-        cells = tuple(spread([s[c.score] for s in scored if c.score in s], c, study.error) for c in columns)
+        cells = [spread([s[c.score] for s in scored if c.score in s], c, study.error) for c in columns]
+        if NELBO in columns and method in study.variational:
+            cells[columns.index(NELBO)] = _bound(scored, study.error)
         lost = len(records) - len(scored)
         count = f"{len(scored)}" + (f" ({lost} diverged)" if lost else "")
-        made.append(Line(study.methods[method], cells, count, ours=True))
+        made.append(Line(study.methods[method], tuple(cells), count, ours=True))
     if study.by_name:
         made += [Line(t, ("",) * len(columns), "not run", ours=True) for m, t in study.methods.items() if m not in rows]
     published = (
@@ -48,6 +50,14 @@ def lines(study: Study, data: str, rows: dict[str, list[Record]]) -> list[Line]:
         for row in study.published[data]
     )
     return [*made, *published]
+
+
+def _bound(scored: Sequence[Record], error: str) -> str:
+    """Write the negative ELBO of a variational row, and of how many fits it is where older records lack it."""
+    values = [scores[NELBO.score] for scores in scored if NELBO.score in scores]
+    if not values:
+        return "not recorded"
+    return spread(values, NELBO, error) + (f" (of {len(values)})" if len(values) < len(scored) else "")
 
 
 def spread(values: Sequence[float], column: Column, error: str) -> str:

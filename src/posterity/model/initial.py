@@ -31,7 +31,7 @@ InitialStd: TypeAlias = float | Relative | Mapping[str, Tensor]
 
 
 def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
-    """Return σ of each random coordinate, (P − start,); latents of priors and likelihoods get 0.1 unless `init` is a number.
+    """Return σ of each random coordinate, (P − start,); latents that `init` does not name get 0.1 unless it is a number.
 
     σ is that of the weights: a non-centred coordinate z = w/s gets σ/s, so that both forms start from the same distribution.
 
@@ -50,16 +50,21 @@ def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
         return std
     layout = coordinates.random_layout
     shapes = layout.named_shapes()
-    if unknown := sorted(init.keys() - shapes.keys()):
+    latents = {n: coordinates.params[n].shape for n in coordinates.latents}
+    if unknown := sorted(init.keys() - shapes.keys() - latents.keys()):
         raise InvalidInput(f"init: '{unknown[0]}' is not a random parameter.{suggest(unknown[0], shapes)}")
     if missing := sorted(shapes.keys() - init.keys()):
         raise InvalidInput(f"init: '{missing[0]}' has no initial std; give one for each random parameter.")
-    for name, shape in shapes.items():
-        if init[name].shape != shape or not (layout.part(name, init[name]) > 0).all():
+    for name, value in init.items():
+        shape = {**shapes, **latents}[name]
+        if value.shape != shape or not ((layout.part(name, value) if name in shapes else value) > 0).all():
             raise InvalidInput(
-                f"init: the std of '{name}' has shape {tuple(init[name].shape)}; positive values of {tuple(shape)} are needed."
+                f"init: the std of '{name}' has shape {tuple(value.shape)}; positive values of {tuple(shape)} are needed."
             )
     std[:weights] = layout.flatten({n: init[n].to(theta) for n in shapes})
+    for name, part in zip(latents, std[weights:].split([s.numel() for s in latents.values()]), strict=True):
+        if name in init:
+            part.copy_(init[name].reshape(-1))
     return std / coordinates.unit()[coordinates.start :]
 
 
