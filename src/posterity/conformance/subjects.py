@@ -90,7 +90,8 @@ def _mean_field(estimator: Any, **settings: Any) -> Subject:
 
 
 def _correlated(name: str, method: Any) -> Subject:
-    long = replace(method, epochs=STEPS, initial_std=0.3, optimizer=FAST, draws=2, antithetic=True)
+    # What couples weights moves in units of their std, a small one here: it is given the rate to arrive.
+    long = replace(method, epochs=2 * STEPS, initial_std=0.3, optimizer=FAST, std_lr=10.0, draws=4, antithetic=True)
     return subject(name, long, replace(method, epochs=3), covariance=full, kl=correlated_kl)
 
 

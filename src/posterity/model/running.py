@@ -43,7 +43,7 @@ def moved(problem: Problem, inputs: Tensor) -> frozenset[str]:
             found = _changed(trial, inputs, names) - states
         trial.network.eval()
         for name, buffer in first.named_buffers():
-            trial.network.get_buffer(name).set_(buffer)
+            trial.network.get_buffer(name).data = buffer
         if torch.equal(before, again) and not torch.equal(before, _computed(trial, inputs)):
             raise InvalidInput(_hidden(first, trial.network))
     return frozenset(found)
