@@ -176,7 +176,9 @@ def test_a_curvature_is_put_around_weights_from_a_file(call, folder: Path, train
 
     found = open_run(Path("run"), trust=True)
     assert torch.equal(found.posterior.problem.layout.views(found.posterior.mean)["4.weight"], trained[4].weight)
-    again = call("train", "--config", "run/config.toml", "--out", "again", "--quiet")  # which trains nothing either
+    again = call(
+        "train", "--config", "run/config.toml", "--trust", "--out", "again", "--quiet"
+    )  # which trains nothing either
     assert again.code == 0, again.err
     first, second = (json.loads(Path(run, "metrics.json").read_text())["model"] for run in ("run", "again"))
     assert first["test"] == second["test"]

@@ -65,7 +65,8 @@ def test_the_last_epoch_counts_and_the_views_are_augmented(small, monkeypatch, t
     scores = record["scores"]
     assert scores["epistemic"] > 0
     assert scores["epistemic"] + scores["aleatoric"] == pytest.approx(_total(network, small, 3), rel=1e-5)
-    assert {c.score for c in cifar.CIFAR.columns["cifar-10"]} <= scores.keys()
+    # A fit that tells nothing of its epochs has no bound.
+    assert {c.score for c in cifar.CIFAR.columns["cifar-10"]} - {"nelbo"} <= scores.keys()
     json.dumps(record, allow_nan=False)
 
 

