@@ -43,28 +43,30 @@ def converted(network: nn.Module, make: Make, prior_std: float) -> nn.Module:
     )
 
 
-def infer(task: Task, make: Make, kl: Callable[[nn.Module], Tensor]) -> Layers:
-    """Train by Adam, with a rate that falls to 0."""
+def infer(task: Task, size: int | None = None, *, make: Make, kl: Callable[[nn.Module], Tensor]) -> Layers:
+    """Train by Adam, with a rate that falls to 0, on all data at once or on batches of so many, in their order."""
     torch.manual_seed(task.seed)
     network = converted(task.network, make, task.prior_std)
     steps = BRIEF if task.brief else STEPS
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    cut = size or len(task.x)
     for _ in range(steps):
-        optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=task.autocast):
-            outputs = network(task.x)
-        loss = _nll(outputs.to(task.x.dtype), task) + kl(network) / len(task.x)
-        loss.backward()
-        optimizer.step()
+        for x, y in zip(task.x.split(cut), task.y.split(cut), strict=True):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=task.autocast):
+                outputs = network(x)
+            loss = _nll(outputs.to(x.dtype), y, task.noise_std) + kl(network) / len(task.x)
+            loss.backward()
+            optimizer.step()
         schedule.step()
     return Layers(network)
 
 
-def _nll(outputs: Tensor, task: Task) -> Tensor:
-    if task.noise_std is None:
-        return nn.functional.cross_entropy(outputs, task.y)
-    return (outputs[:, 0] - task.y).square().mean() / (2 * task.noise_std**2)
+def _nll(outputs: Tensor, targets: Tensor, noise_std: float | None) -> Tensor:
+    if noise_std is None:
+        return nn.functional.cross_entropy(outputs, targets)
+    return (outputs[:, 0] - targets).square().mean() / (2 * noise_std**2)
 
 
 def outputs_of(make: Make, names: tuple[str, str], q: tuple[Tensor, Tensor], x: Tensor, n: int, seed: int) -> Tensor:
@@ -102,6 +104,7 @@ def of_bayesian_torch() -> list[Subject]:
             Subject(
                 f"bayesian_torch-{name}",
                 partial(infer, make=own, kl=get_kl_loss),
+                batched=partial(infer, make=own, kl=get_kl_loss),
                 covariance=independent,
                 kl=lambda mean, std, prior, own=own: of_vector(own, names, mean, std, prior).kl_loss().item(),
                 layer=partial(outputs_of, own, names),
@@ -134,6 +137,7 @@ def of_blitz() -> list[Subject]:
         Subject(
             "blitz-weight",
             partial(infer, make=make, kl=kl_divergence_from_nn),
+            batched=partial(infer, make=make, kl=kl_divergence_from_nn),
             covariance=independent,
             layer=partial(outputs_of, make, ("weight_mu", "weight_rho")),
             module=lambda network: converted(network, make, 1.0),
