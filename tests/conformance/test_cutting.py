@@ -111,6 +111,7 @@ def moments(method: Any, data: Any) -> tuple[float, float, int]:
         for way in WAYS
     ],
 )
+@pytest.mark.filterwarnings("ignore:All 2 members")  # data that are all alike leave one optimum
 def test_the_posterior_is_that_of_the_data_that_are_seen(name: str, way: str) -> None:
     make, seen = WAYS[way]
     mean, std, num_data = moments(METHODS[name](600), make())
