@@ -15,6 +15,7 @@ from posterity.errors import InvalidInput, suggest, unknown
 from posterity.methods import AnyMethod, Laplace
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior
+from posterity.zoo.build import imports_code
 
 Given = Mapping[str, tuple[str, object]]  # key -> (flag as typed, value)
 WRAPPER = ("n", "reinitialise")  # keys of an ensemble itself; all others are its members'
@@ -85,7 +86,7 @@ def refuse_code(config: RunConfig, given: Given, trust: bool, where: str) -> Non
         InvalidInput: with the name, before anything of it is imported.
     """
     name = str(config.model.name)
-    if ":" in name and not name.startswith("mlp:") and "model.name" not in given and not trust:
+    if imports_code(name) and "model.name" not in given and not trust:
         raise InvalidInput(f"{where} names the network '{name}', code that would be run. Add --trust if it is yours.")
 
 

@@ -15,6 +15,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
 from posterity.train.batches import TensorData
 from posterity.zoo import rebuild
+from posterity.zoo.build import imports_code
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +169,7 @@ def _load(file: Path, trust: bool) -> FunctionPosterior:
     specification = read_specification(file)
     spec = specification["model"]
     name = str(spec["name"])
-    if ":" in name and not name.startswith("mlp:") and not trust:
+    if imports_code(name) and not trust:
         raise InvalidInput(f"{file} needs the network '{name}', code that would be run. Add --trust if it is yours.")
     return load(file, rebuild(spec, trust=trust))
 

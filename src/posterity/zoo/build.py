@@ -60,7 +60,7 @@ class NetworkSpec:
     @property
     def imports_code(self) -> bool:
         """Whether building it imports and calls code that is not this library's."""
-        return ":" in self.name and not self.name.startswith("mlp:")
+        return imports_code(self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the specification as what JSON can hold."""
@@ -86,6 +86,15 @@ class NetworkSpec:
         if not isinstance(shape, list | tuple) or not all(_is_count(size) for size in shape):
             raise InvalidInput(f"A network's input_shape must be a list of whole numbers above 0, got {shape!r}.")
         return cls(name, tuple(shape), outputs, dict(options))
+
+
+def imports_code(name: str) -> bool:
+    """Say whether a network's name is that of code that would be imported and called.
+
+    >>> imports_code("my_module:make"), imports_code("mlp:50-20")
+    (True, False)
+    """
+    return ":" in name and not name.startswith("mlp:")
 
 
 def build(name: str, input_shape: tuple[int, ...], num_outputs: int, **options: Any) -> nn.Module:
