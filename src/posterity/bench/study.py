@@ -1,13 +1,13 @@
 """What a study is: methods on data sets, again and again, each fit one small file, so that it can be stopped and extended."""
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from posterity.errors import CorruptFile, Diverged
+from posterity.storage import replace_text
 
 Record = dict[str, Any]  # plain JSON values
 
@@ -139,6 +139,4 @@ def read(path: Path) -> Record:
 def write(path: Path, record: Record) -> None:
     """Write a record so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1, allow_nan=True) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    replace_text(path, json.dumps(record, indent=1, allow_nan=True) + "\n")

@@ -1,6 +1,5 @@
 """What `run.toml` holds: the whole configuration of a run, complete enough to reproduce it."""
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +27,7 @@ from posterity.methods import (
 from posterity.methods.refine import Stage
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior, Normal
+from posterity.storage import replace_text
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -145,9 +145,7 @@ def write(config: RunConfig, path: Path) -> None:
     """Write what reproduces a run: every value, defaults too."""
     values = config.model_dump(mode="json")
     text = tomli_w.dumps(_without_none({**values, "method": _spelled(values["method"])}))
-    part = path.with_name(path.name + ".part")
-    part.write_text(f"# posterity train --config {path.name}\n{text}", encoding="utf-8")
-    os.replace(part, path)
+    replace_text(path, f"# posterity train --config {path.name}\n{text}")
 
 
 NONE = "none"  # TOML has no word for it

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from posterity.cli.console import Voice
-from posterity.cli.directory import replace_json, replace_text
+from posterity.cli.directory import replace_json
 from posterity.cli.flags import OUTPUT, PLAIN, Output
 from posterity.conformance.adapters import chosen, loaded
 from posterity.conformance.laws import LAWS, judge
@@ -15,6 +15,7 @@ from posterity.conformance.subjects import SUBJECTS
 from posterity.conformance.table import markdown, notes_of, rich_table, told, values
 from posterity.conformance.verdict import Verdict
 from posterity.errors import InvalidInput
+from posterity.storage import replace_text
 
 BROKEN = 1  # the exit code where a law is broken
 

@@ -1,7 +1,6 @@
 """A run's directory: what is where in it, and the rules by which it is made and refused."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from posterity.cli.console import finite
 from posterity.errors import CorruptFile, InvalidInput
+from posterity.storage import append_text, replace_text
 from posterity.train import checkpoint
 
 MODEL, TWIN = "model", "twin"
@@ -90,8 +90,7 @@ class RunDirectory:
         """Return what appends each epoch's row to the log, for the engine of one model."""
 
         def append(name: str, row: Row) -> None:
-            with self.log.open("a", encoding="utf-8") as stream:
-                stream.write(_line(_named(label, name.partition("/")[2]), row))
+            append_text(self.log, _line(_named(label, name.partition("/")[2]), row))
 
         return append
 
@@ -159,13 +158,6 @@ def seconds_of(rows: Sequence[Row]) -> float:
     """Return the training time that a log tells of; an ensemble's members add up."""
     last = {row["run"]: float(row["seconds"]) for row in rows}
     return sum(last.values(), 0.0)
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file all at once."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
 
 
 def replace_json(path: Path, values: Mapping[str, Any]) -> None:

@@ -13,7 +13,6 @@ import torch
 from cyclopts import Parameter
 
 from posterity.cli.console import Voice, finite, grid
-from posterity.cli.directory import replace_text
 from posterity.cli.elsewhere import opened
 from posterity.cli.flags import AS_TRAINED, BY_ITSELF, PLAIN, Output, Source, Use
 from posterity.cli.inputs import read_inputs
@@ -24,6 +23,7 @@ from posterity.data import Scaling
 from posterity.errors import InvalidInput, unknown
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.summary import percent
+from posterity.storage import replace_text
 
 FORMATS = ("table", "csv", "json")
 LEVEL = 0.9

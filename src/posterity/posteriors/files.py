@@ -1,7 +1,6 @@
 """Posterior files: safetensors with a JSON specification in the header. No pickles; a file knows its own network."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -24,6 +23,7 @@ from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.identity import structure
 from posterity.posteriors.mixture import KINDS, Mixture, restored
+from posterity.storage import replacing
 from posterity.types import Likelihood, Prior
 
 FORMAT = "posterity-1"
@@ -58,14 +58,11 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
         for i, component in enumerate(parts):
             tensors.update({f"component.{i}.{k}": v for k, v in _of_problem(component.problem).items()})
     contiguous = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(contiguous, part, metadata={"posterity": json.dumps(specification)})
-        part.chmod(0o644)  # safetensors writes for the owner's eyes alone
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file(contiguous, part, metadata={"posterity": json.dumps(specification)})
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise InvalidInput(f"Cannot write {path}: {error}. Choose another folder, or free some space.") from error
 
 

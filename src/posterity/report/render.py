@@ -1,6 +1,5 @@
 """From data to one self-contained page: no script, no network, no second file."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from posterity.predict.predictive import Classification
 from posterity.report import summary
 from posterity.report.data import Model, ReportData
 from posterity.report.sections import sections
+from posterity.storage import replace_text
 
 
 def render(data: ReportData) -> str:
@@ -46,9 +46,7 @@ def write_page(page: str, path: str | Path) -> Path:
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        part.write_text(page, encoding="utf-8")
-        os.replace(part, target)
+        replace_text(target, page)
     except OSError as error:
         raise InvalidInput(f"Cannot write the report to {target}: {error.strerror or error}.") from error
     return target

@@ -1,7 +1,6 @@
 """Checkpoints: an algorithm's state, the random streams and the run's record, in one file that is never half written."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
+from posterity.storage import replacing
 from posterity.types import State
 
 
@@ -37,13 +37,11 @@ def save(path: Path, state: State, streams: dict[str, Tensor], record: Record) -
     """
     tensors = {f"state.{k}": v.detach().cpu().clone().contiguous() for k, v in state.items()}
     tensors.update({f"stream.{k}": v for k, v in streams.items()})
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, part, metadata={"record": json.dumps(asdict(record))})
-        os.replace(part, path)
+        with replacing(path) as part:
+            save_file(tensors, part, metadata={"record": json.dumps(asdict(record))})
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
         raise InvalidInput(
             f"Cannot write the checkpoint {path}: {error}. Choose another folder, or free some space."
         ) from error

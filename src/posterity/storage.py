@@ -1,0 +1,78 @@
+"""Files that are whole or not there: made new under a name of their own, synced to the disk, then put in place in one step."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+_MORE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new, empty file beside `path` to write; afterwards it takes the place of `path`, which is whole at any moment.
+
+    The new file is made exclusively, so that whatever somebody has put there, a link included, is never written through; a
+    `path` that is a link is itself replaced. Permissions are those that the user's umask gives. File and folder are synced:
+    once this returns, the new content survives a loss of power. Where the block fails, `path` stays as it was.
+
+    Raises:
+        OSError: as the system does, with the name of `path`.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     with replacing(Path(folder) / "a.txt") as part:
+    ...         _ = part.write_text("whole")
+    ...     [(file.name, file.read_text()) for file in Path(folder).iterdir()]
+    [('a.txt', 'whole')]
+    """
+    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
+    try:
+        os.close(os.open(part, _NEW, 0o666))
+        mode = part.stat().st_mode & 0o777
+        yield part
+        os.chmod(part, mode)  # a writer that makes the file anew, as safetensors does, chooses its own
+        _synced(part)
+        os.replace(part, path)
+        _synced(path.parent)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file, as `replacing` does."""
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to a text file in one write; a link in its place is refused.
+
+    Raises:
+        OSError: as the system does.
+    """
+    descriptor = os.open(path, _MORE, 0o666)
+    with os.fdopen(descriptor, "ab", buffering=0) as stream:
+        stream.write(text.encode())
+
+
+def _synced(path: Path) -> None:
+    """Have the disk hold what the system remembers of a file, or of a folder's list of names where it can be asked to."""
+    folder = path.is_dir()
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        if folder:  # Windows opens none
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        if not folder:  # some file systems sync files alone
+            raise
+    finally:
+        os.close(descriptor)
