@@ -272,7 +272,10 @@ def _sharing(problem: Problem, name: str) -> int:
     if name.startswith(LIKELIHOOD):
         return problem.num_data
     group, where = name.removeprefix(PRIOR + "scale").lstrip("."), problem.coordinates
-    sizes = [p.numel() for n, p in where.params.items() if n not in where.latents and n.startswith(group)]
+    under = f"{group}." if group else ""
+    sizes = [
+        p.numel() for n, p in where.params.items() if n not in where.latents and (n == group or n.startswith(under))
+    ]
     return max(1, sum(sizes) // where.params[name].numel())
 
 
