@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from posterity.errors import InvalidInput, PosterityError
 from posterity.model.alone import alike, refuse_count, unmoved
+from posterity.model.padding import KnownLookups
 from posterity.model.plain import copied, outside
 from posterity.model.problem import Problem
 from posterity.posteriors.samples import Samples
@@ -74,7 +75,7 @@ def _step(trial: Problem, batch: Batch) -> None:
     running: list[tuple[str, nn.Module]] = []
     with torch.enable_grad():
         try:
-            with _following(trial.network, running):
+            with _following(trial.network, running), KnownLookups(trial.network):
                 outputs = trial.outputs(inputs.clone())
         except PosterityError:
             raise
