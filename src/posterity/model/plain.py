@@ -137,6 +137,12 @@ def _refuse_tensor(tensor: Tensor, which: str) -> None:
         )
     if tensor.device.type == "meta":
         raise InvalidInput(f"{which} is on the meta device and holds no numbers; build the network on the CPU.")
+    if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+        raise InvalidInput(
+            f"{which} has a hook on its gradient, which no copy keeps and no method asks. If it holds a part of the tensor "
+            "where it is: make that part a buffer, and what is trained a parameter of its own, torch.cat them in forward. Else "
+            "take it off, handle.remove()."
+        )
     if type(tensor.data) is not Tensor:
         raise InvalidInput(
             f"{which} is a {type(tensor.data).__name__}, no plain tensor; give the network before it was distributed or "
