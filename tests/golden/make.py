@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 
 import torch
-from tests.golden.networks import FILES, inputs, network
 
 import posterity
 from posterity import Categorical, Engine, Gaussian, Normal, Problem
@@ -22,6 +21,7 @@ from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.posteriors.statistics import with_statistics
+from tests.golden.networks import FILES, inputs, network
 
 HERE = Path(__file__).parent
 QUIET = Engine(progress=False)
@@ -107,7 +107,10 @@ def mixtures(made: dict) -> dict:
     points = [Point(problem("samples_with_statistics").snapshot(), theta) for theta in statistics.thetas[:2]]
     mixed = Mixture.of([*points, made["diagonal_gaussian_with_functions"]])
     own = [Point(made["point"].problem, theta) for theta in few(made["point"].problem, 4)]
-    networks = [diagonal(problem("mixture_of_networks", which=0)), Point(p := problem("point"), p.theta())]
+    networks = [
+        diagonal(problem("mixture_of_networks", which=0)),
+        Point(p := problem("mixture_of_networks", which=1), p.theta()),
+    ]
     return {
         "mixture": mixed,
         "mixture_of_mixtures": Mixture.of([Mixture.of(own[:2]), Mixture.of(own[2:])]),

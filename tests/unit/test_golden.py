@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.golden.networks import FILES, inputs, network
 
 import posterity
+from tests.golden.networks import FILES, inputs, network
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 EXPECTED = json.loads((GOLDEN / "expected.json").read_text())

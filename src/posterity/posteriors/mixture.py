@@ -214,7 +214,8 @@ def _component(problem: Problem, part: Mapping[str, Tensor]) -> FunctionPosterio
     kind = next(k.removeprefix("kind.") for k in part if k.startswith("kind."))
     buffers = {k.removeprefix("buffer."): v for k, v in part.items() if k.startswith("buffer.")}
     own = problem.snapshot(buffers)
-    return restored(Mixture if kind == Mixture.kind else KINDS[kind], own, part)
+    tensors = {k: v for k, v in part.items() if not k.startswith(("kind.", "buffer."))}
+    return restored(Mixture if kind == Mixture.kind else KINDS[kind], own, tensors)
 
 
 def restored(family: type[FunctionPosterior], problem: Problem, tensors: Mapping[str, Tensor]) -> FunctionPosterior:
