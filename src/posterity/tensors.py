@@ -19,12 +19,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from posterity.documents import AGAIN as AGAIN
+from posterity.documents import SEAL as SEAL
 from posterity.documents import SIZE, damaged, parsed
 from posterity.errors import InvalidInput
 from posterity.storage import reading, replacing
 
-SEAL = "sha256"
-AGAIN = "Save or copy it again"
 NAMES = {
     torch.float64: "F64",
     torch.float32: "F32",
