@@ -38,7 +38,7 @@ def markdown(rows: Rows) -> str:
     lines = [
         f"| method | {' | '.join(map(str, numbers))} |",
         f"|---|{':-:|' * len(numbers)}",
-        *(f"| {name} | {' | '.join(SIGNS[v.status] for v in verdicts)} |" for name, verdicts in rows.items()),
+        *(f"| {escaped(name)} | {' | '.join(SIGNS[v.status] for v in verdicts)} |" for name, verdicts in rows.items()),
     ]
     laws = [f"{n}. {LAWS[n].says}" for n in numbers]
     measured = [
@@ -61,7 +61,7 @@ def markdown(rows: Rows) -> str:
         "",
         *measured,
     ]
-    notes = [f"- {note}" for note in notes_of(rows)]
+    notes = [f"- {escaped(note)}" for note in notes_of(rows)]
     return "\n".join([*parts, "", "## Remarks", "", *notes]) + "\n"
 
 
@@ -100,7 +100,7 @@ def _numbers(rows: Rows) -> list[int]:
 
 def _measured(name: str, law: int, check: Check) -> str:
     numbers = (check.measured, check.expected, check.tolerance)
-    return f"| {name} | {law} | {check.quantity} | {' | '.join(f'{v:.5g}' for v in numbers)} |"
+    return f"| {escaped(name)} | {law} | {escaped(check.quantity)} | {' | '.join(f'{v:.5g}' for v in numbers)} |"
 
 
 def _values(verdict: Verdict) -> dict[str, Any]:
