@@ -5,9 +5,12 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from posterity.conformance.laws import LAWS
 from posterity.conformance.verdict import Check, Status, Verdict
+from posterity.text import markdown as escaped
+from posterity.text import visible
 
 Rows = Mapping[str, Sequence[Verdict]]  # by subject
 SIGNS: dict[Status, str] = {"kept": "✓", "broken": "✗", "not applicable": "n/a", "not asked": "—"}
@@ -24,7 +27,7 @@ def rich_table(rows: Rows) -> Table:
     table.add_column("seconds", justify="right")
     for name, verdicts in rows.items():
         cells = [f"[{STYLES[v.status]}]{SIGNS[v.status]}[/]" for v in verdicts]
-        table.add_row(name, *cells, f"{sum(v.seconds for v in verdicts):.1f}")
+        table.add_row(Text(visible(name)), *cells, f"{sum(v.seconds for v in verdicts):.1f}")
     return table
 
 
