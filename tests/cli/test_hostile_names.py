@@ -16,8 +16,6 @@ from posterity.cli.app import run
 
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 HOSTILE = (
-    "\x1b[31mred\x1b[0m \x1b]8;;http://evil.example\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x07\x7f",
-    "\u202egnp.exe\u2066 two\nlines a\ttab",
     "[red]markup[/red] [link=http://evil.example]x[/] :smile:",
     '=HYPERLINK("http://evil.example")',
     "+cmd|' /C calc'!A0",
@@ -31,6 +29,8 @@ HOSTILE = (
     "x" * 10_000,
     "𝔘𝔫😀漢字",
     "_hidden",
+    "\x1b[31mred\x1b[0m \x1b]8;;http://evil.example\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x07\x7f",
+    "\u202egnp.exe\u2066 two\nlines a\ttab",
 )
 
 

@@ -1,5 +1,6 @@
 """The program itself: its commands, loaded when they are called, and what becomes of their errors."""
 
+import errno
 import io
 import os
 import re
@@ -71,6 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with _plain_warnings():
             code = make()(undotted(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
             return code if isinstance(code, int) else 0
     except (PosterityError, CycloptsError) as error:
         return _failed(str(error).strip(), USER_ERROR, debug)
@@ -82,6 +84,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if not error.filename and error.errno == errno.ENOSPC:  # of what is printed: files are written with their names
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            error.filename = "standard output"
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}.", USER_ERROR, debug)
     except Exception as error:

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from posterity.storage import replacing
 from posterity.text import short, visible
 
 BAYESIAN, TWIN = "#1f5fa8", "#b9814f"
@@ -118,6 +120,16 @@ def wide_range(axis: Any, low: float, high: float) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 2000 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def save(figure: AnyFigure, path: Path) -> None:
+    """Write a figure to a file, of the kind that its name ends in, whole or not at all.
+
+    Raises:
+        OSError: as the system does, with the name of `path`.
+    """
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower())
 
 
 def svg(figure: AnyFigure, alt: str) -> Markup:
