@@ -82,6 +82,17 @@ def plant(run: Path, folder: Path, name: str) -> Path:
     return target
 
 
+@pytest.mark.parametrize("key", ["config", "model", "data"])
+@pytest.mark.parametrize("value", [3, None, [], {}, "x", {"name": 3}, {"name": [], "input_shape": {}}])
+def test_a_header_of_any_content_is_one_line(call, digits_run: Path, tmp_path: Path, key: str, value: object) -> None:
+    file = tmp_path / "x.safetensors"
+    with safe_open(digits_run / "posterior.safetensors", framework="pt") as opened:
+        header = json.loads(opened.metadata()["posterity"])
+    tensors = load_file(digits_run / "posterior.safetensors")
+    save_file(tensors, file, {"posterity": json.dumps({**header, key: value})})
+    check_one_line(call("evaluate", file))
+
+
 @pytest.mark.parametrize("name", ["os:system", "subprocess:run", "builtins:exec", "torch:load", "shutil:rmtree"])
 def test_what_makes_no_network_is_not_called(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
