@@ -33,7 +33,9 @@ def pinned() -> dict[str, str]:
 def test_what_is_installed_is_what_was_tested() -> None:
     """`pip install -c constraints.txt .` installs these versions; a package that is new among them is to be looked at."""
     versions = {name: version.partition("+")[0] for name, version in installed("posterity").items()}
-    hardware = {name for name in versions if name.startswith(("nvidia-", "cuda-")) or name == "triton"}  # torch pins its own
+    hardware = {
+        name for name in versions if name.startswith(("nvidia-", "cuda-")) or name == "triton"
+    }  # torch pins its own
     known = pinned()
     assert {name: version for name, version in versions.items() if name not in hardware} == {
         name: known.get(name, "not in constraints.txt") for name in versions.keys() - hardware
