@@ -120,7 +120,12 @@ def test_stds_at_their_start() -> None:
     assert not arrival.still_stds(
         rows(nelbo=[1.0] * 30, still=[0.97] * 30, stds=[1.03] * 30, pull=[0.0] * 30)
     )  # chance
-    assert not arrival.still_stds(rows(still=[0.1], stds=[4.0], pull=[0.9]))
+    assert not arrival.still_stds(rows(still=[0.1], stds=[4.0], pull=[0.1]))
+    assert not arrival.still_stds(rows(still=[0.1], stds=[4.0]))  # an optimiser that remembers no pull
+    assert arrival.still_stds(rows(still=[0.97], stds=[1.03]))
+    for pulled in (rows(still=[0.1], stds=[4.0], pull=[0.9]), rows(stds=[4.0], pull=[0.9])):
+        (said,) = arrival.still_stds(pulled)
+        assert "still went one way" in said
     assert not arrival.still_stds(rows(stds=[1.0]))  # a start that was no guess
 
 
@@ -219,6 +224,7 @@ SHORT = {
     "map": (MAP(epochs=20, optimizer=STEADY), {"objective"}),
     "mean_field": (MeanField(epochs=20, std_lr=0.1, optimizer=STEADY), {"objective", "stds"}),
     "flipout": (MeanField(epochs=20, std_lr=0.1, optimizer=STEADY, estimator="flipout"), {"objective", "stds"}),
+    "one cycle": (MeanField(epochs=20, optimizer=Optimizer(lr=0.01, schedule="one_cycle")), {"stds"}),  # ends flat
     "ivon": (IVON(epochs=4, lr=0.01, schedule="constant"), {"objective"}),
     "low_rank": (LowRank(epochs=2, std_lr=0.01), {"stds"}),
     "full_rank": (FullRank(epochs=2, std_lr=0.01), {"stds"}),
