@@ -61,9 +61,11 @@ def checked(values: Mapping[str, Any], origin: Mapping[str, str], where: str) ->
     refuse_unsound(values, origin, where)
     refuse_unknown(values, RunConfig, "", origin, where)
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise InvalidInput(line(error, values, origin, where)) from error
+    refuse_unsound(config.model_dump(), origin, where)  # a flag's value is a text until it is read
+    return config
 
 
 def refuse_code(config: RunConfig, given: Given, trust: bool, where: str) -> None:
