@@ -410,3 +410,17 @@ def test_a_scale_that_has_converged_is_the_rms_of_its_weights() -> None:
     assert scale.mean.item() == pytest.approx(rms.item(), rel=0.1)
     assert (scale.std / scale.mean).item() == pytest.approx((2 * n) ** -0.5, rel=0.3)
     assert posterior.provenance["remarks"] == []
+
+
+def test_a_scale_that_is_not_that_of_its_weights_is_named() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 20, generator=generator)
+    y = x @ (0.2 * torch.randn(20, 10, generator=generator)) + 0.3 * torch.randn(300, 10, generator=generator)
+    torch.manual_seed(0)
+    network, data = nn.Linear(20, 10, bias=False), TensorData(x, y, 50)
+    for method, said in (
+        (SWAG(), True),
+        (SGLD(epochs=100), False),
+    ):  # SWAG is drawn to the mode of z and log s, far from s
+        posterior = fit(network, data, likelihood=Gaussian(std=0.3), prior=Hierarchical(), method=method, engine=QUIET)
+        assert ("scale" in kinds(posterior)) == said
