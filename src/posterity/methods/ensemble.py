@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -35,7 +34,7 @@ from posterity.methods.sgld import SGLD
 from posterity.methods.swag import SWAG
 from posterity.model.padding import padding_kept
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine

@@ -15,7 +15,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -38,7 +37,7 @@ from posterity.model.initial import InitialStd, Relative, curvature_std, initial
 from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 

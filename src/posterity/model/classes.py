@@ -5,14 +5,13 @@ A label of −100 is not known and adds nothing. See `posterity.model.likelihood
 
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch import distributions as dist
 
 from posterity.errors import InvalidInput
 from posterity.model.advice import BINARY, CLASSES, SITES, advice
 from posterity.model.advice import IGNORED as IGNORED
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.types import Likelihood, Params
 
 _ONE_OR_SEVERAL = "(B,) or (B, 1) for one label of each example, (B, K) for K of them"

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch import distributions as dist
 
@@ -26,7 +25,7 @@ from posterity.model.classes import SiteBernoulli as SiteBernoulli
 from posterity.model.classes import SiteCategorical as SiteCategorical
 from posterity.model.classes import refuse_count
 from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.types import Latent, Likelihood, Params
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
