@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, Literal, Self, cast
 
@@ -13,6 +14,7 @@ from posterity.core.dispatch import RandomWeight
 from posterity.core.gaussian import inverse_softplus, noise_like, softplus
 from posterity.core.layout import Layout, substituted
 from posterity.core.sparse import DenseGradient, looked_up_sparsely
+from posterity.core.threads import Turn
 from posterity.errors import InvalidInput, unknown
 from posterity.model.coordinates import Coordinates
 from posterity.model.divergence import Divergence
@@ -60,7 +62,7 @@ class Bayesian(nn.Module):
         self.network, self.prior, self.estimator = network, as_prior(prior or Normal(0, 0.3)), estimator
         self.coordinates = Coordinates.of(network, self.prior, {}, where, points=False)
         self.divergence = Divergence.of(self.coordinates)
-        self._still = placed(network)
+        self._still, self._turn = placed(network), Turn()
         self.latents = nn.ParameterList([p for n, p in self.coordinates.params.items() if n.startswith(PRIOR)])
         self._set_means()
         self.rho = nn.Parameter(inverse_softplus(self._beside_constants(initial_std(self.coordinates, init))))
@@ -96,7 +98,10 @@ class Bayesian(nn.Module):
         """Call the network with weights drawn from q."""
         if self._drawing is not None:
             return self._drawing.run(lambda: self.network(*args, **kwargs), self.mean, self._random_weights())
-        with substituted(self.network, self.draw()):
+        with (
+            nullcontext() if torch.compiler.is_compiling() else self._turn.lock,
+            substituted(self.network, self.draw()),
+        ):
             return self.network(*args, **kwargs)
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:

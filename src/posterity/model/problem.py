@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from posterity.core.layout import Layout, substituted
+from posterity.core.threads import Spares
 from posterity.errors import Diverged, InvalidInput, PosterityError
 from posterity.model.coordinates import Coordinates
 from posterity.model.modes import in_place, moving, still, train
@@ -50,6 +51,7 @@ class Problem:
     movers: frozenset[str] = frozenset()
     padding: bool = True
     coordinates: Coordinates = field(init=False, repr=False)
+    spares: Spares | None = field(init=False, repr=False, compare=False, default_factory=Spares)  # see `lending`
 
     def __post_init__(self) -> None:
         if self.num_data < 1:

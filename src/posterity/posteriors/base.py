@@ -12,6 +12,7 @@ from torch import Generator, Tensor, nn
 
 from posterity.core.layout import Layout
 from posterity.errors import InvalidInput, PosterityWarning
+from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws
@@ -138,10 +139,11 @@ class FunctionPosterior(ABC):
             yield from self.functions.passes(inputs, n, generator, max_bytes)
             return
         self._say_of_statistics()
-        own = plan(self.problem, inputs, n, max_bytes)
-        for count in own.counts(n):
-            thetas = [self.sample(generator) for _ in range(count)]
-            yield own(torch.stack(thetas) if count > 1 else thetas[0].unsqueeze(0))  # a view: no copy of P numbers
+        with lent(self.problem, inputs) as problem:
+            own = plan(problem, inputs, n, max_bytes)
+            for count in own.counts(n):
+                thetas = [self.sample(generator) for _ in range(count)]
+                yield own(torch.stack(thetas) if count > 1 else thetas[0].unsqueeze(0))  # a view: no copy of P numbers
 
     @property
     def lacks_statistics(self) -> bool:

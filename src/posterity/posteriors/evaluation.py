@@ -146,9 +146,8 @@ def plan(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None = None)
     candidates = {way: _several(problem, way, inputs, n, max_bytes) for way in WAYS[1:]} | {"loop": loop}
     if max(candidate.at_once for candidate in candidates.values()) == 1:
         return loop  # weights of two do not fit
-    if key not in _winners:
-        _winners[key] = _race(candidates)
-    return candidates[_winners[key]]
+    winner = _winners.get(key) or _winners.setdefault(key, _race(candidates))  # of two races, the first one counts
+    return candidates[winner]
 
 
 def _several(problem: Problem, way: Way, inputs: Tensor, n: int, max_bytes: int | None) -> Plan:

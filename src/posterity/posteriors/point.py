@@ -6,6 +6,7 @@ from typing import ClassVar, Self
 
 from torch import Generator, Tensor
 
+from posterity.model.lending import lent
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, plan
@@ -41,6 +42,7 @@ class Point(FunctionPosterior):
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
     ) -> Iterator[Iterable[Draws]]:
         """Evaluate the one function once, and show it n times without copying."""
-        one = Draws.beside(plan(self.problem, inputs, 1, max_bytes)(self.theta[None]))
+        with lent(self.problem, inputs) as problem:
+            one = Draws.beside(plan(problem, inputs, 1, max_bytes)(self.theta[None]))
         latents = {name: value.expand(n, *value.shape[1:]) for name, value in one.latents.items()}
         yield [Draws(one.outputs.expand(n, *one.outputs.shape[1:]), latents)]
