@@ -11,7 +11,7 @@ agree with the loop in the race, or fails, is out of it.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -61,21 +61,6 @@ class Draws:
 
     outputs: Tensor
     latents: dict[str, Tensor]
-
-    @classmethod
-    def beside(cls, batches: Iterable["Draws"]) -> "Draws":
-        """Join the values of the same functions on one batch after the other."""
-        parts = list(batches)
-        return parts[0] if len(parts) == 1 else cls(torch.cat([part.outputs for part in parts], 1), parts[0].latents)
-
-    @classmethod
-    def below(cls, functions: Iterable["Draws"]) -> "Draws":
-        """Put functions behind functions, on the same inputs."""
-        parts = list(functions)
-        if len(parts) == 1:
-            return parts[0]
-        latents = {name: torch.cat([part.latents[name] for part in parts]) for name in parts[0].latents}
-        return cls(torch.cat([part.outputs for part in parts]), latents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +137,11 @@ def plan(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None = None)
 
 def _several(problem: Problem, way: Way, inputs: Tensor, n: int, max_bytes: int | None) -> Plan:
     """Plan several functions a pass, half of the budget for weights and half for activations."""
-    budget = _budget(inputs, max_bytes)
+    budget = budget_of(inputs, max_bytes)
     size = problem.layout.size * problem.theta().element_size()
     at_once = max(1, min(n, AT_ONCE, budget // (2 * size)))
-    return Plan(problem, way, at_once, split(problem, inputs, max(1, budget // at_once)))
+    spent = 0 if max_bytes is None else at_once * size  # what was asked for is a bound; the default is what is fast
+    return Plan(problem, way, at_once, split(problem, inputs, max(1, (budget - spent) // at_once)))
 
 
 @torch.no_grad()
@@ -225,7 +211,7 @@ def _structure(network: nn.Module) -> tuple[Any, ...]:
     return tuple((type(module), module.extra_repr()) for module in network.modules())
 
 
-def _budget(inputs: Tensor, max_bytes: int | None) -> int:
+def budget_of(inputs: Tensor, max_bytes: int | None) -> int:
     """Return the bytes of one pass; on a processor no more than is fast, however much is allowed."""
     if inputs.device.type == "cpu":
         return CPU_BYTES if max_bytes is None else min(max_bytes, CPU_BYTES)
@@ -236,7 +222,7 @@ def split(problem: Problem, inputs: Tensor, max_bytes: int | None) -> Sequence[T
     """Cut inputs into batches whose activations stay within a byte budget, as one example's forward pass measures it."""
     if len(inputs) <= 1:
         return (inputs,)
-    size = max(1, _budget(inputs, max_bytes) // activation_bytes(problem, inputs[:1]))
+    size = max(1, budget_of(inputs, max_bytes) // activation_bytes(problem, inputs[:1]))
     parts: tuple[Tensor, ...] = inputs.split(size)
     return parts
 

@@ -10,6 +10,7 @@ from posterity.model.lending import lent
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, plan
+from posterity.posteriors.memory import gathered
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,6 +44,6 @@ class Point(FunctionPosterior):
     ) -> Iterator[Iterable[Draws]]:
         """Evaluate the one function once, and show it n times without copying."""
         with lent(self.problem, inputs) as problem:
-            one = Draws.beside(plan(problem, inputs, 1, max_bytes)(self.theta[None]))
+            one = gathered([plan(problem, inputs, 1, max_bytes)(self.theta[None])], 1, len(inputs))
         latents = {name: value.expand(n, *value.shape[1:]) for name, value in one.latents.items()}
         yield [Draws(one.outputs.expand(n, *one.outputs.shape[1:]), latents)]

@@ -13,6 +13,7 @@ from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, plan, split
+from posterity.posteriors.memory import gathered
 from posterity.predict.predictive import AnyPredictive
 
 STATISTICS = "statistics."
@@ -56,7 +57,7 @@ class Samples(FunctionPosterior):
             raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
         check_inputs(inputs)
         chosen, row = self._spread(n, generator).unique_consecutive(return_inverse=True)
-        found = Draws.below(map(Draws.beside, self._evaluate(chosen, inputs.to(self.thetas.device), max_bytes)))
+        found = gathered(self._evaluate(chosen, inputs.to(self.thetas.device), max_bytes), len(chosen), len(inputs))
         if len(chosen) == n:
             return found
         return Draws(found.outputs[row], {name: value[row] for name, value in found.latents.items()})
@@ -83,7 +84,7 @@ class Samples(FunctionPosterior):
         """Evaluate every draw in the order of the chain, (K, B, *out)."""
         check_inputs(inputs)
         every = torch.arange(len(self.thetas), device=self.thetas.device)
-        return Draws.below(map(Draws.beside, self._evaluate(every, inputs.to(self.thetas.device), None))).outputs
+        return gathered(self._evaluate(every, inputs.to(self.thetas.device), None), len(every), len(inputs)).outputs
 
     def some(self, n: int, generator: Generator | None = None) -> "Samples":
         """Choose n draws, spread evenly over the chain, with their statistics."""
