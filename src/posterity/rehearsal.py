@@ -75,21 +75,21 @@ def _step(trial: Problem, batch: Batch) -> None:
     with torch.enable_grad():
         try:
             with _following(trial.network, running):
-                outputs = trial.outputs(inputs.clone())
+                outputs = trial.outputs(rows := inputs.clone())
         except PosterityError:
             raise
         except Exception as error:
             raise InvalidInput(_in_training(error, running, len(inputs))) from error
         refuse_count(outputs, len(inputs), trial.network)
         nll = -_log_prob(trial, outputs, targets).mean()
-        _refuse_gradients(trial, nll)
+        _refuse_gradients(trial, nll, rows)
 
 
-def _refuse_gradients(trial: Problem, nll: Tensor) -> None:
+def _refuse_gradients(trial: Problem, nll: Tensor, inputs: Tensor) -> None:
     """Refuse a loss that does not depend on the parameters, depends on others, or has no finite gradient."""
     name = type(trial.network).__name__
     params = dict(trial.params)
-    leaf = outside(nll, [*params.values(), *trial.network.parameters()])
+    leaf = outside(nll, [*params.values(), *trial.network.parameters()], inputs)
     if leaf is not None:
         raise InvalidInput(
             f"{name} computes with a trainable tensor of shape {tuple(leaf.shape)} that is none of its parameters, so that it "
