@@ -35,9 +35,9 @@ STUDIES = {
 TARGETS = (0.9, 0.95)
 SINCE = (
     "Since these runs a batch of B data weighs B. Labels are taken in shuffled batches of 128, so that with up to 128 nothing "
-    "moved; with more, the last batch of an epoch is short, most of all with 130 labels, where each of the two in it weighed 64 "
-    "times what another did in that epoch. Who they are changes with every epoch: what this brought is noise of the gradients, "
-    "and no way to choose was favoured. The study was not run again."
+    "moved; with more, the last batch of an epoch is short, most of all with 130 labels, where each of the two in it weighed "
+    "64 times what another did in that epoch. Who they are changes with every epoch: what this brought is noise of the "
+    "gradients, and no way to choose was favoured. The study was not run again."
 )
 
 

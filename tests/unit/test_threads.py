@@ -274,6 +274,7 @@ theta = problem.theta()
 posterior = DiagonalGaussian(problem, theta, 0.1 * torch.ones_like(theta))
 x = torch.randn(300_000, 8)
 posterior.predict(x[:2], 8)
+open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
 before = peak("VmRSS")
 kept = getattr(posterior, sys.argv[1])(x, 8, max_bytes=32 * 2**20)
 print(peak("VmHWM") - before)

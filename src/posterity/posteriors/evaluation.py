@@ -214,7 +214,7 @@ def _structure(network: nn.Module) -> tuple[Any, ...]:
 def budget_of(inputs: Tensor, max_bytes: int | None) -> int:
     """Return the bytes of one pass; on a processor no more than is fast, however much is allowed."""
     if inputs.device.type == "cpu":
-        return CPU_BYTES if max_bytes is None else min(max_bytes, CPU_BYTES)
+        return CPU_BYTES if max_bytes is None else min(max_bytes // 2, CPU_BYTES)  # as much again the allocator keeps
     return ACCELERATOR_BYTES if max_bytes is None else max_bytes
 
 
