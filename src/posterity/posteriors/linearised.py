@@ -27,6 +27,7 @@ from posterity.posteriors.evaluation import Draws, split
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
+from posterity.posteriors.memory import within_memory
 from posterity.predict.predictive import AnyPredictive, Regression, predictive
 
 WeightGaussian = DiagonalGaussian | FullRankGaussian | KroneckerGaussian | LowRankPrecisionGaussian
@@ -93,7 +94,7 @@ class Linearised(FunctionPosterior):
         """
         check_inputs(inputs)
         inputs = self._moved(inputs)
-        with lent(self.problem, inputs) as problem:
+        with within_memory(inputs, 1, max_bytes), lent(self.problem, inputs) as problem:
             parts = [self._moments(problem, part) for part in split(problem, inputs, max_bytes)]
         return torch.cat([f for f, _ in parts]), torch.cat([v for _, v in parts])
 

@@ -21,7 +21,7 @@ from posterity.posteriors.identity import identity
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
-from posterity.posteriors.memory import gathered
+from posterity.posteriors.memory import gathered, within_memory
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.predict.predictive import AnyPredictive, below, beside
@@ -154,8 +154,9 @@ class Mixture(FunctionPosterior):
         if all(likelihood == self.problem.likelihood for likelihood in self.likelihoods):
             return super().predict(inputs, max(1, -(-n // k)) * k, generator=generator, max_bytes=max_bytes)
         check_inputs(inputs)
-        parts = self.predictives(inputs.to(self.device), max(1, -(-n // k)) * k, generator, max_bytes)
-        return below([beside(list(batches)) for batches in parts])
+        with within_memory(inputs, n, max_bytes):
+            parts = self.predictives(inputs.to(self.device), max(1, -(-n // k)) * k, generator, max_bytes)
+            return below([beside(list(batches)) for batches in parts])
 
     def __repr__(self) -> str:
         names = Counter(f"{type(c).__name__} of {type(c.problem.network).__name__}" for c in self.components)
