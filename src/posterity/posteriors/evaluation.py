@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +32,12 @@ WAYS: tuple[Way, ...] = ("loop", "batched", "vmap")
 # What fits a processor's caches is twice as fast there as batches of hundreds of megabytes; an accelerator wants more.
 CPU_BYTES, ACCELERATOR_BYTES = 16 * 2**20, 2**30
 AT_ONCE = 8  # functions of one pass, at most
+SHAPES = 64  # of inputs whose activations are remembered
 WORTH_A_RACE = 8  # passes by the loop, at least: the race itself takes the time of about six
 
 _asked: ContextVar[Way | None] = ContextVar("way", default=None)
 _winners: dict[Any, Way] = {}
+_sizes: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -228,7 +231,20 @@ def split(problem: Problem, inputs: Tensor, max_bytes: int | None) -> Sequence[T
 
 
 def activation_bytes(problem: Problem, example: Tensor) -> int:
-    """Sum the bytes of all modules' outputs for one example: what a forward pass could hold at most."""
+    """Sum the bytes of all modules' outputs for one example: what a forward pass could hold at most.
+
+    A copy that is lent (`model/lending.py`) does not change, so it is asked once for each shape.
+    """
+    known = _sizes.setdefault(problem.network, {}) if problem.spares is None else {}
+    key = example.shape, example.dtype
+    if key not in known:
+        if len(known) >= SHAPES:
+            known.clear()
+        known[key] = _measured(problem, example)
+    return known[key]
+
+
+def _measured(problem: Problem, example: Tensor) -> int:
     seen: list[int] = []
 
     def count(module: nn.Module, args: Any, output: Any) -> None:
