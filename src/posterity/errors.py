@@ -35,6 +35,10 @@ class Diverged(PosterityError, ArithmeticError):
     """A fit whose loss is no longer finite."""
 
 
+class OutOfMemory(PosterityError, MemoryError):
+    """What was asked for needs more memory than there is; the message says what to lower."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C in the middle of a fit: the step was finished, and the message says where it was saved and how to go on."""
 
@@ -49,6 +53,18 @@ class ScaleWarning(PosterityWarning):
 
 class NotArrived(PosterityWarning):
     """A fit that ended before it arrived, and by what one sees it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ended: Python's, torch's on an accelerator by its name, on a processor by its text.
+
+    >>> is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."))
+    True
+    """
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or (
+        isinstance(error, RuntimeError) and ("allocate memory" in str(error) or "not enough memory" in str(error))
+    )
 
 
 def suggest(name: str, choices: Iterable[str]) -> str:

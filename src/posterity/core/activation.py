@@ -58,7 +58,7 @@ class RuledPasses:
                 with Rules(params, weights, self.by_rule, generator):
                     return compute()
             except Changed as change:
-                self.by_rule.remove(change.name)
+                self.by_rule.discard(change.name)  # another thread may have
 
     def _rehearsed(
         self, compute: Callable[[], Any], params: Mapping[str, Tensor], weights: Mapping[str, RandomWeight]

@@ -128,10 +128,11 @@ class CompiledNormals:
 
     def __call__(self, like: Tensor, generator: Generator | None) -> Tensor:
         out, count = torch.empty_like(like), like.numel()
-        if len(self._index) < count or self._index.device != like.device:
-            self._index = indices(like, count)
+        index = self._index  # another thread may put one for another device in its place
+        if len(index) < count or index.device != like.device:
+            index = self._index = indices(like, count)
         flat = out.as_strided((count,), (1,))  # activations lie densely, in whatever order
-        run(self._kernel, flat, self._index[:count], key(like, generator))
+        run(self._kernel, flat, index[:count], key(like, generator))
         return out
 
 

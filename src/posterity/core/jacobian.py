@@ -4,14 +4,18 @@ A network that is handed in here is a function of (parameters, inputs) whose out
 others in the batch (dropout off, batch normalisation by running statistics).
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from posterity.core.curvature import OutputCurvature
+from posterity.core.threads import Turn
 from posterity.errors import InvalidInput
 
 Params = Mapping[str, Tensor]
@@ -19,9 +23,51 @@ Compute = Callable[[Params, Tensor], Tensor]  # parameters and inputs (B, ...) t
 ROW_BYTES = 128 * 2**20  # of the rows held at once
 
 
+class _Shared:
+    """A state of the whole process that several threads need at a time: the first one makes it, the last one ends it.
+
+    Who holds it is known by objects that live in the threads' own frames, so an interrupted thread holds nothing.
+    """
+
+    def __init__(self, state: Callable[[], AbstractContextManager[object]]) -> None:
+        self.state, self.turn = state, Turn()
+        self.holders: WeakSet[_Holder] = WeakSet()
+        self.running: ExitStack | None = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Have the state inside the block.
+
+        Raises:
+            RuntimeError: where somebody else has it in a way that is not shared.
+        """
+        holder = _Holder()
+        with self.turn.briefly():
+            self._end()
+            if self.running is None:
+                stack = ExitStack()
+                stack.enter_context(self.state())
+                self.running = stack
+            self.holders.add(holder)
+        try:
+            yield
+        finally:
+            with self.turn.briefly():
+                self.holders.discard(holder)
+                self._end()
+
+    def _end(self) -> None:
+        if not self.holders and self.running is not None:
+            self.running.close()
+            self.running = None
+
+
+class _Holder:
+    """A thread that needs a state of the process."""
+
+
 @contextmanager
-def differentiable() -> Iterator[None]:
-    """Let attention compute by operations that have derivatives of every kind, not by fused kernels, inside the block."""
+def _unfused() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -29,6 +75,23 @@ def differentiable() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+_UNFUSED, _LEVEL = _Shared(_unfused), _Shared(forward_ad.dual_level)
+
+
+def _alone_again() -> None:
+    """Forget in a forked child who held what in its parent: those threads are not there."""
+    for shared in (_UNFUSED, _LEVEL):
+        shared.holders = WeakSet()
+
+
+os.register_at_fork(after_in_child=_alone_again)
+
+
+def differentiable() -> AbstractContextManager[None]:
+    """Let attention compute by operations that have derivatives of every kind, not by fused kernels, inside the block."""
+    return _UNFUSED.held()
 
 
 def rows_of(
@@ -106,12 +169,15 @@ def pushed_forward(compute: Compute, params: Params, tangents: Params, inputs: T
     """Return f(θ, x) and J(x) t, both (B, D), for a tangent t of the parameters.
 
     By forward-mode differentiation; where an operation has none, by the transpose of the transpose: J t = ∂(Jᵀu · t)/∂u.
+    `torch.func.jvp` is for one thread at a time: torch has a single level of forward derivatives, which threads share here.
     """
     params = {n: p.detach() for n, p in params.items()}
     with differentiable():
         try:
-            found = torch.func.jvp(lambda p: compute(p, inputs), (params,), (dict(tangents),))
-            return found[0], found[1]
+            with _LEVEL.held():
+                duals = {n: forward_ad.make_dual(p, tangents[n]) for n, p in params.items()}
+                outputs, change = forward_ad.unpack_dual(compute(duals, inputs))
+            return outputs, torch.zeros_like(outputs) if change is None else change
         except InvalidInput:
             raise
         except (RuntimeError, NotImplementedError, ValueError, TypeError):

@@ -14,6 +14,7 @@ from posterity.core.dispatch import RandomWeight
 from posterity.core.gaussian import inverse_softplus, noise_like, softplus
 from posterity.core.layout import Layout, substituted
 from posterity.core.sparse import DenseGradient, looked_up_sparsely
+from posterity.core.threads import Turn
 from posterity.errors import InvalidInput, unknown
 from posterity.model.coordinates import Coordinates
 from posterity.model.divergence import Divergence
@@ -62,8 +63,7 @@ class Bayesian(nn.Module):
         self.network, self.prior, self.estimator = network, as_prior(prior or Normal(0, 0.3)), estimator
         self.coordinates = Coordinates.of(network, self.prior, {}, where, points=False)
         self.divergence = Divergence.of(self.coordinates)
-        self._still = placed(network)
-        self._seen = False  # no pass has been
+        self._still, self._turn, self._seen = placed(network), Turn(), False  # no pass has been
         self.latents = nn.ParameterList([p for n, p in self.coordinates.params.items() if n.startswith(PRIOR)])
         self._set_means()
         self.rho = nn.Parameter(inverse_softplus(self._beside_constants(initial_std(self.coordinates, init))))
@@ -97,18 +97,18 @@ class Bayesian(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network with weights drawn from q."""
-        if self._drawing is None:
-            with substituted(self.network, self.draw()):
-                outputs = self._computed(args, kwargs)
-        else:
-            outputs = self._drawing.run(lambda: self._computed(args, kwargs), self.mean, self._random_weights())
-        self._seen = self._seen or torch.is_grad_enabled()
-        return outputs
+        if self._drawing is not None:
+            return self._drawing.run(lambda: self._computed(args, kwargs), self.mean, self._random_weights())
+        turn = nullcontext() if torch.compiler.is_compiling() else self._turn.lock
+        with turn, substituted(self.network, self.draw()):
+            return self._computed(args, kwargs)
 
     def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the network, whatever its weights are; the first pass shows how it looks up its tables."""
         with nullcontext() if self._seen or torch.compiler.is_compiling() else KnownLookups(self.network):
-            return self.network(*args, **kwargs)
+            outputs = self.network(*args, **kwargs)
+        self._seen = self._seen or torch.is_grad_enabled()
+        return outputs
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
         """Draw the network's random parameters once, by name; differentiable in mean and rho."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from posterity.core.layout import Layout, substituted
-from posterity.errors import Diverged, InvalidInput, PosterityError
+from posterity.core.threads import Spares
+from posterity.errors import Diverged, InvalidInput, PosterityError, is_out_of_memory
 from posterity.model.coordinates import Coordinates
 from posterity.model.modes import in_place, moving, still, train
 from posterity.model.selection import Where
@@ -50,6 +52,7 @@ class Problem:
     movers: frozenset[str] = frozenset()
     padding: bool = True
     coordinates: Coordinates = field(init=False, repr=False)
+    spares: Spares | None = field(init=False, repr=False, compare=False, default_factory=Spares)  # see `lending`
 
     def __post_init__(self) -> None:
         if self.num_data < 1:
@@ -201,7 +204,11 @@ def check_inputs(inputs: Tensor) -> None:
     """Refuse what is no tensor, and inputs with NaN or infinite values, naming the first row that has one."""
     if not isinstance(inputs, Tensor):
         raise InvalidInput(f"Inputs are a torch tensor, got {type(inputs).__name__}: torch.as_tensor(inputs).")
-    if inputs.is_floating_point() and not inputs.isfinite().all():
+    if not inputs.is_floating_point() or not inputs.numel():
+        return
+    if not all(
+        isfinite(float(end)) for end in inputs.aminmax()
+    ):  # NaN is both; and nothing of the inputs' size is made
         row = int((~inputs.isfinite().reshape(len(inputs), -1).all(1)).nonzero()[0, 0])
         raise InvalidInput(f"Input {row} holds NaN or infinite values; remove or mend that example.")
 
@@ -213,6 +220,8 @@ def call(problem: Problem, inputs: Tensor) -> Tensor:
     except PosterityError:
         raise
     except Exception as error:  # a network of anyone's may raise anything
+        if is_out_of_memory(error):
+            raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         advice = _advice(inputs, next(iter(problem.params.values())).dtype, problem.network)
         raise InvalidInput(

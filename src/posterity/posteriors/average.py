@@ -10,6 +10,7 @@ from posterity.model.problem import check_inputs
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.linearised import Linearised
+from posterity.posteriors.memory import within_memory
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
@@ -78,11 +79,13 @@ def average(
     check_inputs(inputs)
     if isinstance(posterior, Linearised):
         return moments(posterior.predict(inputs, n, generator=generator, max_bytes=max_bytes))
-    inputs, found = inputs.to(posterior.device), None
-    for count in _rounds(posterior, n, tolerance):
-        found = joined(found, _round(posterior, inputs, count, generator, max_bytes))
-        if tolerance is not None and float(found.error.max()) <= tolerance:
-            break
+    found = None
+    with within_memory(inputs, n, max_bytes):
+        inputs = inputs.to(posterior.device)
+        for count in _rounds(posterior, n, tolerance):
+            found = joined(found, _round(posterior, inputs, count, generator, max_bytes))
+            if tolerance is not None and float(found.error.max()) <= tolerance:
+                break
     assert found is not None  # n ≥ 1
     return found
 

@@ -12,9 +12,11 @@ from torch import Generator, Tensor, nn
 
 from posterity.core.layout import Layout
 from posterity.errors import InvalidInput, PosterityWarning
+from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws
+from posterity.posteriors.memory import gathered, predicted, within_memory
 from posterity.posteriors.stated import Held, Stated, not_finite
 from posterity.predict.predictive import AnyPredictive, predictive
 
@@ -109,13 +111,16 @@ class FunctionPosterior(ABC):
             inputs: (B, ...), on any device.
             n: number of functions.
             generator: source of the draws; torch's global one where None.
-            max_bytes: bound on the activations of one forward pass; larger batches are split, with equal results. None
-                takes 16 MiB on a CPU, where more is never used because it is slower, and 1 GiB elsewhere.
+            max_bytes: bound on what is held at any one time beside the inputs and what is returned: weights and activations of
+                a pass. Larger batches are split, with equal results; one function and one input are the least. None takes
+                16 MiB on a CPU, where more is never used because it is slower, and 1 GiB elsewhere.
 
         Raises:
             InvalidInput: for inputs that are not finite or do not fit the network, and n < 1.
+            OutOfMemory: where memory ends, with what to lower.
         """
-        return self.draws(inputs, n, generator, max_bytes).outputs
+        with within_memory(inputs, n, max_bytes):
+            return self.draws(inputs, n, generator, max_bytes).outputs
 
     @torch.no_grad()
     def predict(
@@ -123,12 +128,13 @@ class FunctionPosterior(ABC):
     ) -> AnyPredictive:
         """Average n functions into p(y | x, D) ≈ 1/n Σ_s p(y | f(θ_s, x)): probabilities are averaged, never logits.
 
-        Arguments and errors are those of `draw`. Of `functions` made once there are no more than those.
+        Arguments and errors are those of `draw`; what is returned holds the n functions' outputs, too. Of
+        `functions` made once there are no more than those.
         """
         if self.functions is not None:
             return self.functions.predict(inputs, n, generator=generator, max_bytes=max_bytes)
-        draws = self.draws(inputs, n, generator, max_bytes)
-        return predictive(self.problem.likelihood(draws.outputs, draws.latents), draws.outputs)
+        with within_memory(inputs, n, max_bytes):
+            return predicted(self.problem.likelihood, self.draws(inputs, n, generator, max_bytes), max_bytes)
 
     def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
         """Evaluate n functions and keep the likelihood's latents of the same draws."""
@@ -137,8 +143,7 @@ class FunctionPosterior(ABC):
         if self.functions is not None:
             return self.functions.draws(inputs, n, generator, max_bytes)
         check_inputs(inputs)
-        passes = self.passes(inputs.to(self.device), n, generator, max_bytes)
-        return Draws.below(map(Draws.beside, passes))
+        return gathered(self.passes(inputs.to(self.device), n, generator, max_bytes), n, len(inputs))
 
     def passes(
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
@@ -148,10 +153,11 @@ class FunctionPosterior(ABC):
             yield from self.functions.passes(inputs, n, generator, max_bytes)
             return
         self._say_of_statistics()
-        own = plan(self.problem, inputs, n, max_bytes)
-        for count in own.counts(n):
-            thetas = [self.sample(generator) for _ in range(count)]
-            yield own(torch.stack(thetas) if count > 1 else thetas[0].unsqueeze(0))  # a view: no copy of P numbers
+        with lent(self.problem, inputs) as problem:
+            own = plan(problem, inputs, n, max_bytes)
+            for count in own.counts(n):
+                thetas = [self.sample(generator) for _ in range(count)]
+                yield own(torch.stack(thetas) if count > 1 else thetas[0].unsqueeze(0))  # a view: no copy of P numbers
 
     @property
     def lacks_statistics(self) -> bool:

@@ -51,7 +51,8 @@ def diagnose(posterior: FunctionPosterior, inputs: Tensor | None, data: Any, dra
     gradients: tuple[GradientSignal, ...] = ()
     if isinstance(posterior, DiagonalGaussian) and method.get("kind") in VARIATIONAL:
         temperature = method.get("temperature", 1.0)
-        weighed = replace(posterior, problem=replace(posterior.problem, mean_batch_size=source.mean_batch_size))
+        alone = posterior.problem.snapshot()  # its own network is that of predictions
+        weighed = replace(posterior, problem=replace(alone, mean_batch_size=source.mean_batch_size))
         gradients = gradient_signal(weighed, source, temperature=temperature, generator=generator)
     return GaussianDiagnosis(
         family=posterior.kind,

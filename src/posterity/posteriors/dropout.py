@@ -1,13 +1,14 @@
 """Functions of one θ that differ by what they drop: the posterior of Monte Carlo dropout."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Generator, Tensor
 
 from posterity.model.dropout import HeldMasks, masked
+from posterity.model.lending import lent
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, split
@@ -70,12 +71,15 @@ class Dropout(FunctionPosterior):
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
     ) -> Iterator[Iterable[Draws]]:
         device, sites = self.theta.device, sorted(self.rates)  # a file does not keep their order
-        own = Plan(self.problem, "loop", 1, split(self.problem, inputs, max_bytes))
-        for _ in range(n):
-            seeds = torch.randint(2**62, (len(sites),), generator=generator, device=device).tolist()
-            masks = HeldMasks(dict(zip(sites, seeds, strict=True)), device)
-            yield self._masked(own, masks)
+        with lent(self.problem, inputs) as problem:
+            own = Plan(problem, "loop", 1, split(problem, inputs, max_bytes))
+            for _ in range(n):
+                seeds = torch.randint(2**62, (len(sites),), generator=generator, device=device).tolist()
+                masks = HeldMasks(dict(zip(sites, seeds, strict=True)), device)
+                yield self._masked(own, masks)
 
     def _masked(self, own: Plan, masks: HeldMasks) -> Iterator[Draws]:
-        with masked(self.problem.network, self.rates, masks):
-            yield from own(self.theta[None])
+        for batch in own.batches:
+            with masked(own.problem.network, self.rates, masks):  # for no longer than it takes: whoever asks may pause
+                found = list(replace(own, batches=[batch])(self.theta[None]))
+            yield from found

@@ -11,12 +11,13 @@ agree with the loop in the race, or fails, is out of it.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -31,10 +32,12 @@ WAYS: tuple[Way, ...] = ("loop", "batched", "vmap")
 # What fits a processor's caches is twice as fast there as batches of hundreds of megabytes; an accelerator wants more.
 CPU_BYTES, ACCELERATOR_BYTES = 16 * 2**20, 2**30
 AT_ONCE = 8  # functions of one pass, at most
+SHAPES = 64  # of inputs whose activations are remembered
 WORTH_A_RACE = 8  # passes by the loop, at least: the race itself takes the time of about six
 
 _asked: ContextVar[Way | None] = ContextVar("way", default=None)
 _winners: dict[Any, Way] = {}
+_sizes: WeakKeyDictionary[nn.Module, dict[Any, int]] = WeakKeyDictionary()
 
 
 @contextmanager
@@ -61,21 +64,6 @@ class Draws:
 
     outputs: Tensor
     latents: dict[str, Tensor]
-
-    @classmethod
-    def beside(cls, batches: Iterable["Draws"]) -> "Draws":
-        """Join the values of the same functions on one batch after the other."""
-        parts = list(batches)
-        return parts[0] if len(parts) == 1 else cls(torch.cat([part.outputs for part in parts], 1), parts[0].latents)
-
-    @classmethod
-    def below(cls, functions: Iterable["Draws"]) -> "Draws":
-        """Put functions behind functions, on the same inputs."""
-        parts = list(functions)
-        if len(parts) == 1:
-            return parts[0]
-        latents = {name: torch.cat([part.latents[name] for part in parts]) for name in parts[0].latents}
-        return cls(torch.cat([part.outputs for part in parts]), latents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,17 +134,17 @@ def plan(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None = None)
     candidates = {way: _several(problem, way, inputs, n, max_bytes) for way in WAYS[1:]} | {"loop": loop}
     if max(candidate.at_once for candidate in candidates.values()) == 1:
         return loop  # weights of two do not fit
-    if key not in _winners:
-        _winners[key] = _race(candidates)
-    return candidates[_winners[key]]
+    winner = _winners.get(key) or _winners.setdefault(key, _race(candidates))  # of two races, the first one counts
+    return candidates[winner]
 
 
 def _several(problem: Problem, way: Way, inputs: Tensor, n: int, max_bytes: int | None) -> Plan:
     """Plan several functions a pass, half of the budget for weights and half for activations."""
-    budget = _budget(inputs, max_bytes)
+    budget = budget_of(inputs, max_bytes)
     size = problem.layout.size * problem.theta().element_size()
     at_once = max(1, min(n, AT_ONCE, budget // (2 * size)))
-    return Plan(problem, way, at_once, split(problem, inputs, max(1, budget // at_once)))
+    spent = 0 if max_bytes is None else at_once * size  # what was asked for is a bound; the default is what is fast
+    return Plan(problem, way, at_once, split(problem, inputs, max(1, (budget - spent) // at_once)))
 
 
 @torch.no_grad()
@@ -226,10 +214,10 @@ def _structure(network: nn.Module) -> tuple[Any, ...]:
     return tuple((type(module), module.extra_repr()) for module in network.modules())
 
 
-def _budget(inputs: Tensor, max_bytes: int | None) -> int:
+def budget_of(inputs: Tensor, max_bytes: int | None) -> int:
     """Return the bytes of one pass; on a processor no more than is fast, however much is allowed."""
     if inputs.device.type == "cpu":
-        return CPU_BYTES if max_bytes is None else min(max_bytes, CPU_BYTES)
+        return CPU_BYTES if max_bytes is None else min(max_bytes // 2, CPU_BYTES)  # as much again the allocator keeps
     return ACCELERATOR_BYTES if max_bytes is None else max_bytes
 
 
@@ -237,13 +225,26 @@ def split(problem: Problem, inputs: Tensor, max_bytes: int | None) -> Sequence[T
     """Cut inputs into batches whose activations stay within a byte budget, as one example's forward pass measures it."""
     if len(inputs) <= 1:
         return (inputs,)
-    size = max(1, _budget(inputs, max_bytes) // activation_bytes(problem, inputs[:1]))
+    size = max(1, budget_of(inputs, max_bytes) // activation_bytes(problem, inputs[:1]))
     parts: tuple[Tensor, ...] = inputs.split(size)
     return parts
 
 
 def activation_bytes(problem: Problem, example: Tensor) -> int:
-    """Sum the bytes of all modules' outputs for one example: what a forward pass could hold at most."""
+    """Sum the bytes of all modules' outputs for one example: what a forward pass could hold at most.
+
+    A copy that is lent (`model/lending.py`) does not change, so it is asked once for each shape.
+    """
+    known = _sizes.setdefault(problem.network, {}) if problem.spares is None else {}
+    key = example.shape, example.dtype
+    if key not in known:
+        if len(known) >= SHAPES:
+            known.clear()
+        known[key] = _measured(problem, example)
+    return known[key]
+
+
+def _measured(problem: Problem, example: Tensor) -> int:
     seen: list[int] = []
 
     def count(module: nn.Module, args: Any, output: Any) -> None:

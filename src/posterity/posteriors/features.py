@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from posterity.errors import InvalidInput
+from posterity.model.lending import twin
 from posterity.model.problem import check_inputs
 from posterity.model.selection import LAST_LAYER, select
 from posterity.posteriors.base import FunctionPosterior
@@ -44,6 +45,7 @@ def features(network: nn.Module, inputs: Tensor) -> Tensor:
     torch.Size([4, 2])
     """
     check_inputs(inputs)
+    network = twin(network) or network  # other threads may ask it, too
     own = {name.rpartition(".")[0] for name in select(network, LAST_LAYER)}
     layer = network.get_submodule(min(own, key=len))
     seen: list[Tensor] = []

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
+from posterity.model.lending import lent
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.density import log_density
@@ -25,9 +26,10 @@ def log_ratios(posterior: FunctionPosterior, data: Data, draws: int, generator: 
     batches = list(data.batches(0, torch.Generator().manual_seed(0)))
     share = data.num_data / sum(len(targets) for _, targets in batches)  # an epoch may show some data again, or not all
     found = []
-    for _ in range(draws):
-        theta = posterior.sample(generator)
-        found.append(log_joint(posterior.problem, theta, batches, share) - log_density(posterior, theta))
+    with lent(posterior.problem, batches[0][0][:1].to(posterior.device)) as problem:
+        for _ in range(draws):
+            theta = posterior.sample(generator)
+            found.append(log_joint(problem, theta, batches, share) - log_density(posterior, theta))
     return torch.stack(found)
 
 

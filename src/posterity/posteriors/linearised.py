@@ -18,6 +18,7 @@ from torch.distributions import Normal
 from posterity.core.curvature import IndependentCurvature
 from posterity.core.jacobian import ROW_BYTES, pushed_forward, rows_of
 from posterity.errors import InvalidInput
+from posterity.model.lending import lent
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian
 from posterity.model.outputs import computed_by, random_parameters
 from posterity.model.problem import Problem, call, check_inputs
@@ -26,6 +27,7 @@ from posterity.posteriors.evaluation import Draws, split
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
+from posterity.posteriors.memory import within_memory
 from posterity.posteriors.stated import Held, Stated, under
 from posterity.predict.predictive import AnyPredictive, Regression, predictive
 
@@ -92,7 +94,9 @@ class Linearised(FunctionPosterior):
             InvalidInput: for inputs that do not fit the network, or outputs and weights that are too many.
         """
         check_inputs(inputs)
-        parts = [self._moments(part) for part in split(self.problem, self._moved(inputs), max_bytes)]
+        inputs = self._moved(inputs)
+        with within_memory(inputs, 1, max_bytes), lent(self.problem, inputs) as problem:
+            parts = [self._moments(problem, part) for part in split(problem, inputs, max_bytes)]
         return torch.cat([f for f, _ in parts]), torch.cat([v for _, v in parts])
 
     @property
@@ -127,18 +131,19 @@ class Linearised(FunctionPosterior):
     def passes(
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
     ) -> Iterator[Iterable[Draws]]:
-        batches = split(self.problem, inputs, max_bytes)
-        for _ in range(n):
-            yield self._function(self.sample(generator), batches)
+        with lent(self.problem, inputs) as problem:
+            batches = split(problem, inputs, max_bytes)
+            for _ in range(n):
+                yield self._function(problem, self.sample(generator), batches)
 
-    def _function(self, theta: Tensor, batches: Sequence[Tensor]) -> Iterator[Draws]:
-        own = self.problem.coordinates
+    def _function(self, problem: Problem, theta: Tensor, batches: Sequence[Tensor]) -> Iterator[Draws]:
+        own = problem.coordinates
         names = set(own.random_names)
-        change = {n: v for n, v in self.problem.layout.parts(theta - self.mean).items() if n in names}
-        latents = {n: v.clone()[None] for n, v in own.of_likelihood(self.problem.layout.views(theta)).items()}
+        change = {n: v for n, v in problem.layout.parts(theta - self.mean).items() if n in names}
+        latents = {n: v.clone()[None] for n, v in own.of_likelihood(problem.layout.views(theta)).items()}
         for batch in batches:
-            with self.problem.bound(self.mean):
-                f, d = pushed_forward(computed_by(self.problem), random_parameters(self.problem), change, batch)
+            with problem.bound(self.mean):
+                f, d = pushed_forward(computed_by(problem), random_parameters(problem), change, batch)
             yield Draws((f + d)[None], latents)
 
     def _gaussian(
@@ -154,14 +159,14 @@ class Linearised(FunctionPosterior):
         noises = torch.stack(stds).square()
         return Regression(means.T.expand_as(noises), noises, variances.T.expand_as(noises))
 
-    def _moments(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        with self.problem.bound(self.mean):
-            outputs = call(self.problem, inputs)
-            params = random_parameters(self.problem)
+    def _moments(self, problem: Problem, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        with problem.bound(self.mean):
+            outputs = call(problem, inputs)
+            params = random_parameters(problem)
             self._refuse_large(params, outputs)
             ones = IndependentCurvature(torch.ones_like(outputs))
             variances = torch.zeros_like(outputs)
-            for part, first, rows in rows_of(computed_by(self.problem), params, inputs, ones):
+            for part, first, rows in rows_of(computed_by(problem), params, inputs, ones):
                 variances[part, first : first + rows.shape[1]] = self._spread(rows).square().sum(-1)
         return outputs, variances
 
@@ -180,8 +185,9 @@ class Linearised(FunctionPosterior):
 
     def _width(self, inputs: Tensor) -> int:
         check_inputs(inputs)
-        with self.problem.bound(self.mean):
-            return call(self.problem, self._moved(inputs[:1])).shape[1]
+        first = self._moved(inputs[:1])
+        with lent(self.problem, first) as problem, problem.bound(self.mean):
+            return call(problem, first).shape[1]
 
     def _moved(self, inputs: Tensor) -> Tensor:
         return inputs.to(self.mean.device)

@@ -21,6 +21,7 @@ from posterity.posteriors.identity import identity
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
+from posterity.posteriors.memory import gathered, within_memory
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.posteriors.stated import Held, Stated, buffers, numbered, under, within
@@ -139,11 +140,7 @@ class Mixture(FunctionPosterior):
         if n < 1:
             raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
         check_inputs(inputs)
-        parts = list(map(Draws.beside, self.passes(inputs.to(self.device), n, generator, max_bytes)))
-        if len(shapes := {tuple(part.outputs.shape[1:]) for part in parts}) > 1:
-            raise InvalidInput(f"A mixture's networks return the same; outputs are {' and '.join(map(str, shapes))}.")
-        names = set(parts[0].latents).intersection(*(part.latents for part in parts))
-        return Draws.below(Draws(p.outputs, {k: v for k, v in p.latents.items() if k in names}) for p in parts)
+        return gathered(self.passes(inputs.to(self.device), n, generator, max_bytes), n, len(inputs))
 
     def predictives(
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
@@ -160,8 +157,9 @@ class Mixture(FunctionPosterior):
         if all(likelihood == self.problem.likelihood for likelihood in self.likelihoods):
             return super().predict(inputs, max(1, -(-n // k)) * k, generator=generator, max_bytes=max_bytes)
         check_inputs(inputs)
-        parts = self.predictives(inputs.to(self.device), max(1, -(-n // k)) * k, generator, max_bytes)
-        return below([beside(list(batches)) for batches in parts])
+        with within_memory(inputs, n, max_bytes):
+            parts = self.predictives(inputs.to(self.device), max(1, -(-n // k)) * k, generator, max_bytes)
+            return below([beside(list(batches)) for batches in parts])
 
     def __repr__(self) -> str:
         names = Counter(f"{type(c).__name__} of {type(c.problem.network).__name__}" for c in self.components)

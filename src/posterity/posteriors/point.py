@@ -6,9 +6,11 @@ from typing import ClassVar, Self
 
 from torch import Generator, Tensor
 
+from posterity.model.lending import lent
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, plan
+from posterity.posteriors.memory import gathered
 from posterity.posteriors.stated import Held, Stated, sized, whole
 
 
@@ -46,6 +48,7 @@ class Point(FunctionPosterior):
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
     ) -> Iterator[Iterable[Draws]]:
         """Evaluate the one function once, and show it n times without copying."""
-        one = Draws.beside(plan(self.problem, inputs, 1, max_bytes)(self.theta[None]))
+        with lent(self.problem, inputs) as problem:
+            one = gathered([plan(problem, inputs, 1, max_bytes)(self.theta[None])], 1, len(inputs))
         latents = {name: value.expand(n, *value.shape[1:]) for name, value in one.latents.items()}
         yield [Draws(one.outputs.expand(n, *one.outputs.shape[1:]), latents)]

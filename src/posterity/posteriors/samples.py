@@ -9,9 +9,11 @@ from torch import Generator, Tensor
 
 from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
+from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, plan, split
+from posterity.posteriors.memory import gathered
 from posterity.posteriors.stated import Held, Stated, buffers, length, sized, whole
 from posterity.predict.predictive import AnyPredictive
 
@@ -56,7 +58,7 @@ class Samples(FunctionPosterior):
             raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
         check_inputs(inputs)
         chosen, row = self._spread(n, generator).unique_consecutive(return_inverse=True)
-        found = Draws.below(map(Draws.beside, self._evaluate(chosen, inputs.to(self.thetas.device), max_bytes)))
+        found = gathered(self._evaluate(chosen, inputs.to(self.thetas.device), max_bytes), len(chosen), len(inputs))
         if len(chosen) == n:
             return found
         return Draws(found.outputs[row], {name: value[row] for name, value in found.latents.items()})
@@ -67,21 +69,23 @@ class Samples(FunctionPosterior):
         return self._evaluate(self._spread(n, generator), inputs, max_bytes)
 
     def _evaluate(self, chosen: Tensor, inputs: Tensor, max_bytes: int | None) -> Iterator[Iterable[Draws]]:
-        if self.statistics:
-            batches = split(self.problem, inputs, max_bytes)
-            yield from (self._function(k, batches) for k in chosen.tolist())
-            return
-        self._say_of_statistics()
-        own = plan(self.problem, inputs, len(chosen), max_bytes)
-        for some in chosen.split(own.at_once):
-            yield own(self.thetas[some])
+        if not self.statistics:
+            self._say_of_statistics()
+        with lent(self.problem, inputs) as problem:
+            if self.statistics:
+                batches = split(problem, inputs, max_bytes)
+                yield from (self._function(problem, k, batches) for k in chosen.tolist())
+                return
+            own = plan(problem, inputs, len(chosen), max_bytes)
+            for some in chosen.split(own.at_once):
+                yield own(self.thetas[some])
 
     @torch.no_grad()
     def evaluated(self, inputs: Tensor) -> Tensor:
         """Evaluate every draw in the order of the chain, (K, B, *out)."""
         check_inputs(inputs)
         every = torch.arange(len(self.thetas), device=self.thetas.device)
-        return Draws.below(map(Draws.beside, self._evaluate(every, inputs.to(self.thetas.device), None))).outputs
+        return gathered(self._evaluate(every, inputs.to(self.thetas.device), None), len(every), len(inputs)).outputs
 
     def some(self, n: int, generator: Generator | None = None) -> "Samples":
         """Choose n draws, spread evenly over the chain, with their statistics."""
@@ -89,12 +93,12 @@ class Samples(FunctionPosterior):
         statistics = {name: values[chosen] for name, values in self.statistics.items()}
         return Samples(self.problem, self.thetas[chosen], statistics=statistics, provenance=self.provenance)
 
-    def _function(self, k: int, batches: Sequence[Tensor]) -> Iterator[Draws]:
+    def _function(self, problem: Problem, k: int, batches: Sequence[Tensor]) -> Iterator[Draws]:
         """Evaluate one draw with its own statistics, batch by batch."""
         own = {name: values[k] for name, values in self.statistics.items()}
         for batch in batches:
-            with substituted(self.problem.network, own):  # for no longer than it takes: whoever asks may pause
-                found = list(Plan(self.problem, "loop", 1, [batch])(self.thetas[k : k + 1]))
+            with substituted(problem.network, own):  # for no longer than it takes: whoever asks may pause
+                found = list(Plan(problem, "loop", 1, [batch])(self.thetas[k : k + 1]))
             yield from found
 
     @torch.no_grad()
