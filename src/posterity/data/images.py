@@ -1,5 +1,6 @@
 """The MNIST family: IDX files or a Keras archive, checked against each other, as (N, 1, H, W) in [0, 1]."""
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from posterity.errors import InvalidInput
 Bytes = NDArray[np.uint8]
 PADDED = 32  # what LeNet-5 takes
 MAX_SIZE = 512
+LONGEST_HEADER = 4 + 4 * idx.MAX_DIMENSIONS  # bytes
 ARCHIVE_NAMES = {TRAIN_IMAGES: "x_train", TRAIN_LABELS: "y_train", TEST_IMAGES: "x_test", TEST_LABELS: "y_test"}
 
 
@@ -82,7 +84,7 @@ def _contents(known: Known, place: Place) -> tuple[dict[str, tuple[Path, Bytes]]
     for file, path in place.files.items():
         content = read(path)
         source[path.name] = digest(content)
-        unpacked = unpack(content, path)
+        unpacked = unpack(content, path, LONGEST_HEADER + max(known.sizes) * prod(known.input_shape))
         _refuse_swapped(known, file, path, digest(unpacked))
         values[file] = (path, idx.parse(unpacked, path, dimensions=3 if "images" in file else 1))
     return values, source
