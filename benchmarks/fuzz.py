@@ -26,10 +26,10 @@ KINDS = ("refused", "as it was", "accepted", "other words")
 LEGEND = (
     "Refused: by one error of the library. As it was: read, with equal content. Accepted: read as something else, where the "
     "file carries no checksum, or a mutator had renewed it. Other words: the numbers are equal, and a setting beside them is "
-    "another. A failure: a traceback, 5 seconds, 1 GiB, an error of 4,000 characters, the end of the process, or other content "
-    "in a file that carries a checksum."
+    "another. A failure: a traceback, 5 seconds of the processor, 1 GiB, an error of 4,000 characters, the end of the process, "
+    "or other content in a file that carries a checksum."
 )
-KEPT, EVERY, STALLED = 60, 500, 30.0  # places per target, inputs between two states, seconds without an input
+KEPT, EVERY, STALLED = 60, 500, 60.0  # places per target, inputs between two states, seconds without an input
 ROOM = 2**30  # bytes of address space that a reader may take
 
 
@@ -46,10 +46,10 @@ def worker(folder: Path, seed: int, name: str, total: int) -> None:
         mark[:] = f"{name} {number}".encode().ljust(64)
         made = trial.case(target, Random(f"{seed}/{name}/{number}"))
         died = state["died"].get(str(number))
-        start = time.perf_counter()
+        start = time.process_time()
         outcome = trial.Outcome("died", died) if died else trial.attempt(target, made, wanted)
-        state["seconds"] += time.perf_counter() - start
-        state["slowest"] = max(state["slowest"], time.perf_counter() - start)
+        state["seconds"] += time.process_time() - start
+        state["slowest"] = max(state["slowest"], time.process_time() - start)
         if trial.peak() > max(trial.MEMORY, 1.1 * state["peak"]):
             outcome = trial.Outcome("memory", f"after {outcome.kind} {outcome.place}")
         state["peak"] = max(state["peak"], trial.peak())

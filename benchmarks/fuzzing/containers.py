@@ -230,7 +230,9 @@ def jpeg(rng: Random, content: bytes) -> bytes:
 
 
 def _frame(rng: Random, data: bytes) -> bytes:
-    size = struct.pack(">HH", *(rng.choice((0, 1, 8, 5000, 65_500, 65_535)) for _ in range(2)))
+    large = rng.random() < 0.05
+    sizes = (0, 1, 8, 5000, 65_500, 65_535) if large else (0, 1, 7, 8, 9, 17, 300)
+    size = struct.pack(">HH", rng.choice(sizes), rng.choice(sizes))
     return data[:1] + size + data[5:] if rng.random() < 0.7 else data[:5] + bytes([rng.randrange(256)]) + data[6:]
 
 

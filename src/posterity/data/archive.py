@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from posterity.data import npy
 from posterity.data.files import MOST, MOST_UNPACKED, corrupt
+from posterity.errors import PosterityError
 
 ZIP_MAGIC, ENTRY = b"PK", b"PK\1\2"
 MOST_ARRAYS = 1000
@@ -44,9 +45,11 @@ def arrays(content: bytes, path: Path) -> dict[str, NDArray[Any]]:
                 m.filename.removesuffix(SUFFIX): npy.array(_member(archive, m, path), path / m.filename)
                 for m in members
             }
+    except PosterityError:
+        raise
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, KeyError, NotImplementedError) as error:
         raise corrupt(path, f"it is truncated or damaged ({error})") from error
-    except (OverflowError, IndexError, UnicodeError) as error:
+    except (OverflowError, IndexError, ValueError) as error:
         raise corrupt(path, f"its table of contents is damaged ({error})") from error
 
 

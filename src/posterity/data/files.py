@@ -20,10 +20,17 @@ def corrupt(path: Path, problem: str) -> CorruptFile:
     >>> print(corrupt(Path("t10k-labels"), "it is empty"))
     File 't10k-labels' cannot be used: it is empty.
     """
-    words = " ".join(problem.split())
-    if len(words) > LONGEST:
-        words = f"{words[: LONGEST // 2]} … {words[-LONGEST // 2 :]}"
-    return CorruptFile(f"File '{path}' cannot be used: {words}.")
+    return CorruptFile(f"File '{path}' cannot be used: {shortened(problem)}.")
+
+
+def shortened(words: str) -> str:
+    """Bring words to one line that somebody reads; of many, the middle is left out.
+
+    >>> len(shortened("many words " * 1000))
+    303
+    """
+    line = " ".join(words.split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} … {line[-LONGEST // 2 :]}"
 
 
 def digest(content: bytes) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from posterity.data import archive
 from posterity.data.dataset import Dataset, Options
-from posterity.data.files import corrupt, digest, read, text
+from posterity.data.files import corrupt, digest, read, shortened, text
 from posterity.data.images import resize
 from posterity.data.scale import Rows, Table, split_rows, standardised
 from posterity.data.tables import LARGEST_WHOLE, column_values, encode_targets, numbers, parse_csv, target_column
@@ -103,7 +103,7 @@ def _parts(found: dict[str, Array], path: Path) -> tuple[Array, Array, tuple[int
         return inputs, targets, (len(pairs[0][0]), len(pairs[1][0]))
     if {"x", "y"} <= set(found):
         return *_pair(found, "x", "y", path), None
-    names = ", ".join(sorted(found)) or "nothing"
+    names = shortened(", ".join(sorted(found)) or "nothing")
     raise InvalidInput(f"File '{path}' holds {names}; expected x, y or x_train, y_train, x_test, y_test.")
 
 

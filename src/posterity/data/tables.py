@@ -18,7 +18,7 @@ from posterity.errors import InvalidInput, unknown
 
 DELIMITERS = ",;\t"
 MAX_COLUMNS = 100_000
-LONGEST_CLASS = 200  # characters; the longest name sets the memory that all rows' take
+LONGEST_NAME = 200  # characters of a column's or class's; the longest sets the memory that all rows' take
 LARGEST_WHOLE = 2**53  # up to which float64 holds every whole number
 MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity
 
@@ -69,6 +69,8 @@ def _check_header(header: tuple[str, ...], path: Path, min_columns: int) -> None
         raise InvalidInput(f"File '{path}' has one column ('{header[0]}'): inputs and a target are needed.")
     if len(header) > MAX_COLUMNS:
         raise corrupt(path, f"it has {len(header):,} columns, and at most {MAX_COLUMNS:,} are read")
+    if (length := max(map(len, header))) > LONGEST_NAME:
+        raise corrupt(path, f"the name of a column has {length:,} characters, and at most {LONGEST_NAME} are read")
     times = Counter(header)
     if "" in times or len(times) < len(header):
         repeated = next(name for name in header if not name or times[name] > 1)
@@ -131,7 +133,7 @@ def target_column(cells: Cells, target: str | None) -> int:
 def column_values(cells: Cells, column: int) -> NDArray[Any]:
     """Return one column as float64 where all cells are finite numbers, else as strings. Raises for empty cells."""
     texts = [row[column] for row in cells.rows]
-    if (length := max(map(len, texts))) > LONGEST_CLASS:
+    if (length := max(map(len, texts))) > LONGEST_NAME:
         raise corrupt(
             cells.path, f"column '{cells.columns[column]}' has a cell of {length:,} characters, no class name"
         )
