@@ -21,6 +21,7 @@ from posterity.data.files import corrupt, digest, read, unpack
 from posterity.data.images import resize
 from posterity.data.locate import Place
 from posterity.data.opcodes import Array, unpickled
+from posterity.data.published import remark
 from posterity.data.sets import Known
 
 Bytes = NDArray[np.uint8]
@@ -38,7 +39,7 @@ def load_cifar(known: Known, place: Place, image_size: int | None) -> Dataset:
     Raises `CorruptFile` (truncated or damaged files, a pickle that holds anything but arrays and lists, wrong sizes and
     labels, one file twice) and `InvalidInput` (`image_size`).
     """
-    contents, source = _contents(known, place)
+    contents, source, notes = _contents(known, place)
     seen: dict[str, Path] = {}
     parts: dict[str, tuple[Bytes, Bytes]] = {}
     for file, (path, content) in contents.items():
@@ -58,21 +59,21 @@ def load_cifar(known: Known, place: Place, image_size: int | None) -> Dataset:
         test_targets=torch.from_numpy(test[1].astype(np.int64)),
         classes=known.classes,
         source=source,
+        notes=notes,
     )
 
 
-def _contents(known: Known, place: Place) -> tuple[dict[str, tuple[Path, bytes]], dict[str, str]]:
-    """Return name -> (path, bytes) for each file of the set, and the checksum of each file as it lies."""
+def _contents(known: Known, place: Place) -> tuple[dict[str, tuple[Path, bytes]], dict[str, str], tuple[str, ...]]:
+    """Return name -> (path, bytes) for each file, the checksum of each as it lies, and which are not the published ones."""
     packed = {name: read(path) for name, path in place.files.items()}
     source = {place.files[name].name: digest(content) for name, content in packed.items()}
-    rows = sum(known.sizes)
-    most = round(ROOM * rows * prod(known.input_shape)) + HEADS
+    most = round(ROOM * sum(known.sizes) * prod(known.input_shape)) + HEADS
     if path := next((place.files[name] for name in known.archives if name in place.files), None):
-        unpacked = unpack(packed[path.name], path, most, "the archive is truncated or damaged: its gzip stream")
-        return _members(known, unpacked, path), source
-    return {
-        name: (place.files[name], unpack(content, place.files[name], most)) for name, content in packed.items()
-    }, source
+        archive = unpack(packed[path.name], path, most, "the archive is truncated or damaged: its gzip stream")
+        return _members(known, archive, path), source, remark(known, packed)
+    contents = {name: (place.files[name], unpack(content, place.files[name], most)) for name, content in packed.items()}
+    named = {name + ".bin" * (not content.startswith(PICKLE)): content for name, (_, content) in contents.items()}
+    return contents, source, remark(known, named)
 
 
 def _members(known: Known, content: bytes, path: Path) -> dict[str, tuple[Path, bytes]]:

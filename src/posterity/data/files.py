@@ -5,7 +5,7 @@ import stat
 import zlib
 from pathlib import Path
 
-from posterity.errors import CorruptFile, DataNotFound, InvalidInput
+from posterity.errors import CorruptFile, DataNotFound, InvalidInput, PosterityError
 
 GZIP_MAGIC = b"\x1f\x8b"
 MOST = 1 << 32  # bytes of a file that is read whole
@@ -54,6 +54,8 @@ def read(path: Path, most: int = MOST) -> bytes:
         if found.st_size > most:
             raise corrupt(path, f"it has {found.st_size:,} bytes, and at most {most:,} are read")
         content = path.read_bytes()
+    except PosterityError:
+        raise
     except FileNotFoundError as error:
         raise DataNotFound(f"There is no file '{path}'.") from error
     except OSError as error:

@@ -13,6 +13,7 @@ from posterity.data import archive, idx
 from posterity.data.dataset import Dataset, Options
 from posterity.data.files import corrupt, digest, read, unpack
 from posterity.data.locate import Place
+from posterity.data.published import remark
 from posterity.data.sets import SETS, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Known
 from posterity.errors import InvalidInput
 
@@ -33,12 +34,13 @@ def load_images(known: Known, place: Place, image_size: int | None, options: Opt
             f"image_size={image_size}: '{known.name}' comes in {known.input_shape[-1]} or {PADDED} pixels."
         )
     images, labels = {}, {}
-    notes: tuple[str, ...] = ()
     contents, source = _contents(known, place)
+    notes = remark(known, {file: idx.written(content) for file, (_, content) in contents.items()})
     for part, size in zip(("train", "test"), known.sizes, strict=True):
         images[part], labels[part] = _part(known, contents, part, size)
     if known.name == "notmnist" and not options.keep_flawed:
-        images["test"], labels["test"], notes = _without_flawed(images["test"], labels["test"])
+        images["test"], labels["test"], left_out = _without_flawed(images["test"], labels["test"])
+        notes = (*left_out, *notes)
     return Dataset(
         name=known.name,
         task="classification",

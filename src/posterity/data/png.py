@@ -24,7 +24,7 @@ KEPT = (
 ONCE = (b"IHDR", b"PLTE", b"tRNS", b"eXIf")
 DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # kind of colours -> bits
 SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # kind of colours -> numbers a pixel
-MAX_SIDE = 65_535
+MAX_SIDE, CHUNK = 65_535, 1 << 20
 PASSES = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))  # of Adam7
 
 
@@ -59,8 +59,25 @@ def checked(content: bytes, path: Path, max_pixels: int) -> tuple[tuple[int, int
         raise corrupt(path, "its palette is missing, or comes after its pixels")
     if strange := next((name for name in names if name not in KEPT and not name[0] & 32), None):
         raise corrupt(path, f"it cannot be shown without its part {strange!r}, which is unknown")
+    _refuse_short(chunks, header, path)
     turn = next((exif.orientation(data) for name, data in chunks if name == b"eXIf"), exif.UPRIGHT)
     return (header.height, header.width), turn, written([chunk for chunk in chunks if chunk[0] in KEPT])
+
+
+def _refuse_short(chunks: list[tuple[bytes, bytes]], header: Header, path: Path) -> None:
+    """Refuse a picture with fewer rows than promised, which Pillow would fill with black; nothing unpacked is kept."""
+    missing = sum(1 + width for width in _rows(header))
+    stream = zlib.decompressobj()
+    try:
+        for name, data in chunks:
+            left = data if name == b"IDAT" else b""
+            while left and missing > 0:
+                missing -= len(stream.decompress(left, min(missing, CHUNK)))
+                left = stream.unconsumed_tail
+    except zlib.error as error:
+        raise corrupt(path, f"its pixels are damaged ({error})") from error
+    if missing > 0:
+        raise corrupt(path, f"{missing:,} bytes of its pixels are missing")
 
 
 def written(chunks: list[tuple[bytes, bytes]]) -> bytes:
@@ -82,11 +99,8 @@ def sixteen(content: bytes) -> NDArray[np.uint16] | None:
     if header.depth != 16:
         return None
     rows = _rows(header)
-    length = sum(1 + 2 * width for width in rows)
-    stream = zlib.decompressobj()
-    raw = stream.decompress(b"".join(data for name, data in chunks if name == b"IDAT"), length + 1)
-    if len(raw) != length:
-        raise ValueError(f"it holds {len(raw)} bytes of pixels, not {length}")
+    pixels = b"".join(data for name, data in chunks if name == b"IDAT")
+    raw = zlib.decompressobj().decompress(pixels, sum(1 + width for width in rows))
     upper, lower = (_decoded(_halved(raw, rows, half), header) for half in (0, 1))
     numbers: NDArray[np.uint16] = np.left_shift(upper, 8, dtype=np.uint16) | lower
     key = next((data for name, data in chunks if name == b"tRNS"), None)
@@ -98,15 +112,13 @@ def sixteen(content: bytes) -> NDArray[np.uint16] | None:
 
 
 def _rows(header: Header) -> list[int]:
-    """Return how many bytes each row of a picture of 8 bits would have, its filter's apart, pass by pass."""
-    samples = SAMPLES[header.colours]
-    if not header.interlaced:
-        return [header.width * samples] * header.height
+    """Return how many bytes each row has, its filter's apart, pass by pass."""
+    bits = SAMPLES[header.colours] * header.depth
     rows: list[int] = []
-    for top, left, down, along in PASSES:
+    for top, left, down, along in PASSES if header.interlaced else ((0, 0, 1, 1),):
         width = -(-max(0, header.width - left) // along)
         height = -(-max(0, header.height - top) // down)
-        rows += [width * samples] * (height if width else 0)
+        rows += [-(-width * bits // 8)] * (height if width else 0)
     return rows
 
 
@@ -114,8 +126,8 @@ def _halved(raw: bytes, rows: list[int], half: int) -> bytes:
     """Leave of each number of two bytes the upper (0) or the lower one (1), and each row's filter as it is."""
     parts, place = [], 0
     for width in rows:
-        parts += [raw[place : place + 1], raw[place + 1 + half : place + 1 + 2 * width : 2]]
-        place += 1 + 2 * width
+        parts += [raw[place : place + 1], raw[place + 1 + half : place + 1 + width : 2]]
+        place += 1 + width
     return b"".join(parts)
 
 
