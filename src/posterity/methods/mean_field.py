@@ -226,8 +226,8 @@ class MeanFieldInference(Watching):
     def watched(self, state: State) -> Scores:
         where = self.problem.coordinates
         guessed = isinstance(self.initial, int | float | Relative)
-        pull = pull_of(state, "rho", self.method.optimizer.momentum) if guessed else None
-        stds = watched_stds(softplus(state["rho"]), initial_std(where, self.initial), pull)
+        pull = pull_of(state, "rho", self.method.optimizer.momentum)
+        stds = watched_stds(softplus(state["rho"]), initial_std(where, self.initial), pull, guessed)
         return stds | watched_latents(where.latents, where.layout.views(state["mean"]))
 
     def remarks(self) -> list[Remark]:
