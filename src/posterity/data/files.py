@@ -50,7 +50,9 @@ def read(path: Path, most: int = MOST) -> bytes:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise InvalidInput(f"'{path}' is no regular file.")  # a device or a pipe might have no end
+            raise InvalidInput(
+                f"File '{path}' cannot be read: it is no regular file."
+            )  # a device or a pipe might have no end
         if found.st_size > most:
             raise corrupt(path, f"it has {found.st_size:,} bytes, and at most {most:,} are read")
         content = path.read_bytes()
