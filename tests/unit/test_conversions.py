@@ -102,7 +102,9 @@ def test_what_is_random_already_is_as_it_was(centered: bool) -> None:
     both = bayesianize(first, "4", init=0.3)
     assert list(both.std) != list(first.std)
     for name, std in first.std.items():
-        torch.testing.assert_close(both.std[name], std)  # softplus of another place in a vector may differ in its last bit
+        torch.testing.assert_close(
+            both.std[name], std
+        )  # softplus of another place in a vector may differ in its last bit
         assert torch.equal(both.mean[name], first.mean[name])
     torch.testing.assert_close(deterministic(both)(X), deterministic(first)(X))
     assert first.random_names == ("0.weight", "0.bias")  # the first one is left alone

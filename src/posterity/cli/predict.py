@@ -20,6 +20,7 @@ from posterity.cli.promises import Promises, kept, promises_of
 from posterity.cli.saved import Saved
 from posterity.cli.scoring import predict as averaged
 from posterity.data import Scaling
+from posterity.data.pictures import MAX_PIXELS
 from posterity.errors import InvalidInput, unknown
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.summary import percent
@@ -53,6 +54,7 @@ class Form:
         bool,
         Parameter(negative="", help="Probabilities and entropies, or stds, by the temperature of posterity calibrate."),
     ] = False
+    max_pixels: Annotated[int, Parameter(metavar="N", help="Refuse larger images. [50,000,000]")] = MAX_PIXELS
 
 
 SHOWN = Form()
@@ -85,7 +87,7 @@ def predict(
     if not inputs:
         raise InvalidInput("No inputs were given: name PNG, JPEG, CSV or .npy files after the run.")
     saved = opened(run, source, use.trust)
-    rows, promises = read_inputs(inputs, saved, form.invert), promises_of(saved)
+    rows, promises = read_inputs(inputs, saved, form.invert, form.max_pixels), promises_of(saved)
     draws = use.count(saved.config.predictive_draws if promises is None else promises.draws)
     if form.tempered and promises is None:
         raise InvalidInput(f"--tempered: this run has no temperature yet. Find it: posterity calibrate {run}")

@@ -153,6 +153,7 @@ def _page(network: str, dataset: Dataset, scored: Sequence[Scored], rows: Sequen
         twin=models[1] if len(models) > 1 else None,
         classes=dataset.classes,
         features=dataset.features,
+        notes=dataset.notes,
         signal_to_noise=_signal_to_noise(scored[0].posterior),
         latents=_latents(scored[0].posterior),
     )

@@ -5,12 +5,11 @@ then 3072 bytes of pixels, 32 rows of red, of green, and of blue. A pickle, writ
 """
 
 import io
-import pickle
+import struct
 import tarfile
-import zlib
-from collections.abc import Callable, Mapping
+from itertools import islice
+from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,11 +20,17 @@ from posterity.data.dataset import Dataset
 from posterity.data.files import corrupt, digest, read, unpack
 from posterity.data.images import resize
 from posterity.data.locate import Place
+from posterity.data.opcodes import Array, unpickled
+from posterity.data.published import remark
 from posterity.data.sets import Known
 
 Bytes = NDArray[np.uint8]
 PICKLE = b"\x80"  # protocol 2 and later begin with it; no label is as large
-MAX_MEMBER = 1 << 28  # bytes; the largest file of either set has 1.6e8
+ROOM, HEADS = (
+    1.1,
+    1 << 20,
+)  # bytes of a file or archive: for each of its pixels (labels and names of files too), and at least
+MOST_MEMBERS = 100  # of an archive that are looked at
 
 
 def load_cifar(known: Known, place: Place, image_size: int | None) -> Dataset:
@@ -34,7 +39,7 @@ def load_cifar(known: Known, place: Place, image_size: int | None) -> Dataset:
     Raises `CorruptFile` (truncated or damaged files, a pickle that holds anything but arrays and lists, wrong sizes and
     labels, one file twice) and `InvalidInput` (`image_size`).
     """
-    contents, source = _contents(known, place)
+    contents, source, notes = _contents(known, place)
     seen: dict[str, Path] = {}
     parts: dict[str, tuple[Bytes, Bytes]] = {}
     for file, (path, content) in contents.items():
@@ -54,30 +59,35 @@ def load_cifar(known: Known, place: Place, image_size: int | None) -> Dataset:
         test_targets=torch.from_numpy(test[1].astype(np.int64)),
         classes=known.classes,
         source=source,
+        notes=notes,
     )
 
 
-def _contents(known: Known, place: Place) -> tuple[dict[str, tuple[Path, bytes]], dict[str, str]]:
-    """Return name -> (path, bytes) for each file of the set, and the checksum of each file as it lies."""
+def _contents(known: Known, place: Place) -> tuple[dict[str, tuple[Path, bytes]], dict[str, str], tuple[str, ...]]:
+    """Return name -> (path, bytes) for each file, the checksum of each as it lies, and which are not the published ones."""
     packed = {name: read(path) for name, path in place.files.items()}
     source = {place.files[name].name: digest(content) for name, content in packed.items()}
+    most = round(ROOM * sum(known.sizes) * prod(known.input_shape)) + HEADS
     if path := next((place.files[name] for name in known.archives if name in place.files), None):
-        return _members(known, packed[path.name], path), source
-    return {name: (place.files[name], unpack(content, place.files[name])) for name, content in packed.items()}, source
+        archive = unpack(packed[path.name], path, most, "the archive is truncated or damaged: its gzip stream")
+        return _members(known, archive, path), source, remark(known, packed)
+    contents = {name: (place.files[name], unpack(content, place.files[name], most)) for name, content in packed.items()}
+    named = {name + ".bin" * (not content.startswith(PICKLE)): content for name, (_, content) in contents.items()}
+    return contents, source, remark(known, named)
 
 
 def _members(known: Known, content: bytes, path: Path) -> dict[str, tuple[Path, bytes]]:
-    """Read the files of a set out of its archive, without unpacking anything onto the disk."""
+    """Read the files of a set out of its unpacked archive, without writing anything onto the disk."""
     found = {}
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:*") as archive:
-            for member in archive:
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
+            for member in islice(archive, MOST_MEMBERS):
                 name = Path(member.name).name.removesuffix(".bin")
-                if name in known.files and member.isfile() and member.size <= MAX_MEMBER:
+                if name in known.files and member.isreg() and not member.issparse():
                     stream = archive.extractfile(member)
                     assert stream is not None  # it is a file
                     found[name] = (path / name, stream.read())
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, OverflowError, struct.error) as error:
         raise corrupt(path, f"the archive is truncated or damaged ({error})") from error
     if missing := [file for file in known.files if file not in found]:
         raise corrupt(path, f"the archive lacks {', '.join(missing)}")
@@ -101,7 +111,7 @@ def _pickled(known: Known, content: bytes, path: Path) -> tuple[Bytes, Bytes]:
     if not isinstance(found, dict) or b"data" not in found or key not in found:
         raise corrupt(path, f"it is no dictionary with 'data' and '{key.decode()}'")
     images, labels = found[b"data"], found[key]
-    if not isinstance(images, _Array) or not isinstance(labels, list):
+    if not isinstance(images, Array) or not isinstance(labels, list):
         raise corrupt(path, f"its 'data' are no array, or its '{key.decode()}' no list")
     if not all(type(label) is int and 0 <= label < len(known.classes) for label in labels):
         raise corrupt(path, f"its '{key.decode()}' are not all whole numbers from 0 to {len(known.classes) - 1}")
@@ -126,72 +136,3 @@ def _pixels(parts: list[tuple[Bytes, Bytes]]) -> Tensor:
     """Turn bytes (n, 3072) into float32 (N, 3, 32, 32) in [0, 1]."""
     images = torch.from_numpy(np.concatenate([images for images, _ in parts]))
     return images.reshape(-1, 3, 32, 32).float().div_(255)
-
-
-class _Array:
-    """Stands for a NumPy array in a pickle: it keeps what it is told, and runs nothing."""
-
-    def __init__(self, *arguments: object) -> None:
-        self.state: object = None
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state
-
-    def bytes(self, path: Path) -> Bytes:
-        """Return the array of bytes that was meant. Raises `CorruptFile` for any other."""
-        state = self.state
-        if not (isinstance(state, tuple) and len(state) == 5):
-            raise corrupt(path, "an array in it is damaged")
-        _, shape, dtype, by_columns, content = state
-        if (
-            not isinstance(dtype, _Kind)
-            or dtype.name not in (b"u1", "u1")
-            or by_columns
-            or not isinstance(content, bytes)
-        ):
-            raise corrupt(path, "an array in it does not hold bytes, row by row")
-        sizes = isinstance(shape, tuple) and len(shape) == 2 and all(type(size) is int and size >= 0 for size in shape)
-        if not sizes or shape[0] * shape[1] != len(content):
-            raise corrupt(path, f"an array in it holds {len(content)} bytes, which is not its shape")
-        return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-class _Kind:
-    """Stands for a NumPy dtype in a pickle."""
-
-    def __init__(self, name: object = None, *rest: object) -> None:
-        self.name = name
-
-    def __setstate__(self, state: object) -> None:
-        """Take byte order and alignment, which bytes have none of."""
-
-
-_ALLOWED: Mapping[tuple[str, str], Callable[..., object]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Kind,
-}
-
-
-class _Restricted(pickle.Unpickler):
-    """Builds plain values and the stand-ins above; every other name is refused before anything is imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data set needs")
-        return _ALLOWED[module, name]
-
-
-def unpickled(content: bytes, path: Path) -> object:
-    """Read a pickle of plain values and arrays of bytes; strings of Python 2 are bytes. `path` only names it in errors.
-
-    A pickle can name any function and have it called. Here only NumPy's arrays may be named, and not even those are
-    built: a stand-in keeps their bytes. Raises `CorruptFile`.
-
-    >>> unpickled(pickle.dumps({"labels": [3, 1]}, protocol=2), Path("test_batch"))
-    {'labels': [3, 1]}
-    """
-    try:
-        return _Restricted(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle can raise anything
-        raise corrupt(path, f"its pickle cannot be read ({error})") from error

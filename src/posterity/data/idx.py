@@ -44,3 +44,12 @@ def parse(content: bytes, path: Path, dimensions: int) -> NDArray[np.uint8]:
         sizes = " x ".join(map(str, shape))
         raise corrupt(path, f"it holds {count} values, its header promises {prod(shape)} ({sizes})")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def written(values: NDArray[np.uint8]) -> bytes:
+    """Write values as the IDX file that holds them.
+
+    >>> written(np.array([7, 2], np.uint8)).hex(" ")
+    '00 00 08 01 00 00 00 02 07 02'
+    """
+    return bytes([0, 0, UNSIGNED_BYTE, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()

@@ -1,5 +1,6 @@
 """The MNIST family: IDX files or a Keras archive, checked against each other, as (N, 1, H, W) in [0, 1]."""
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from posterity.data import archive, idx
 from posterity.data.dataset import Dataset, Options
 from posterity.data.files import corrupt, digest, read, unpack
 from posterity.data.locate import Place
+from posterity.data.published import remark
 from posterity.data.sets import SETS, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS, Known
 from posterity.errors import InvalidInput
 
 Bytes = NDArray[np.uint8]
 PADDED = 32  # what LeNet-5 takes
 MAX_SIZE = 512
+LONGEST_HEADER = 4 + 4 * idx.MAX_DIMENSIONS  # bytes
 ARCHIVE_NAMES = {TRAIN_IMAGES: "x_train", TRAIN_LABELS: "y_train", TEST_IMAGES: "x_test", TEST_LABELS: "y_test"}
 
 
@@ -31,12 +34,13 @@ def load_images(known: Known, place: Place, image_size: int | None, options: Opt
             f"image_size={image_size}: '{known.name}' comes in {known.input_shape[-1]} or {PADDED} pixels."
         )
     images, labels = {}, {}
-    notes: tuple[str, ...] = ()
     contents, source = _contents(known, place)
+    notes = remark(known, {file: idx.written(content) for file, (_, content) in contents.items()})
     for part, size in zip(("train", "test"), known.sizes, strict=True):
         images[part], labels[part] = _part(known, contents, part, size)
     if known.name == "notmnist" and not options.keep_flawed:
-        images["test"], labels["test"], notes = _without_flawed(images["test"], labels["test"])
+        images["test"], labels["test"], left_out = _without_flawed(images["test"], labels["test"])
+        notes = (*left_out, *notes)
     return Dataset(
         name=known.name,
         task="classification",
@@ -82,7 +86,7 @@ def _contents(known: Known, place: Place) -> tuple[dict[str, tuple[Path, Bytes]]
     for file, path in place.files.items():
         content = read(path)
         source[path.name] = digest(content)
-        unpacked = unpack(content, path)
+        unpacked = unpack(content, path, LONGEST_HEADER + max(known.sizes) * prod(known.input_shape))
         _refuse_swapped(known, file, path, digest(unpacked))
         values[file] = (path, idx.parse(unpacked, path, dimensions=3 if "images" in file else 1))
     return values, source

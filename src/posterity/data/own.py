@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from posterity.data import archive
 from posterity.data.dataset import Dataset, Options
-from posterity.data.files import corrupt, digest, read, text
+from posterity.data.files import corrupt, digest, read, shortened, text
 from posterity.data.images import resize
 from posterity.data.scale import Rows, Table, split_rows, standardised
-from posterity.data.tables import column_values, encode_targets, numbers, parse_csv, target_column
+from posterity.data.tables import LARGEST_WHOLE, column_values, encode_targets, numbers, parse_csv, target_column
 from posterity.errors import InvalidInput
 
 SUFFIXES = (".csv", ".tsv", ".npz")
@@ -63,14 +64,14 @@ def load_npz(path: Path, split: int, image_size: int | None, options: Options) -
         return standardised(
             Table(path.stem, inputs.astype(np.float64), targets, features, classes, source), train, test
         )
-    tensor = torch.from_numpy(inputs.astype(np.float32))
+    tensor = _single(inputs, "x", path)
     if inputs.dtype == np.uint8 and inputs.ndim in (3, 4):
         tensor = tensor.div_(255)
         tensor = tensor[:, None] if inputs.ndim == 3 else tensor
     if image_size is not None and tensor.ndim != 4:
         raise InvalidInput(f"image_size={image_size}: '{path}' holds inputs of shape {inputs.shape[1:]}, not images.")
     tensor = resize(tensor, image_size)
-    values = torch.from_numpy(targets.astype(np.int64 if classes else np.float32))
+    values = torch.from_numpy(targets.astype(np.int64)) if classes else _single(targets, "y", path)
     return Dataset(
         name=path.stem,
         task="classification" if classes else "regression",
@@ -102,7 +103,7 @@ def _parts(found: dict[str, Array], path: Path) -> tuple[Array, Array, tuple[int
         return inputs, targets, (len(pairs[0][0]), len(pairs[1][0]))
     if {"x", "y"} <= set(found):
         return *_pair(found, "x", "y", path), None
-    names = ", ".join(sorted(found)) or "nothing"
+    names = shortened(", ".join(sorted(found)) or "nothing")
     raise InvalidInput(f"File '{path}' holds {names}; expected x, y or x_train, y_train, x_test, y_test.")
 
 
@@ -121,4 +122,16 @@ def _pair(found: dict[str, Array], x: str, y: str, path: Path) -> tuple[Array, A
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             place = np.argwhere(~np.isfinite(values))[0].tolist()
             raise corrupt(path, f"{name}{place} is {values[tuple(place)]}, no finite number")
+        if values.dtype.kind in "iu" and ((values > LARGEST_WHOLE) | (values < -LARGEST_WHOLE)).any():
+            raise corrupt(path, f"{name} holds whole numbers above 2^53, where not every one is one of float64")
     return inputs, targets
+
+
+def _single(values: Array, what: str, path: Path) -> Tensor:
+    """Convert to float32. Raises `CorruptFile` where a value is beyond it."""
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    if not np.isfinite(single).all():
+        largest = np.abs(values).max()
+        raise corrupt(path, f"{what} reaches {largest:g}, which float32 does not hold; give it in another unit")
+    return torch.from_numpy(single)

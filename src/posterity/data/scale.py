@@ -1,6 +1,6 @@
 """From a table of numbers to a data set: fixed seeded splits, constant columns left out, training statistics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,15 +54,16 @@ def standardised(table: Table, train: Rows, test: Rows) -> Dataset:
     varies = table.inputs[train].min(0) != table.inputs[train].max(0)
     if not varies.any():
         raise InvalidInput(f"'{table.name}': no input column varies over the {len(train)} training rows.")
-    inputs = table.inputs[:, varies]
-    mean, std = inputs[train].mean(0), inputs[train].std(0)
-    target_mean, target_std = 0.0, 1.0
+    kept = [name for name, moves in zip(table.features, varies, strict=True) if moves]
+    inputs, mean, std = _scaled(table.inputs[:, varies], train, table.name, [f"column '{name}'" for name in kept])
+    targets, target_mean, target_std = table.targets, 0.0, 1.0
     if not table.classes:
-        target_mean, target_std = float(table.targets[train].mean()), float(table.targets[train].std())
-        if table.targets[train].min() == table.targets[train].max():
-            raise InvalidInput(f"'{table.name}': the target is {target_mean:g} in all {len(train)} training rows.")
-    inputs = (inputs - mean) / std
-    targets = table.targets if table.classes else (table.targets - target_mean) / target_std
+        if targets[train].min() == targets[train].max():
+            raise InvalidInput(
+                f"'{table.name}': the target is {targets[train][0]:g} in all {len(train)} training rows."
+            )
+        scaled, means, stds = _scaled(targets[:, None], train, table.name, ["the target"])
+        targets, target_mean, target_std = scaled[:, 0], float(means[0]), float(stds[0])
     return Dataset(
         name=table.name,
         task="classification" if table.classes else "regression",
@@ -71,11 +72,36 @@ def standardised(table: Table, train: Rows, test: Rows) -> Dataset:
         test_inputs=_tensor(inputs[test]),
         test_targets=_tensor(targets[test]),
         classes=table.classes,
-        features=tuple(name for name, kept in zip(table.features, varies, strict=True) if kept),
+        features=tuple(kept),
         scaling=Scaling(_tensor(mean), _tensor(std), target_mean, target_std),
         source=table.source,
         notes=_notes(table, train, varies),
     )
+
+
+def _scaled(values: Floats, train: Rows, table: str, names: Sequence[str]) -> tuple[Floats, Floats, Floats]:
+    """Return columns (N, D) with mean 0 and std 1 over the training rows, these means, and these stds.
+
+    Raises `InvalidInput` with the name of a column of which float32 cannot hold the mean, the std, or a scaled value.
+    """
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        mean, std = values[train].mean(0), values[train].std(0)
+        scaled = (values - mean) / std
+    single = np.finfo(np.float32)
+    fits = (
+        (np.abs(mean) <= single.max)
+        & (single.tiny <= std)
+        & (std <= single.max)
+        & (np.abs(scaled) <= single.max).all(0)
+    )
+    if not fits.all():
+        column = int(np.argmin(fits))
+        low, high = values[:, column].min(), values[:, column].max()
+        raise InvalidInput(
+            f"'{table}': {names[column]} has values from {low:g} to {high:g}, which float32 does not hold even when they are "
+            "standardised. Give them in another unit, or leave the column out."
+        )
+    return scaled, mean, std
 
 
 def _tensor(values: NDArray[Any]) -> Tensor:

@@ -32,7 +32,17 @@ class Known:
     archives: tuple[str, ...] = ()  # one of which may stand for all files
     mirror: str = ""  # URL that file names are appended to
     sha256: Mapping[str, str] = field(default_factory=dict)  # of what `mirror` serves
-    content: Mapping[str, str] = field(default_factory=dict)  # of the unpacked files
+    content: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the unpacked files
+    md5: Mapping[str, str] = field(default_factory=dict)  # of files and archives, where their authors give these
+
+    @property
+    def published(self) -> Mapping[str, frozenset[str]]:
+        """Name of a file or archive -> the checksums of its published content that are known."""
+        known: dict[str, frozenset[str]] = {}
+        for table in (self.content, self.sha256, self.md5):
+            for name, digest in table.items():
+                known[name] = known.get(name, frozenset()) | {digest}
+        return known
 
 
 def _sums(*sums: str, suffix: str = "", files: tuple[str, ...] = IDX_FILES) -> Mapping[str, str]:
@@ -123,7 +133,13 @@ NOTMNIST = Known(
 _CIFAR_ORIGIN = "https://www.cs.toronto.edu/~kriz/"
 
 
-def _cifar(classes: tuple[str, ...], files: tuple[str, ...], folders: tuple[str, ...], sha256: str) -> Known:
+# MD5: of the archives from the page of the sets, https://www.cs.toronto.edu/~kriz/cifar.html; of the pickles in them as
+# torchvision.datasets.CIFAR10 and CIFAR100 compare them.
+
+
+def _cifar(
+    classes: tuple[str, ...], files: tuple[str, ...], folders: tuple[str, ...], sha256: str, md5: tuple[str, ...]
+) -> Known:
     name = f"cifar-{len(classes)}"
     archive = f"{name}-binary.tar.gz"  # the form that needs no pickle is the one that is fetched
     return Known(
@@ -142,6 +158,7 @@ def _cifar(classes: tuple[str, ...], files: tuple[str, ...], folders: tuple[str,
         archives=(archive, f"{name}-python.tar.gz"),
         mirror=_CIFAR_ORIGIN,
         sha256=_sums(sha256, files=(archive,)),
+        md5=_sums(*md5, files=(archive, f"{name}-python.tar.gz", *files)),
     )
 
 
@@ -150,6 +167,11 @@ CIFAR_10 = _cifar(
     (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"),
     ("cifar-10-batches-py", "cifar-10-batches-bin"),
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+    (
+        *("c32a1d4ab5d03f1284b67883e8d87530", "c58f30108f718f92721af3b95e74349a"),
+        *("c99cafc152244af753f735de768cd75f", "d4bba439e000b95fd0a9bffe97cbabec", "54ebc095f3ab1f0389bbae665268c751"),
+        *("634d18415352ddfa80567beed471001a", "482c414d41f54cd18b22e5b47cb7c3cb", "40351d587109b95175f43aff81a1287e"),
+    ),
 )
 _HUNDRED = """
     apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
@@ -164,6 +186,10 @@ CIFAR_100 = _cifar(
     ("train", "test"),
     ("cifar-100-python", "cifar-100-binary"),
     "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+    (
+        *("03b5dce01913d631647c71ecec9e9cb8", "eb9058c3a382ffc7106e4002c42a8d85"),
+        *("16019d7e3df5f24257cddd939b257f8d", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
+    ),
 )
 
 DIGITS = Known(

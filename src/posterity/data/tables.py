@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from posterity.data.scale import Floats
 from posterity.errors import InvalidInput, unknown
 
 DELIMITERS = ",;\t"
+MAX_COLUMNS = 100_000
+LONGEST_NAME = 200  # characters of a column's or class's; the longest sets the memory that all rows' take
+LARGEST_WHOLE = 2**53  # up to which float64 holds every whole number
 MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity
 
 
@@ -63,8 +67,13 @@ def _check_header(header: tuple[str, ...], path: Path, min_columns: int) -> None
         raise InvalidInput(f"File '{path}' begins with numbers: its first line must be the names of the columns.")
     if len(header) < min_columns:
         raise InvalidInput(f"File '{path}' has one column ('{header[0]}'): inputs and a target are needed.")
-    if "" in header or len(set(header)) < len(header):
-        repeated = next(name for name in header if not name or header.count(name) > 1)
+    if len(header) > MAX_COLUMNS:
+        raise corrupt(path, f"it has {len(header):,} columns, and at most {MAX_COLUMNS:,} are read")
+    if (length := max(map(len, header))) > LONGEST_NAME:
+        raise corrupt(path, f"the name of a column has {length:,} characters, and at most {LONGEST_NAME} are read")
+    times = Counter(header)
+    if "" in times or len(times) < len(header):
+        repeated = next(name for name in header if not name or times[name] > 1)
         raise corrupt(path, f"its header repeats the name '{repeated}'" if repeated else "a column has no name")
 
 
@@ -76,7 +85,17 @@ def numbers(cells: Cells, columns: Sequence[int]) -> Floats:
         values = np.full((1, 1), np.nan)
     if not np.isfinite(values).all():
         raise _bad_cell(cells, columns)
-    return values.reshape(len(cells.rows), len(columns))
+    values = values.reshape(len(cells.rows), len(columns))
+    _refuse_wide(cells, values, columns)
+    return values
+
+
+def _refuse_wide(cells: Cells, values: Floats, columns: Sequence[int]) -> None:
+    """Refuse whole numbers that float64 does not tell from their neighbours: long identifiers, mostly."""
+    for row, place in np.argwhere(np.abs(values) > LARGEST_WHOLE):
+        if (cell := cells.rows[row][columns[place]]).lstrip("+-").isdigit():
+            where = f"line {cells.lines[row]}, column '{cells.columns[columns[place]]}'"
+            raise corrupt(cells.path, f"{where}: {cell} is above 2^53, where not every whole number is one of float64")
 
 
 def _float(cell: str) -> float:
@@ -114,12 +133,16 @@ def target_column(cells: Cells, target: str | None) -> int:
 def column_values(cells: Cells, column: int) -> NDArray[Any]:
     """Return one column as float64 where all cells are finite numbers, else as strings. Raises for empty cells."""
     texts = [row[column] for row in cells.rows]
+    if (length := max(map(len, texts))) > LONGEST_NAME:
+        raise corrupt(
+            cells.path, f"column '{cells.columns[column]}' has a cell of {length:,} characters, no class name"
+        )
     values = [_number(cell) for cell in texts]
     if all(value is None for value in values) and all(texts):
         return np.array(texts)
     if "" in texts or any(value is not None and not math.isfinite(value) for value in values):
         raise _bad_cell(cells, [column])
-    return np.array(texts) if None in values else np.array(values, np.float64)
+    return np.array(texts) if None in values else numbers(cells, [column])[:, 0]
 
 
 def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -148,5 +171,10 @@ def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[N
         raise InvalidInput(
             f"'{name}': the target has {len(distinct)} classes in {len(values)} rows; is it the right one?"
         )
-    names = (str(value) if is_text else f"{float(value):g}" for value in distinct)
+    names = (str(value) if is_text else _named(float(value)) for value in distinct)
     return indices.reshape(-1).astype(np.int64), tuple(names)
+
+
+def _named(value: float) -> str:
+    """Name a class that is a number so that no two have one name."""
+    return str(int(value)) if value.is_integer() else repr(value)

@@ -44,6 +44,7 @@ class ReportData:
     inputs: (B, ...), image-like where (B, 1 or 3, H, W). targets: (B,), or (B, D) for regression.
     target_scaling: (mean, std) where the predictives and targets are standardised; they are drawn as mean + std·y.
     Scores are printed as they come: give them in the units that the reader should see.
+    notes: on the data, in sentences: what was left out of them, and which files are not the published ones.
     features: names of a table's columns. signal_to_noise: |μ|/σ of every weight, any shape.
     command: the command line that made this run.
     latents: by full name, `prior.scale.fc` or `likelihood.std`, in the units that the network was trained in.
@@ -65,6 +66,7 @@ class ReportData:
     latents: Mapping[str, LearntLatent] = field(default_factory=dict)
     findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     features: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         kinds: dict[str, type] = {"classification": Classification, "regression": Regression}

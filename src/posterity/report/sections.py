@@ -28,6 +28,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
             middle = _regression(data)
     return (
         *_arrival(data),
+        *_data(data),
         *_training(data),
         *middle,
         *_latents(data),
@@ -47,6 +48,17 @@ def _arrival(data: ReportData) -> tuple[Section, ...]:
         "had not arrived."
     )
     return (Section("This fit has not arrived", reading, "\n".join(said)),)
+
+
+def _data(data: ReportData) -> tuple[Section, ...]:
+    """Say what was left out of the data, and which of their files are not the published ones."""
+    if not data.notes:
+        return ()
+    reading = (
+        "Contents of files are compared with the checksums that are given where they come from; columns that say nothing, "
+        "and known flaws, are left out. Scores on other files are not those of the published data set."
+    )
+    return (Section("The data", reading, "\n".join(data.notes)),)
 
 
 def _training(data: ReportData) -> tuple[Section, ...]:
