@@ -1,6 +1,9 @@
-"""Checkpoints: an algorithm's state, the random streams and the run's record, in one file that is never half written."""
+"""Checkpoints: an algorithm's state, the random streams, the run's record and what the run is of, in a file that is whole."""
 
 import json
+import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +29,25 @@ class Record:
     best_score: float | None = None
     best_epoch: int = 0
     seconds: float = 0.0
-    finished: bool = False
+    finished: bool = False  # before its last epoch, by patience
 
 
-def save(path: Path, state: State, streams: dict[str, Tensor], record: Record) -> None:
+@dataclass(frozen=True, eq=False)
+class About:
+    """What a checkpoint says beside the state.
+
+    Args:
+        record: where the run stands.
+        identity: what the run is of, by names with dots; None of files of earlier versions, which do not know it.
+        settings: where it ran, which may change: device, threads.
+    """
+
+    record: Record
+    identity: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def save(path: Path, state: State, streams: dict[str, Tensor], about: About) -> None:
     """Write a checkpoint beside the old one, then put it in its place.
 
     Raises:
@@ -37,17 +55,17 @@ def save(path: Path, state: State, streams: dict[str, Tensor], record: Record) -
     """
     tensors = {f"state.{k}": v.detach().cpu().clone().contiguous() for k, v in state.items()}
     tensors.update({f"stream.{k}": v for k, v in streams.items()})
+    values = {**asdict(about.record), "identity": about.identity, "settings": about.settings}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
-            save_file(tensors, part, metadata={"record": json.dumps(asdict(record))})
+            save_file(tensors, part, metadata={"record": json.dumps(values)})
     except (OSError, SafetensorError) as error:
         raise InvalidInput(
             f"Cannot write the checkpoint {path}: {error}. Choose another folder, or free some space."
         ) from error
 
 
-def load(path: Path) -> tuple[State, dict[str, Tensor], Record]:
+def load(path: Path) -> tuple[State, dict[str, Tensor], About]:
     """Read a checkpoint.
 
     Raises:
@@ -57,14 +75,21 @@ def load(path: Path) -> tuple[State, dict[str, Tensor], Record]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # not a mapping
-        record = Record(**json.loads(metadata["record"]))
+        about = _about(json.loads(metadata["record"]))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CorruptFile(
-            f"{path} is empty, truncated or no checkpoint ({error}). Remove it to start afresh."
-        ) from error
+        raise _corrupt(path, error) from error
     state = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
     streams = {k.removeprefix("stream."): v for k, v in tensors.items() if k.startswith("stream.")}
-    return state, streams, record
+    return state, streams, about
+
+
+def load_about(path: Path) -> About:
+    """Read what a checkpoint says beside its state. Errors are those of `load`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _about(json.loads((file.metadata() or {})["record"]))
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _corrupt(path, error) from error
 
 
 def restore(live: State, saved: State, path: Path) -> None:
@@ -82,3 +107,32 @@ def restore(live: State, saved: State, path: Path) -> None:
         raise Mismatch(f"{path} is a checkpoint of another network or method:\n" + "\n".join(rows[:8]))
     for key, value in saved.items():
         live[key].copy_(value)
+
+
+def kept(path: Path, previous: Path) -> None:
+    """Give a checkpoint a second name, under which it stays when a newer one takes its place.
+
+    Raises:
+        InvalidInput: where that cannot be written.
+    """
+    if not path.exists():
+        return
+    try:
+        with replacing(previous) as part:
+            part.unlink()
+            try:
+                os.link(path, part, follow_symlinks=False)
+            except OSError:  # a file system without links
+                shutil.copyfile(path, part)
+    except OSError as error:
+        raise InvalidInput(f"Cannot keep the checkpoint {previous}: {error}. Free some space.") from error
+
+
+def _about(values: Mapping[str, Any]) -> About:
+    own = dict(values)
+    identity, settings = own.pop("identity", None), own.pop("settings", {})
+    return About(Record(**own), identity, settings)
+
+
+def _corrupt(path: Path, error: Exception) -> CorruptFile:
+    return CorruptFile(f"{path} is empty, truncated or no checkpoint ({error}). Remove it to start afresh.")

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from posterity.errors import InvalidInput
+from posterity.errors import InvalidInput, Mismatch
 
 NAMES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
@@ -24,10 +24,11 @@ def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, ag
     Args:
         path: of the file; its folder is made.
         name: of the tensor in it.
-        again: go on with a file of this very tensor; otherwise, and where there is none, it is a new one of zeros.
+        again: go on with the file that is there; otherwise, and where there is none, it is a new one of zeros.
 
     Raises:
         InvalidInput: where the file cannot be written, or the disk has no such space.
+        Mismatch: where the file to go on with is of another tensor; it is not touched.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -41,7 +42,13 @@ def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, ag
     text = json.dumps({name: entry}).encode()
     text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8 bytes
     header = len(text).to_bytes(8, "little") + text
-    there = again and _is_of(path, header, size)
+    there = again and path.exists()
+    if there and not _is_of(path, header, size):
+        raise Mismatch(
+            f"{path} holds other {name} than those of a run of {' × '.join(map(str, shape))} numbers ({NAMES[dtype]}), and a "
+            "checkpoint counts on it: it is left as it is. Go on with the settings that it was made with, or start afresh in "
+            "another folder."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not there:
