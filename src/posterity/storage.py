@@ -1,9 +1,12 @@
 """Files that are whole or not there: made new under a name of their own, synced to the disk, then put in place in one step."""
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
@@ -58,6 +61,24 @@ def append_text(path: Path, text: str) -> None:
     descriptor = os.open(path, _MORE, 0o666)
     with os.fdopen(descriptor, "ab", buffering=0) as stream:
         stream.write(text.encode())
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file to be read. A pipe, a device or a folder in its place is refused, and never waited for.
+
+    Raises:
+        OSError: as the system does.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:  # a zero byte in its name
+        raise FileNotFoundError(errno.ENOENT, "there is no file of this name", repr(str(path))) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file, but a folder, a pipe or a device", str(path))
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
 
 
 def _synced(path: Path) -> None:

@@ -142,15 +142,21 @@ def test_files_that_are_none_are_refused_by_name(tmp_path: Path) -> None:
         posterity.load(tmp_path / "absent", small_network())
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "p.safetensors"
     posterior = fitted("map")
     posterior.save(path)
     before = path.read_bytes()
-    (tmp_path / "p.safetensors.part").mkdir()  # where the new file would be written
-    with pytest.raises((PosterityError, OSError)):
+    monkeypatch.setattr("posterity.tensors.save_file", full)
+    with pytest.raises(InvalidInput, match=r"Cannot write .*p\.safetensors.*No space"):
         posterior.save(path)
     assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def full(tensors: object, path: Path, metadata: object) -> None:
+    Path(path).write_bytes(b"half")
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize("header", ["[]", "{", "[" * 5000, '{"format": "posterity-1"}', '"text"', "null", ""])

@@ -15,6 +15,7 @@ from posterity.errors import InvalidInput, PosterityWarning
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws
+from posterity.posteriors.stated import Held, Stated, not_finite
 from posterity.predict.predictive import AnyPredictive, predictive
 
 FUNCTIONS = "functions."
@@ -56,6 +57,15 @@ class FunctionPosterior(ABC):
     @abstractmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
         """Restore what `tensors` returned."""
+
+    @classmethod
+    @abstractmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        """Return the types and shapes that `tensors` has for a problem; sizes that are free are as those held."""
+
+    def flaw(self) -> str | None:
+        """Say what of its numbers makes no sense, NaN or a negative std; None where all of them do."""
+        return not_finite(self.stored())
 
     @property
     @abstractmethod

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import torch
 from torch import Tensor
 
 from posterity.model.problem import Problem
 from posterity.posteriors.samples import Samples
+from posterity.posteriors.stated import Held, Stated, length, not_finite, outside, sized, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +41,20 @@ class Chains(Samples):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"thetas": self.thetas, "energies": self.energies, "divergent": self.divergent}
+
+    @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        chains, draws = length(held, "energies"), length(held, "energies", 1)
+        energies = held["energies"][0] if "energies" in held else torch.float64
+        divergent = held["divergent"][0] if "divergent" in held else torch.int64
+        return {
+            "thetas": sized(problem, chains * draws, whole(problem)),
+            "energies": (energies if energies.is_floating_point else torch.float64, (chains, draws)),
+            "divergent": (torch.int64 if divergent.is_complex else divergent, (chains, draws)),
+        }
+
+    def flaw(self) -> str | None:
+        return not_finite({"thetas": self.thetas}) or outside("divergent", self.divergent, most=1.0)
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:

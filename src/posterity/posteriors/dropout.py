@@ -11,6 +11,7 @@ from posterity.model.dropout import HeldMasks, masked
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, split
+from posterity.posteriors.stated import Held, Stated, sized, whole
 
 RATE = "rate."
 
@@ -50,6 +51,15 @@ class Dropout(FunctionPosterior):
     def tensors(self) -> dict[str, Tensor]:
         rates = {RATE + site: torch.tensor(rate, dtype=torch.float64) for site, rate in self.rates.items()}
         return {"theta": self.theta, **rates}
+
+    @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        sites = {RATE + name: (torch.float64, ()) for name, _ in problem.network.named_modules() if RATE + name in held}
+        return {"theta": sized(problem, whole(problem)), **sites}
+
+    def flaw(self) -> str | None:
+        wrong = (f"the rate of {site[:80]!r} is {rate:g}" for site, rate in self.rates.items() if not 0 <= rate < 1)
+        return super().flaw() or next(wrong, None)
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:

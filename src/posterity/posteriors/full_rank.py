@@ -12,6 +12,7 @@ from posterity.model.informative import Informative
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import informative
+from posterity.posteriors.stated import Held, Stated, outside, random, sized, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -74,6 +75,14 @@ class FullRankGaussian(FunctionPosterior):
         return {"loc": self.loc, "cholesky": self.cholesky}
 
     @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        count = random(problem)
+        return {"loc": sized(problem, whole(problem)), "cholesky": sized(problem, count, count)}
+
+    def flaw(self) -> str | None:
+        above = "'cholesky' is not lower triangular" if self.cholesky.triu(1).any() else None
+        return super().flaw() or above or outside("cholesky", self.cholesky.diagonal())
+
+    @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
-        # In memory of its own: a file's may lie unaligned, where matrix kernels round differently.
-        return cls(problem, tensors["loc"], tensors["cholesky"].clone())
+        return cls(problem, tensors["loc"], tensors["cholesky"])

@@ -13,6 +13,7 @@ from posterity.errors import InvalidInput
 from posterity.model.informative import Informative
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.stated import Held, Stated, outside, random, sized, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,6 +63,13 @@ class DiagonalGaussian(FunctionPosterior):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"loc": self.loc, "std": self.std}
+
+    @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        return {"loc": sized(problem, whole(problem)), "std": sized(problem, random(problem))}
+
+    def flaw(self) -> str | None:
+        return super().flaw() or outside("std", self.std)
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:

@@ -1,6 +1,6 @@
 """Gaussians over θ that Laplace approximations make: blocks with Kronecker factors, and a few directions of precision."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from posterity.core.gaussian import noise_like
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.stated import Held, Stated, length, numbered, outside, random, sized, whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,16 @@ class Part:
         own = self.std.square()
         own = self.left.square() @ own if self.left.numel() else own
         return self._flat(own @ self.right.square().T if self.right.numel() else own)
+
+    @staticmethod
+    def stated(problem: Problem, held: Held) -> Stated:
+        """Return the types and shapes of its tensors: of a side that is a unit matrix, an empty one."""
+        rows, columns = length(held, "std"), length(held, "std", 1)
+        found = {"slices": (torch.int64, (length(held, "slices"), 2)), "std": sized(problem, rows, columns)}
+        for side, count in (("left", rows), ("right", columns)):
+            unit = side in held and 0 in held[side][1]
+            found[side] = (sized(problem)[0], held[side][1]) if unit else sized(problem, count, count)
+        return found
 
     def _flat(self, own: Tensor) -> Tensor:
         if len(self.slices) == 1:
@@ -106,11 +117,20 @@ class KroneckerGaussian(FunctionPosterior):
         return {"loc": self.loc, **own}
 
     @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        found = {"loc": sized(problem, whole(problem))}
+        for i, part in enumerate(numbered(held)):
+            own = Part.stated(problem, part)
+            found |= {f"{i}.{name}": kind for name, kind in own.items()}
+        return found
+
+    def flaw(self) -> str | None:
+        negative = next(filter(None, (outside("std", part.std) for part in self.parts)), None)
+        return super().flaw() or negative or _misplaced(self.parts, random(self.problem))
+
+    @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
-        # In memory of their own: a file's may lie unaligned, where matrix kernels round differently.
-        count = len({k.partition(".")[0] for k in tensors if k != "loc"})
-        keys = ("slices", "std", "left", "right")
-        parts = tuple(Part(*(tensors[f"{i}.{k}"].clone() for k in keys)) for i in range(count))
+        parts = tuple(Part(**own) for own in numbered(tensors))
         return cls(problem, tensors["loc"], parts)
 
 
@@ -166,14 +186,38 @@ class LowRankPrecisionGaussian(FunctionPosterior):
         return {"loc": self.loc, "std": self.std, "basis": self.basis, "shrunk": self.shrunk}
 
     @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        count, rank = random(problem), length(held, "shrunk")
+        own = {"std": sized(problem, count), "basis": sized(problem, count, rank), "shrunk": sized(problem, rank)}
+        return {"loc": sized(problem, whole(problem)), **own}
+
+    def flaw(self) -> str | None:
+        lengths = self.basis.square().sum(0)
+        wide = outside("shrunk", self.shrunk, most=1.01) or outside("basis", lengths, most=1.01)
+        return super().flaw() or outside("std", self.std) or wide
+
+    @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
-        return cls(problem, *(tensors[k].clone() for k in ("loc", "std", "basis", "shrunk")))
+        return cls(problem, *(tensors[k] for k in ("loc", "std", "basis", "shrunk")))
 
 
 def _covariance(posterior: KroneckerGaussian | LowRankPrecisionGaussian) -> Tensor:
     random = posterior.loc[posterior.problem.coordinates.start :]
     root = posterior.spread(torch.eye(len(random), dtype=random.dtype, device=random.device))
     return root @ root.T
+
+
+def _misplaced(parts: Sequence[Part], count: int) -> str | None:
+    """Say that blocks do not lie side by side on all random coordinates; None where they do."""
+    every: list[list[int]] = []
+    for part in parts:
+        own = part.slices.tolist()
+        if any(a > b for a, b in own) or sum(b - a for a, b in own) != part.std.numel():
+            return "a block's 'slices' are not as long as its 'std'"
+        every += own
+    every.sort()
+    ends = [0, *(b for _, b in every)]
+    return None if [a for a, _ in every] == ends[:-1] and ends[-1] == count else "the 'slices' do not cover θ"
 
 
 def _taken(rows: Tensor, slices: Tensor) -> Tensor:

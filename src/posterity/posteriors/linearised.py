@@ -26,6 +26,7 @@ from posterity.posteriors.evaluation import Draws, split
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
+from posterity.posteriors.stated import Held, Stated, under
 from posterity.predict.predictive import AnyPredictive, Regression, predictive
 
 WeightGaussian = DiagonalGaussian | FullRankGaussian | KroneckerGaussian | LowRankPrecisionGaussian
@@ -105,6 +106,16 @@ class Linearised(FunctionPosterior):
         """Return those of the weights, under their family's name, and which link it is."""
         own = {f"{self.weights.kind}.{k}": v for k, v in self.weights.tensors().items()}
         return {**own, f"link.{self.link}": torch.zeros(1)}
+
+    @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        kind = next((k for k in GAUSSIANS if any(name.startswith(f"{k}.") for name in held)), DiagonalGaussian.kind)
+        link = "link.probit" if "link.probit" in held else "link.sampled"
+        own = GAUSSIANS[kind].stated(problem, under(f"{kind}.", held))
+        return {**{f"{kind}.{name}": stated for name, stated in own.items()}, link: (torch.float32, (1,))}
+
+    def flaw(self) -> str | None:
+        return self.weights.flaw()
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:

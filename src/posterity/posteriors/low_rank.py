@@ -11,6 +11,7 @@ from posterity.model.informative import Informative
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import informative
+from posterity.posteriors.stated import Held, Stated, length, outside, random, sized, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,6 +61,14 @@ class LowRankGaussian(FunctionPosterior):
         return {"loc": self.loc, "std": self.std, "factor": self.factor}
 
     @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        count = random(problem)
+        factor = sized(problem, count, length(held, "factor", 1))
+        return {"loc": sized(problem, whole(problem)), "std": sized(problem, count), "factor": factor}
+
+    def flaw(self) -> str | None:
+        return super().flaw() or outside("std", self.std)
+
+    @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
-        # In memory of its own: a file's may lie unaligned, where matrix kernels round differently.
-        return cls(problem, tensors["loc"], tensors["std"], tensors["factor"].clone())
+        return cls(problem, tensors["loc"], tensors["std"], tensors["factor"])

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Generator, Tensor, nn
 
-from posterity.errors import InvalidInput
+from posterity.errors import CorruptFile, InvalidInput
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.base import FUNCTIONS, FunctionPosterior
 from posterity.posteriors.chains import Chains
@@ -23,12 +23,15 @@ from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
+from posterity.posteriors.stated import Held, Stated, buffers, numbered, under, within
 from posterity.predict.predictive import AnyPredictive, below, beside
 from posterity.types import Likelihood
 
 KINDS: dict[str, type[FunctionPosterior]] = {
     c.kind: c for c in (Point, Dropout, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples, Chains)
 }
+KIND, BUFFER = "kind.", "buffer."  # how the names begin that a component has beside those of its family
+DEEPEST = 8  # mixtures in mixtures
 SHOWN = 4  # kinds of components that a `repr` names
 TASKS = {"categorical": "classes", "bernoulli": "classes", "gaussian": "values", "heteroscedastic": "values"}
 KINDS |= {c.kind: c for c in (KroneckerGaussian, LowRankPrecisionGaussian, Linearised)}
@@ -183,42 +186,71 @@ class Mixture(FunctionPosterior):
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the components' tensors and their networks' buffers, numbered."""
-        own = {f"{i}.{k}": v for i, c in enumerate(self.components) for k, v in c.stored().items()}
+        found: dict[str, Tensor] = {}
         for i, component in enumerate(self.components):
-            own.update({f"{i}.buffer.{k}": v for k, v in component.problem.network.named_buffers()})
-            own[f"{i}.kind.{component.kind}"] = torch.zeros(1)
-        return own
+            own = component.stored() | within(BUFFER, dict(component.problem.network.named_buffers()))
+            found |= within(f"{i}.", {**own, KIND + component.kind: torch.zeros(1)})
+        return found
+
+    @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        return cls.stated_for([problem] * len(numbered(held)), held)
+
+    @classmethod
+    def stated_for(cls, problems: Sequence[Problem], held: Held) -> Stated:
+        """Return what `tensors` has for components of problems of their own."""
+        if any(name.endswith(f"{KIND}{cls.kind}") and name.count(".") > DEEPEST for name in held):
+            raise CorruptFile(f"a mixture in it is deeper than {DEEPEST} others")
+        found: Stated = {}
+        parts = numbered(held)
+        for i, problem in enumerate(problems):
+            part = parts[i] if i < len(parts) else {}
+            kind = _kind(part)
+            own = stated_for(FAMILIES[kind], problem, part) | within(BUFFER, buffers(problem))
+            own[KIND + kind] = torch.float32, (1,)
+            found |= within(f"{i}.", own)
+        return found
+
+    def flaw(self) -> str | None:
+        return next(filter(None, (component.flaw() for component in self.components)), None)
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
-        parts = _numbered(tensors)
+        parts = numbered(tensors)
         return cls.restored([problem] * len(parts), tensors)
 
     @classmethod
     def restored(cls, problems: Sequence[Problem], tensors: Mapping[str, Tensor]) -> Self:
         """Restore what `tensors` returned, each component by a problem of its own."""
-        parts = _numbered(tensors)
+        parts = numbered(tensors)
         return cls.of(_component(problem, part) for problem, part in zip(problems, parts, strict=True))
 
 
-def _numbered(tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Return the tensors of each component."""
-    parts: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        index, key = name.split(".", 1)
-        parts.setdefault(int(index), {})[key] = value
-    return [parts[i] for i in sorted(parts)]
+FAMILIES: dict[str, type[FunctionPosterior]] = {**KINDS, Mixture.kind: Mixture}
+
+
+def _kind(names: Iterable[str]) -> str:
+    """Return the family of a component by the names in it; where none says it, the first that there is."""
+    said = (name.removeprefix(KIND) for name in names if name.startswith(KIND))
+    return next((kind for kind in said if kind in FAMILIES), Point.kind)
 
 
 def _component(problem: Problem, part: Mapping[str, Tensor]) -> FunctionPosterior:
-    kind = next(k.removeprefix("kind.") for k in part if k.startswith("kind."))
-    buffers = {k.removeprefix("buffer."): v for k, v in part.items() if k.startswith("buffer.")}
-    own = problem.snapshot(buffers)
-    return restored(Mixture if kind == Mixture.kind else KINDS[kind], own, part)
+    own = problem.snapshot(under(BUFFER, part))
+    tensors = {k: v for k, v in part.items() if not k.startswith((KIND, BUFFER))}
+    return restored(FAMILIES[_kind(part)], own, tensors)
+
+
+def stated_for(family: type[FunctionPosterior], problem: Problem, held: Held) -> Stated:
+    """Return the types and shapes that `stored` has, those of functions made once included."""
+    made = under(FUNCTIONS, held)
+    own = {k: v for k, v in held.items() if not k.startswith(FUNCTIONS)}
+    found = family.stated(problem, own)
+    return found | within(FUNCTIONS, Samples.stated(problem, made)) if made else found
 
 
 def restored(family: type[FunctionPosterior], problem: Problem, tensors: Mapping[str, Tensor]) -> FunctionPosterior:
     """Restore what `stored` returned."""
-    made = {k.removeprefix(FUNCTIONS): v for k, v in tensors.items() if k.startswith(FUNCTIONS)}
+    made = under(FUNCTIONS, tensors)
     posterior = family.from_tensors(problem, {k: v for k, v in tensors.items() if not k.startswith(FUNCTIONS)})
     return replace(posterior, functions=Samples.from_tensors(problem, made)) if made else posterior

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, plan
+from posterity.posteriors.stated import Held, Stated, sized, whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,6 +33,10 @@ class Point(FunctionPosterior):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"theta": self.theta}
+
+    @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        return {"theta": sized(problem, whole(problem))}
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:

@@ -10,6 +10,7 @@ from posterity.errors import InvalidInput
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.stated import Held, Stated
 from posterity.predict.predictive import AnyPredictive
 from posterity.types import Prior
 
@@ -41,6 +42,10 @@ class PriorDraws(FunctionPosterior):
 
     def tensors(self) -> dict[str, Tensor]:
         raise InvalidInput("Draws from a prior are not saved: make them again from the problem.")
+
+    @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        return {}
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:

@@ -12,6 +12,7 @@ from posterity.errors import InvalidInput
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, plan, split
+from posterity.posteriors.stated import Held, Stated, buffers, length, sized, whole
 from posterity.predict.predictive import AnyPredictive
 
 STATISTICS = "statistics."
@@ -114,6 +115,13 @@ class Samples(FunctionPosterior):
 
     def tensors(self) -> dict[str, Tensor]:
         return {"thetas": self.thetas, **{STATISTICS + name: values for name, values in self.statistics.items()}}
+
+    @classmethod
+    def stated(cls, problem: Problem, held: Held) -> Stated:
+        count = length(held, "thetas")
+        every = {STATISTICS + n: (dtype, (count, *shape)) for n, (dtype, shape) in buffers(problem).items()}
+        own = {name: kind for name, kind in every.items() if name in held}
+        return {"thetas": sized(problem, count, whole(problem)), **own}
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
