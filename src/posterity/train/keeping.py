@@ -153,7 +153,7 @@ class Keeping:
         except CorruptFile as error:
             if not previous.exists():
                 raise
-            why = str(error).partition(" Remove it")[0].rstrip(".")
+            why = str(error).partition(". ")[0]
         loaded = checkpoint.load(previous)
         record = loaded[2].record
         warnings.warn(
@@ -181,7 +181,7 @@ class Keeping:
         advice = "Put the file back, or start afresh in another folder: what it held cannot be made anew from the last epoch."
         try:
             state, _, about = checkpoint.load(path)
-        except CorruptFile as error:
+        except (CorruptFile, InvalidInput) as error:
             what = "damaged" if path.exists() else "not there"
             raise CorruptFile(f"{path}, of the best epoch ({record.best_epoch}), is {what}. {advice}") from error
         # A run that was stopped between the two saves has a best that is newer than its record; it will find it again.
