@@ -124,11 +124,7 @@ class Engine:
             yield replace(self, lock=lock)
 
     def of(self, identity: Identity) -> "Engine":
-        """Return the engine that stores with its checkpoints what the fit is of, and goes on with none of another.
-
-        Raises:
-            Mismatch: where it is to resume, and there are checkpoints of another fit, with all that differs.
-        """
+        """Return the engine that stores what the fit is of; raise `Mismatch` where its checkpoints are of another."""
         own = {**identity.values, **self.identity.values, "seed": self.seed, "precision": self.precision}
         later = self.identity.later if "data" in own else identity.later  # whoever made the data knows them better
         engine = replace(self, identity=Identity(own, identity.growing, later))
@@ -151,13 +147,14 @@ class Engine:
         """
         with self.alone() as engine:
             run = _Run(engine, inference, data, budget)
-            run.restore()
-            with finish_step_first() as stop, progress.line(self.label, budget.steps, self.progress) as line:
-                line.advance(run.record.epoch * budget.steps_per_epoch + run.record.step)
-                while not run.done:
-                    run.epoch(line, stop)
-            if stop.is_set():  # after the last step: this run is done, but whoever has more to run must hear of it
-                run.interrupt()
+            with run.streams.lent():
+                run.restore()
+                with finish_step_first() as stop, progress.line(self.label, budget.steps, self.progress) as line:
+                    line.advance(run.record.epoch * budget.steps_per_epoch + run.record.step)
+                    while not run.done:
+                        run.epoch(line, stop)
+                if stop.is_set():  # after the last step: this run is done, but whoever has more to run must hear of it
+                    run.interrupt()
         return run.result()
 
 
@@ -190,6 +187,7 @@ class _Run:
         skip, sums = record.step, Sums(record.sums, record.counts)
         for index, batch in enumerate(self.data.batches(record.epoch, generator)):
             if index < skip:
+                self.streams.again()
                 continue
             with self._autocast():
                 self.state, info = self.inference.update(self.state, batch)
