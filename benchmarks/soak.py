@@ -41,7 +41,8 @@ PATIENCE = 300  # seconds until a run is called stuck
 # A few steps of everything: options of whatever name a method has them under.
 SMALL = {
     "epochs": 3,
-    "draws": 2,
+    "draws": 4,
+    "exploration": 0.5,
     "chains": 2,
     "warmup": 8,
     "max_depth": 3,
