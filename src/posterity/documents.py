@@ -2,19 +2,23 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.storage import reading
 
+AGAIN = "Save or copy it again"
+SEAL = "sha256"
 SIZE = 1 << 25  # bytes of one text, at most
 ITEMS = 2_000_000  # each takes some 70 bytes when read, whatever little it takes in the text
 DEPTH = 64
 SHOWN = 120  # characters of a reason
 
 
-def parsed(text: str | bytes, path: Path, advice: str = "Save or copy it again") -> dict[str, Any]:
+def parsed(text: str | bytes, path: Path, advice: str = AGAIN) -> dict[str, Any]:
     """Read a JSON object that is in a file, or all of it.
 
     NaN and infinities, as Python writes them, are read. What is larger than `SIZE`, nests deeper than `DEPTH`, names a key
@@ -44,6 +48,30 @@ def parsed(text: str | bytes, path: Path, advice: str = "Save or copy it again")
     if not isinstance(values, dict):
         raise damaged(path, "it holds no values by name", advice)
     return values
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with the SHA-256 of what `json.dumps` makes of them.
+
+    >>> unsealed(sealed({"a": 1.5}), Path("a.json"))
+    {'a': 1.5}
+    >>> unsealed({**sealed({"a": 1.5}), "a": 2.5}, Path("a.json"))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    posterity.errors.CorruptFile: a.json is damaged: its values are not those that were written, by their SHA-256. ...
+    """
+    return {**values, SEAL: sha256(json.dumps(values).encode()).hexdigest()}
+
+
+def unsealed(values: Mapping[str, Any], path: Path, advice: str = AGAIN) -> dict[str, Any]:
+    """Return what was sealed; of an earlier version, which sealed nothing, all.
+
+    Raises:
+        CorruptFile: where it is not what was written.
+    """
+    own = {key: value for key, value in values.items() if key != SEAL}
+    if SEAL in values and sealed(own) != values:
+        raise damaged(path, "its values are not those that were written, by their SHA-256", advice)
+    return own
 
 
 def content(path: Path, size: int = SIZE) -> bytes:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from posterity.errors import CorruptFile, Diverged
+from posterity.documents import content, parsed
+from posterity.errors import Diverged
 from posterity.storage import replace_text
 
 Record = dict[str, Any]  # plain JSON values
@@ -127,13 +128,7 @@ def read(path: Path) -> Record:
     Raises:
         CorruptFile: where it is no JSON object.
     """
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CorruptFile(f"{path} is no JSON ({error}). Delete it; its fit is then run again.") from error
-    if not isinstance(record, dict):
-        raise CorruptFile(f"{path} holds no record of a fit. Delete it; its fit is then run again.")
-    return record
+    return parsed(content(path), path, "Delete it; its fit is then run again")
 
 
 def write(path: Path, record: Record) -> None:

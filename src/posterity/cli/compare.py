@@ -12,12 +12,13 @@ from cyclopts import Parameter
 
 from posterity.cli.config import DataConfig
 from posterity.cli.console import Voice, grid
-from posterity.cli.directory import MODEL, TWIN, findings, read_json, seconds_of
+from posterity.cli.directory import MODEL, REMOVE, TWIN, read_json, seconds_of
 from posterity.cli.experiment import load_dataset, twin_of
 from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
 from posterity.cli.saved import Saved, open_run
 from posterity.cli.scoring import Scored, predict, temperatures, title
 from posterity.data import Dataset
+from posterity.documents import damaged
 from posterity.errors import InvalidInput, Mismatch
 from posterity.fitting import described
 from posterity.posteriors.base import FunctionPosterior
@@ -219,7 +220,10 @@ def _curves(entry: Entry) -> dict[str, dict[str, Any]]:
     """Return the ROC curves that `posterity ood` kept: set → uncertainty → curve; a twin's have names of their own."""
     if entry.saved.directory is None:
         return {}
-    kept = findings(entry.saved.directory.path).get("ood", {}).get("curves", {})
+    file = entry.saved.directory.finding("ood")
+    kept = (read_json(file) if file.is_file() else {}).get("curves", {})
+    if not isinstance(kept, dict) or not all(isinstance(one, dict) for one in kept.values()):
+        raise damaged(file, "its 'curves' are no table", REMOVE)
     twin = entry.which == TWIN
     return {
         other: {u.removeprefix("twin_"): curve for u, curve in curves.items() if u.startswith("twin_") == twin}
@@ -275,13 +279,20 @@ def _turned(found: Grid) -> Grid:
 def _machines(saved: Mapping[Path, Saved]) -> tuple[str, ...]:
     """Say where training times are of other machines, devices or thread counts."""
     files = [one.directory.metrics for one in saved.values() if one.directory is not None]
-    machines = [read_json(f).get("machine", {}) for f in files if f.is_file()]
+    machines = [_machine(f) for f in files if f.is_file()]
     differing = sorted({k for m in machines for k in m if any(other.get(k) != m[k] for other in machines)})
     if not differing:
         return ()
     return (
         f"The runs were trained under unlike conditions ({', '.join(differing)}): their training times do not compare.",
     )
+
+
+def _machine(metrics: Path) -> Mapping[str, Any]:
+    found = read_json(metrics).get("machine", {})
+    if not isinstance(found, dict):
+        raise damaged(metrics, "its 'machine' is no table", REMOVE)
+    return found
 
 
 def _values(contender: Contender) -> dict[str, Any]:

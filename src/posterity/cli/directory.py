@@ -7,16 +7,34 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from posterity.cli.console import finite
-from posterity.errors import CorruptFile, InvalidInput
+from posterity.documents import content, damaged, parsed, sealed, unsealed
+from posterity.errors import InvalidInput
 from posterity.storage import append_text, replace_text
 from posterity.train import keeping, lock
 from posterity.train.lock import Lock
 
 MODEL, TWIN = "model", "twin"
 Row = dict[str, Any]
+LOG = 1 << 30  # bytes of a log, at most
+LOST = "The run cannot be shown without it; train it again"
+REMOVE = "Remove it, and run what wrote it again"
+Number = Annotated[float, Field(allow_inf_nan=False)] | None  # what is not finite was written as null
+
+
+class _Logged(BaseModel):
+    """A row of the log: whose epoch it is, and numbers by name, some of them in groups."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+    __pydantic_extra__: dict[str, Number | list[Number] | dict[str, Number | list[Number]]]
+
+    run: str
+    epoch: Annotated[int, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -130,9 +148,9 @@ class RunDirectory:
         return [row for row in self._all_rows() if row["run"] == label or row["run"].startswith(f"{label}/")]
 
     def _all_rows(self) -> Iterator[Row]:
-        if self.log.is_file():
-            for line in self.log.read_text(encoding="utf-8").splitlines():
-                yield _parsed(line, self.log, "The run cannot be shown without it; train it again")
+        if self.log.exists():
+            for line in content(self.log, LOG).splitlines():
+                yield _row(unsealed(_parsed(line, self.log, LOST), self.log, LOST), self.log)
 
 
 def findings(path: Path) -> dict[str, dict[str, Any]]:
@@ -146,17 +164,25 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         CorruptFile: where it is damaged.
     """
-    return _parsed(file.read_text(encoding="utf-8", errors="replace"), file, "Remove it, and run what wrote it again")
+    return unsealed(_parsed(content(file), file, REMOVE), file, REMOVE)
 
 
-def _parsed(text: str, file: Path, advice: str) -> dict[str, Any]:
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        raise CorruptFile(f"{file} is damaged ({error}). {advice}.") from error
-    if not isinstance(values, dict) or not values:
-        raise CorruptFile(f"{file} is damaged: it holds no values. {advice}.")
+def _parsed(text: bytes, file: Path, advice: str) -> dict[str, Any]:
+    values = parsed(text, file, advice)
+    if not values:
+        raise damaged(file, "it holds no values", advice)
     return values
+
+
+def _row(values: Row, file: Path) -> Row:
+    """Check that a row is one."""
+    try:
+        _Logged.model_validate(values)
+        return values
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(str(part)[:40] for part in first["loc"])
+        raise damaged(file, f"{place}: {first['msg']}", LOST) from error
 
 
 def default_path(data: str, model: str, method: str, now: datetime | None = None) -> Path:
@@ -186,8 +212,13 @@ def replace_json(path: Path, values: Mapping[str, Any]) -> None:
     replace_text(path, json.dumps(finite(values), indent=2) + "\n")
 
 
+def replace_finding(path: Path, values: Mapping[str, Any]) -> None:
+    """Write what a command found, with its SHA-256, all at once."""
+    replace_json(path, sealed(finite(values)))
+
+
 def _line(run: str, row: Mapping[str, Any]) -> str:
-    return json.dumps(finite({"run": run, **row})) + "\n"
+    return json.dumps(sealed(finite({"run": run, **row}))) + "\n"
 
 
 def _named(label: str, part: str) -> str:

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from torch import Generator
 
+from posterity.cli.directory import read_json
 from posterity.cli.saved import Saved
 from posterity.decide import Abstention, ConformalIntervals, ConformalSets, Temperature, p_value, uncertainty
 from posterity.errors import CorruptFile, Mismatch
@@ -55,8 +56,8 @@ def promises_of(saved: Saved) -> Promises | None:
         return None
     file = saved.directory.finding(NAME)
     try:
-        found = TypeAdapter(Promises).validate_python(json.loads(file.read_text(encoding="utf-8"))["promises"])
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        found = TypeAdapter(Promises).validate_python(read_json(file)["promises"])
+    except (KeyError, ValidationError) as error:
         raise CorruptFile(
             f"{file} is not what `posterity calibrate` wrote. Run it again, or remove the file."
         ) from error

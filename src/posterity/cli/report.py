@@ -13,7 +13,7 @@ from torch import Tensor
 import posterity
 from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice
-from posterity.cli.directory import MODEL, TWIN, Row, findings, replace_json, seconds_of
+from posterity.cli.directory import MODEL, TWIN, Row, findings, replace_finding, seconds_of
 from posterity.cli.elsewhere import opened
 from posterity.cli.flags import BY_ITSELF, PLAIN, Output, Source, given
 from posterity.cli.saved import Saved, scored_data
@@ -98,7 +98,7 @@ def keep(saved: Saved, name: str, values: Mapping[str, Any], voice: Voice) -> No
         path = saved.directory.finding(name)
         path.parent.mkdir(exist_ok=True)
         earlier = _put_aside(path) if path.exists() else None
-        replace_json(path, values)
+        replace_finding(path, values)
         if earlier is not None and earlier.read_bytes() == path.read_bytes():
             earlier.unlink()
         elif earlier is not None:

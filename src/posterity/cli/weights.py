@@ -3,15 +3,14 @@
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from posterity.data.files import corrupt
-from posterity.errors import InvalidInput, Mismatch
+from posterity.errors import InvalidInput, Mismatch, PosterityError
+from posterity.tensors import Check, Entry, read, read_header
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 KINDS = (".safetensors", *PICKLED)
@@ -21,6 +20,7 @@ NESTED = (
     "model",
 )  # where checkpoints of other libraries keep the weights, best first
 WRAPPERS = ("module.", "model.", "net.", "network.")  # what DataParallel, and training loops, put before every name
+Held = TypeVar("Held")  # a tensor, or what a header says of one
 SHOWN = 8  # rows of a difference
 
 
@@ -29,9 +29,8 @@ def is_posterior(path: Path) -> bool:
     if path.suffix.lower() != ".safetensors":
         return path.suffix.lower() not in PICKLED
     try:
-        with safe_open(path, framework="pt") as file:
-            return "posterity" in (file.metadata() or {})
-    except (SafetensorError, OSError):
+        return "posterity" in read_header(path).metadata
+    except PosterityError:
         return True  # damaged: whoever opens it as a posterior says so
 
 
@@ -44,7 +43,21 @@ def load_weights(network: nn.Module, path: Path) -> None:
         Mismatch: with what is missing, what is too many, and what has another shape.
     """
     known = network.state_dict()
-    found = _unwrapped(read_weights(path), known)
+
+    def check(_: object, held: Mapping[str, Entry]) -> None:
+        _refuse_unlike(path, network, _unwrapped(_named(held), known))
+
+    found = _unwrapped(read_weights(path, check), known)
+    _refuse_unlike(path, network, found)
+    for name, value in found.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise InvalidInput(f"{path}: {name} holds NaN or infinite values; take a checkpoint of before.")
+    network.load_state_dict(found)
+
+
+def _refuse_unlike(path: Path, network: nn.Module, found: Mapping[str, Tensor | Entry]) -> None:
+    """Hold names, shapes and kinds of numbers against the network's."""
+    known = network.state_dict()
     rows = [
         *(
             f"  {n}: missing in the file; the network's has shape {_shape(v)}"
@@ -52,24 +65,20 @@ def load_weights(network: nn.Module, path: Path) -> None:
             if n not in found
         ),
         *(f"  {n}: {_shape(v)} in the file; the network has no such name" for n, v in found.items() if n not in known),
-        *(
-            f"  {n}: {_shape(v)} in the file, {_shape(known[n])} in the network"
-            for n, v in found.items()
-            if n in known and v.shape != known[n].shape
-        ),
     ]
+    for n, v in found.items():
+        if n in known and v.shape != known[n].shape:
+            rows.append(f"  {n}: {_shape(v)} in the file, {_shape(known[n])} in the network")
+        elif n in known and v.dtype.is_floating_point != known[n].dtype.is_floating_point:
+            rows.append(f"  {n}: {v.dtype} in the file, {known[n].dtype} in the network")
     if rows:
         more = f"\n  and {len(rows) - SHOWN} more" if len(rows) > SHOWN else ""
         raise Mismatch(
             f"{path} is of another network than {type(network).__name__}:\n" + "\n".join(rows[:SHOWN]) + more
         )
-    for name, value in found.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise InvalidInput(f"{path}: {name} holds NaN or infinite values; take a checkpoint of before.")
-    network.load_state_dict(found)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, check: Check | None = None) -> dict[str, Tensor]:
     """Read tensors by name; a pickle is read as weights alone, and runs no code. Errors are those of `load_weights`."""
     suffix = path.suffix.lower()
     if suffix not in KINDS:
@@ -79,9 +88,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if suffix == ".safetensors":
         if is_posterior(path):
             raise InvalidInput(f"{path} is a posterior, or damaged; a file of weights was expected.")
-        found: Any = load_file(path)
+        _, found = read(path, None, check)
     else:
-        found = _unpickled(path)
+        found = dict(_unpickled(path))
+    return _named(found)
+
+
+def _named(found: Mapping[str, Held]) -> dict[str, Held]:
+    """Give tensors the names that the network's own have, without those of wrappers."""
     names = {_without_wrapper(name): value for name, value in found.items()}
     wrapped = all(name.startswith(WRAPPERS[0]) for name in names)
     return {name.removeprefix(WRAPPERS[0]) if wrapped else name: value for name, value in names.items()}
@@ -118,7 +132,7 @@ def _states(found: Any, name: str = "") -> dict[str, Mapping[str, Tensor]]:
     return {n: state for k in keys for n, state in _states(found[k], f"{name}.{k}" if name else k).items()}
 
 
-def _unwrapped(found: dict[str, Tensor], known: Mapping[str, Any]) -> dict[str, Tensor]:
+def _unwrapped(found: dict[str, Held], known: Mapping[str, Any]) -> dict[str, Held]:
     """Leave out what is before every name in the file, where the names are the network's without it."""
     for wrapper in WRAPPERS:
         if all(n.startswith(wrapper) for n in found) and {n.removeprefix(wrapper) for n in found} == set(known):
@@ -130,7 +144,7 @@ def _is_state(found: Any) -> bool:
     return isinstance(found, Mapping) and bool(found) and all(isinstance(value, Tensor) for value in found.values())
 
 
-def _shape(value: Tensor) -> tuple[int, ...]:
+def _shape(value: Tensor | Entry) -> tuple[int, ...]:
     return tuple(value.shape)
 
 

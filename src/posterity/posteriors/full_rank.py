@@ -76,7 +76,7 @@ class FullRankGaussian(FunctionPosterior):
 
     @classmethod
     def stated(cls, problem: Problem, held: Held) -> Stated:
-        count = random(problem)
+        count = random(problem, held, "cholesky")
         return {"loc": sized(problem, whole(problem)), "cholesky": sized(problem, count, count)}
 
     def flaw(self) -> str | None:

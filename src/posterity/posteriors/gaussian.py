@@ -66,7 +66,7 @@ class DiagonalGaussian(FunctionPosterior):
 
     @classmethod
     def stated(cls, problem: Problem, held: Held) -> Stated:
-        return {"loc": sized(problem, whole(problem)), "std": sized(problem, random(problem))}
+        return {"loc": sized(problem, whole(problem)), "std": sized(problem, random(problem, held))}
 
     def flaw(self) -> str | None:
         return super().flaw() or outside("std", self.std)

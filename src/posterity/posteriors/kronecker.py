@@ -126,7 +126,9 @@ class KroneckerGaussian(FunctionPosterior):
 
     def flaw(self) -> str | None:
         negative = next(filter(None, (outside("std", part.std) for part in self.parts)), None)
-        return super().flaw() or negative or _misplaced(self.parts, random(self.problem))
+        return (
+            super().flaw() or negative or _misplaced(self.parts, whole(self.problem) - self.problem.coordinates.start)
+        )
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:
@@ -187,7 +189,7 @@ class LowRankPrecisionGaussian(FunctionPosterior):
 
     @classmethod
     def stated(cls, problem: Problem, held: Held) -> Stated:
-        count, rank = random(problem), length(held, "shrunk")
+        count, rank = random(problem, held), length(held, "shrunk")
         own = {"std": sized(problem, count), "basis": sized(problem, count, rank), "shrunk": sized(problem, rank)}
         return {"loc": sized(problem, whole(problem)), **own}
 

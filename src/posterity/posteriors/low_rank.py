@@ -62,7 +62,7 @@ class LowRankGaussian(FunctionPosterior):
 
     @classmethod
     def stated(cls, problem: Problem, held: Held) -> Stated:
-        count = random(problem)
+        count = random(problem, held)
         factor = sized(problem, count, length(held, "factor", 1))
         return {"loc": sized(problem, whole(problem)), "std": sized(problem, count), "factor": factor}
 

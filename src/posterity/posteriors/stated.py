@@ -1,6 +1,7 @@
 """What a family's file must hold, and what its numbers may be: by which one is told from a damaged one before it is made."""
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import TypeVar
 
 import torch
@@ -25,9 +26,9 @@ def whole(problem: Problem) -> int:
     return problem.layout.size
 
 
-def random(problem: Problem) -> int:
-    """Return R, the number of random coordinates."""
-    return problem.layout.size - problem.coordinates.start
+def random(problem: Problem, held: Held, name: str = "std") -> int:
+    """Return how many coordinates, the last ones of θ, a tensor in a file has noise for: those that are random, at least."""
+    return max(problem.layout.size - problem.coordinates.start, min(problem.layout.size, length(held, name)))
 
 
 def length(held: Held, name: str, dim: int = 0) -> int:
@@ -78,8 +79,7 @@ def difference(stated: Held, held: Held) -> str | None:
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """Say which tensor holds NaN or infinite values; None where none does."""
-    wrong = (n for n, v in tensors.items() if v.is_floating_point() and not v.isfinite().all())
-    name = next(wrong, None)
+    name = next((n for n, v in tensors.items() if v.is_floating_point() and not _finite(v)), None)
     return None if name is None else f"{name[:80]!r} holds NaN or infinite values"
 
 
@@ -90,6 +90,11 @@ def outside(name: str, value: Tensor, least: float = 0.0, most: float | None = N
         if low < least or (most is not None and high > most):
             return f"{name!r} goes from {low:g} to {high:g}, outside of what it can be"
     return None
+
+
+def _finite(value: Tensor) -> bool:
+    """Tell whether all values are finite, in one pass and without memory for what is true of each."""
+    return not value.numel() or all(isfinite(bound) for bound in value.aminmax())
 
 
 def _short(dtype: torch.dtype) -> str:

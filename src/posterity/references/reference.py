@@ -1,24 +1,25 @@
 """What a long run of NUTS said of a task: functions on fixed inputs, kept in a small file with the run's diagnostics."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from posterity.documents import AGAIN, damaged
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.posteriors.chains import Chains
 from posterity.predict.predictive import AnyPredictive, predictive
 from posterity.references.tasks import Task, task
+from posterity.tensors import Entry, read, write
 from posterity.types import LIKELIHOOD
 
-FORMAT = "posterity-reference-1"
+ENTRY, FORMAT = "posterity", "posterity-reference-1"
 KEPT = 64  # functions of each chain, evenly spread over it
 
 
@@ -75,9 +76,7 @@ class Reference:
             "outputs": self.outputs,
             **{f"latent.{n}": v for n, v in self.latents.items()},
         }
-        contiguous = {n: v.contiguous() for n, v in tensors.items()}
-        save_file(contiguous, path, {"posterity": json.dumps({"format": FORMAT, "name": self.name, **self.facts})})
-        Path(path).chmod(0o644)  # safetensors writes for the owner's eyes alone
+        write(Path(path), tensors, ENTRY, {**self.facts, "format": FORMAT, "name": self.name})
 
     @classmethod
     def load(cls, path: str | Path) -> "Reference":
@@ -87,18 +86,27 @@ class Reference:
             InvalidInput: where there is no such file.
             CorruptFile: where it is no reference.
         """
-        if not Path(path).is_file():
+        if not isfile(path):
             raise InvalidInput(f"There is no reference file {path}. Make it: python benchmarks/references.py make NAME")
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {}).get("posterity", "{}"))
-                tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118  # not a mapping
-        except SafetensorError as error:
-            raise CorruptFile(f"{path} is truncated, or no safetensors file ({error}).") from error
-        if facts.pop("format", None) != FORMAT:
-            raise CorruptFile(f"{path} is no reference: its header does not say '{FORMAT}'.")
+        facts, tensors = read(Path(path), ENTRY, partial(_check, Path(path)))
+        del facts["format"]
         latents = {n.removeprefix("latent."): v for n, v in tensors.items() if n.startswith("latent.")}
         return cls(facts.pop("name"), tensors["inputs"], tensors["outputs"], latents, facts)
+
+
+def _check(path: Path, facts: Mapping[str, Any], held: Mapping[str, Entry]) -> None:
+    """Hold what a reference says, and the types and shapes of its tensors, against each other."""
+    if facts.get("format") != FORMAT:
+        raise CorruptFile(f"{path} is no reference: its header does not say '{FORMAT}'.")
+    if not isinstance(facts.get("name"), str):
+        raise damaged(path, "it does not say of which task it is", AGAIN)
+    shapes = {name: entry.shape for name, entry in held.items()}
+    inputs, outputs = shapes.get("inputs", ()), shapes.get("outputs", ())
+    beside = {name: shape for name, shape in shapes.items() if name not in ("inputs", "outputs")}
+    fits = len(inputs) > 0 and len(outputs) > 2 and outputs[2] == inputs[0]
+    fits = fits and all(entry.dtype.is_floating_point for name, entry in held.items() if name != "inputs")
+    if not fits or any(n[:7] != "latent." or s[:2] != outputs[:2] for n, s in beside.items()):
+        raise damaged(path, "its tensors are not the inputs, outputs and latents of chains", AGAIN)
 
 
 def reference(name: str) -> Reference:

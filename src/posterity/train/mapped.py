@@ -4,6 +4,7 @@ import json
 import mmap
 import os
 from math import prod
+from os.path import lexists
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,8 +12,12 @@ import torch
 from torch import Tensor
 
 from posterity.errors import InvalidInput, Mismatch
+from posterity.storage import reading
+from posterity.tensors import NAMES
 
-NAMES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
+_LINKED = getattr(os, "O_NOFOLLOW", 0)  # no link is followed
+_THERE = os.O_RDWR | _LINKED
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | _LINKED
 
 
 def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, again: bool = False) -> Tensor:
@@ -24,11 +29,11 @@ def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, ag
     Args:
         path: of the file; its folder is made.
         name: of the tensor in it.
-        again: go on with the file that is there; otherwise, and where there is none, it is a new one of zeros.
+        again: go on with a file of this very tensor; otherwise, and where there is none, it is a new one of zeros.
 
     Raises:
+        Mismatch: where there is another file to go on with, which is left as it is.
         InvalidInput: where the file cannot be written, or the disk has no such space.
-        Mismatch: where the file to go on with is of another tensor; it is not touched.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -42,34 +47,40 @@ def mapped(path: Path, name: str, shape: tuple[int, ...], dtype: torch.dtype, ag
     text = json.dumps({name: entry}).encode()
     text += b" " * (-len(text) % 8)  # numbers begin at a multiple of 8 bytes
     header = len(text).to_bytes(8, "little") + text
-    there = again and path.exists()
-    if there and not _is_of(path, header, size):
-        raise Mismatch(
-            f"{path} holds other {name} than those of a run of {' × '.join(map(str, shape))} numbers ({NAMES[dtype]}), and a "
-            "checkpoint counts on it: it is left as it is. Go on with the settings that it was made with, or start afresh in "
-            "another folder."
-        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not there:
+        there = again and lexists(path)
+        if there:
+            _check(path, header, size)
+        else:
             path.unlink(missing_ok=True)  # not emptied: an earlier posterior may read from it
-        with path.open("r+b" if there else "w+b") as file:
-            _claim(file, header, size)
+        descriptor = os.open(path, _THERE if there else _NEW, 0o666)
+        with os.fdopen(descriptor, "r+b") as file:
+            try:
+                _claim(file, header, size)
+            except OSError:
+                if not there:
+                    path.unlink(missing_ok=True)
+                raise
             memory = mmap.mmap(file.fileno(), 0)
     except OSError as error:
-        if not there:
-            path.unlink(missing_ok=True)
         raise InvalidInput(
             f"Cannot keep {size:,} bytes in {path}: {error}. Choose another folder, or free some space."
         ) from error
     return torch.frombuffer(memory, dtype=dtype, offset=len(header)).view(shape)
 
 
-def _is_of(path: Path, header: bytes, size: int) -> bool:
-    if not path.is_file() or path.stat().st_size != len(header) + size:
-        return False
-    with path.open("rb") as file:
-        return file.read(len(header)) == header
+def _check(path: Path, header: bytes, size: int) -> None:
+    """Refuse a file that is not of this very tensor: it is another run's, or damaged, and stays as it is."""
+    if path.is_symlink():
+        raise Mismatch(f"{path} is a link, which is not written through. Put the file itself there, or start afresh.")
+    with reading(path) as file:
+        same = os.fstat(file.fileno()).st_size == len(header) + size and file.read(len(header)) == header
+    if not same:
+        raise Mismatch(
+            f"{path} holds other draws than this run is to go on with, or is damaged: it was left as it is. Go on with the "
+            "options that it was made by, put it back, or start afresh in another folder."
+        )
 
 
 def _claim(file: BinaryIO, header: bytes, size: int) -> None:
