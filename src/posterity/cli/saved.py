@@ -111,7 +111,7 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     """
     config = saved.config.data
     if name is None:
-        return _unchanged(load_dataset(config), saved)
+        return unchanged(load_dataset(config), saved)
     kept = {key: getattr(config, key) for key in ("image_size", "target", "task", "root", "standardise")}
     other = load_dataset(DataConfig(name=name, **kept))
     for what, mine, theirs in (
@@ -124,7 +124,7 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     return _rescaled(_with_classes(other, tuple(saved.data["classes"])), saved.scaling)
 
 
-def _unchanged(dataset: Dataset, saved: Saved) -> Dataset:
+def unchanged(dataset: Dataset, saved: Saved) -> Dataset:
     """Refuse data that are not those of the run; runs of earlier versions do not know theirs."""
     known = saved.data.get("digests", {})
     changed = [name for name, kept in known.items() if dataset.digests.get(name) != kept]

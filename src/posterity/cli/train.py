@@ -159,6 +159,7 @@ def _spoken(once: bool) -> Iterator[None]:
         else:
             others(message, category, *rest)
 
+    warnings.simplefilter("always", PosterityWarning)
     warnings.simplefilter("always" if once else "ignore", ScaleWarning)  # the twin sees the same data
     warnings.showwarning = show  # type: ignore[assignment]  # the rest is handed on as it came
     yield

@@ -44,8 +44,10 @@ class Identity:
         Raises:
             Mismatch: with all that differs otherwise.
         """
-        changed = {k for k in {**saved, **self.flat} if saved.get(k) != self.flat.get(k)}
-        ordered = [k for k in {**saved, **self.flat} if k in changed]
+        changed = [k for k in {**saved, **self.flat} if saved.get(k) != self.flat.get(k)]
+        ordered = sorted(
+            changed, key=lambda k: not k.endswith("kind")
+        )  # what another kind has otherwise comes after it
         grown = [k for k in ordered if k in self.growing and _larger(self.flat.get(k), saved.get(k))]
         if len(grown) == len(ordered):
             return differences(grown, saved, self.flat)
