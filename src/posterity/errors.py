@@ -6,7 +6,9 @@ Every mistake that a user can make raises a `PosterityError`; the command line p
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-MANY = 16  # names in one message
+from posterity.text import short
+
+MANY, LONGEST = 16, 100  # names in one message, and characters of each
 
 
 class PosterityError(Exception):
@@ -55,7 +57,8 @@ def suggest(name: str, choices: Iterable[str]) -> str:
     >>> suggest("latin", ["linear", "lattice"])
     " Did you mean 'lattice'? Choices: lattice, linear."
     """
-    known = sorted(choices)
+    known = sorted(short(choice, LONGEST) for choice in choices)
+    name = short(name, LONGEST)
     near = get_close_matches(name, known, n=1, cutoff=0.4)
     few = known if len(known) <= MANY else get_close_matches(name, known, n=MANY, cutoff=0.0)
     more = f", and {len(known) - len(few)} more" if len(few) < len(known) else ""
@@ -68,4 +71,4 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> InvalidInput:
     >>> print(unknown("method", "map2", ["map", "mean_field"]))
     Unknown method 'map2'. Did you mean 'map'? Choices: map, mean_field.
     """
-    return InvalidInput(f"Unknown {what} '{name}'.{suggest(name, choices)}")
+    return InvalidInput(f"Unknown {what} '{short(name, LONGEST)}'.{suggest(name, choices)}")

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from posterity.errors import InvalidInput, PosterityError
 from posterity.model.alone import alike, refuse_count, unmoved
+from posterity.model.padding import KnownLookups
 from posterity.model.plain import copied, outside
 from posterity.model.problem import Problem
 from posterity.posteriors.samples import Samples
@@ -74,22 +75,22 @@ def _step(trial: Problem, batch: Batch) -> None:
     running: list[tuple[str, nn.Module]] = []
     with torch.enable_grad():
         try:
-            with _following(trial.network, running):
-                outputs = trial.outputs(inputs.clone())
+            with _following(trial.network, running), KnownLookups(trial.network):
+                outputs = trial.outputs(rows := inputs.clone())
         except PosterityError:
             raise
         except Exception as error:
             raise InvalidInput(_in_training(error, running, len(inputs))) from error
         refuse_count(outputs, len(inputs), trial.network)
         nll = -_log_prob(trial, outputs, targets).mean()
-        _refuse_gradients(trial, nll)
+        _refuse_gradients(trial, nll, rows)
 
 
-def _refuse_gradients(trial: Problem, nll: Tensor) -> None:
+def _refuse_gradients(trial: Problem, nll: Tensor, inputs: Tensor) -> None:
     """Refuse a loss that does not depend on the parameters, depends on others, or has no finite gradient."""
     name = type(trial.network).__name__
     params = dict(trial.params)
-    leaf = outside(nll, [*params.values(), *trial.network.parameters()])
+    leaf = outside(nll, [*params.values(), *trial.network.parameters()], inputs)
     if leaf is not None:
         raise InvalidInput(
             f"{name} computes with a trainable tensor of shape {tuple(leaf.shape)} that is none of its parameters, so that it "
@@ -106,12 +107,40 @@ def _refuse_gradients(trial: Problem, nll: Tensor) -> None:
             f"The outputs of {name} do not depend on any of its trainable parameters: does its forward detach them, run "
             "under torch.no_grad or checkpoint(…, use_reentrant=True), or belong to another module than the one that was given?"
         )
+    if cut_off := [n for n in network if grads.get(n) is None and n in params]:
+        _refuse_detached(trial, inputs.detach(), cut_off)
     for n, grad in grads.items():
         if grad is not None and not (grad.coalesce().values() if grad.is_sparse else grad).isfinite().all():
             raise InvalidInput(
                 f"The gradient of '{n}' is NaN or infinite for the first examples: an operation in {name} has no derivative "
                 "there, as a square root or a norm of 0; add a small number inside it."
             )
+
+
+@torch.no_grad()
+def _refuse_detached(trial: Problem, inputs: Tensor, names: list[str]) -> None:
+    """Refuse parameters that the outputs depend on, and whose gradient somebody has cut off: they are meant to be frozen."""
+    trial = _copy(trial)  # it is moved here
+    trial.network.eval()
+    before = _again(trial, inputs)
+    for name in names if torch.equal(before, _again(trial, inputs)) else ():
+        parameter = trial.params[name]
+        kept = parameter.clone()
+        parameter.add_(0.1 * (1 + parameter.abs()))
+        if not torch.equal(_again(trial, inputs), before):
+            raise InvalidInput(
+                f"The outputs of {type(trial.network).__name__} depend on '{name}', but their gradient does not reach it: "
+                "forward computes with it under torch.no_grad, or detaches. If it is to stay as it is, say so, "
+                f"network.get_parameter('{name}').requires_grad_(False), or requires_grad_(False) of its module; else let "
+                "gradients pass."
+            )
+        parameter.copy_(kept)
+
+
+def _again(trial: Problem, inputs: Tensor) -> Tensor:
+    """Return the outputs by the same random numbers whenever it is asked."""
+    torch.manual_seed(0)
+    return trial.outputs(inputs.clone()).nan_to_num()
 
 
 def _predict(problem: Problem, batch: Batch) -> None:

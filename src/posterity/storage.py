@@ -56,11 +56,38 @@ def append_text(path: Path, text: str) -> None:
     """Add to a text file in one write; a link in its place is refused.
 
     Raises:
-        OSError: as the system does.
+        OSError: as the system does, with the name of `path`.
     """
-    descriptor = os.open(path, _MORE, 0o666)
-    with os.fdopen(descriptor, "ab", buffering=0) as stream:
-        stream.write(text.encode())
+    try:
+        descriptor = os.open(path, _MORE, 0o666)
+        with os.fdopen(descriptor, "ab", buffering=0) as stream:
+            stream.write(text.encode())
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which another one, however deep, is a link: what is written to it would land elsewhere.
+
+    Links in the place of files are no matter: `replacing` takes their place, and `append_text` refuses them.
+
+    Raises:
+        OSError: with the name of the link.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     (Path(folder) / "findings").symlink_to("/")
+    ...     try:
+    ...         refuse_links(Path(folder))
+    ...     except OSError as error:
+    ...         print(error.strerror)
+    it is a link to another folder, and nothing is written outside of this one; remove it
+    """
+    for here, folders, _ in os.walk(folder):
+        for name in folders:
+            if (path := Path(here) / name).is_symlink():
+                words = "it is a link to another folder, and nothing is written outside of this one; remove it"
+                raise OSError(errno.ELOOP, words, str(path))
 
 
 @contextmanager

@@ -1,15 +1,19 @@
 """Files and flags laid over each other; every mistake named."""
 
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 
 import pytest
 
 from posterity.cli.experiment import batch_size, prepare
 from posterity.cli.flags import Settings, given, undotted
 from posterity.cli.merge import merge
+from posterity.cli.reach import KINDS
 from posterity.errors import InvalidInput
 from posterity.methods import MLE, Ensemble, MeanField
 from posterity.model.priors import Hierarchical, LaplacePrior, Normal, ScaleMixture, StudentT
+from tests.cli.test_mistakes import check_one_line
 
 FILE = {"data": {"name": "digits"}, "method": {"kind": "mean_field", "epochs": 7, "draws": 2}}
 
@@ -97,6 +101,9 @@ def test_dotted_flags() -> None:
         ({"lr": "0"}, ["--lr 0", "above 0"]),
         ({"lr": "nan"}, ["--lr nan"]),
         ({"validation": "1"}, ["--validation 1", "below 1"]),
+        ({"seed": str(2**70)}, ["--seed 1180591620717411303424", "at most"]),
+        ({"epochs": str(2**70)}, ["--epochs 1180591620717411303424", "at most"]),
+        ({"prior_std": "inf"}, ["--prior-std inf", "finite"]),
         ({"seed": "x"}, ["--seed x", "whole number"]),
         ({"batch": "0"}, ["--batch 0", "at least 1"]),
         ({"prior_std": "-2"}, ["--prior-std -2", "above 0"]),
@@ -174,3 +181,114 @@ def test_few_examples_come_in_small_batches(count: int, settings: dict, expected
 def test_the_batch_that_was_chosen_is_written_down() -> None:
     assert prepare(merge({"data": {"name": "diabetes"}}, {})).config.data.batch_size == 8
     assert prepare(merge({"data": {"name": "diabetes", "batch_size": 200}}, {})).config.data.batch_size == 200
+
+
+COMPOSED = [
+    *({"kind": kind} for kind in KINDS if kind not in ("ensemble", "refine")),
+    *({"kind": "ensemble", "method": {"kind": kind}} for kind in KINDS if kind != "ensemble"),
+    *({"kind": "refine", "method": {"kind": kind}} for kind in KINDS if kind not in ("ensemble", "refine")),
+    {"kind": "ensemble", "method": {"kind": "refine", "method": {"kind": "laplace"}, "after": {"kind": "mle"}}},
+    {"kind": "laplace", "method": "none"},
+]
+
+
+def values_of(table: dict, key: str) -> list[object]:
+    """All that a table and those within it have for a key."""
+    inner = [one for value in table.values() if isinstance(value, dict) for one in values_of(value, key)]
+    return [*([table[key]] if key in table else []), *inner]
+
+
+@pytest.mark.parametrize("method", COMPOSED, ids=str)
+@pytest.mark.parametrize(("flag", "value"), [("epochs", "77"), ("lr", "0.0077"), ("schedule", "constant")])
+def test_a_flag_reaches_every_method_that_has_such_a_thing(method: dict, flag: str, value: str) -> None:
+    """It is in the configuration, once, and all else is as without it; or it is refused with the method's name."""
+    file = {"data": {"name": "digits"}, "method": {**method, "method": None} if "none" in method.values() else method}
+    plain = merge(file, {}).model_dump(mode="json")["method"]
+    if not values_of(plain, flag):
+        with pytest.raises(InvalidInput, match=f"--{flag}: method '.*' has no key '{flag}'"):
+            merged(file, **{flag: value})
+        return
+    found = merged(file, **{flag: value}).model_dump(mode="json")["method"]
+    wanted = type(values_of(plain, flag)[0])(value)
+    assert values_of(found, flag).count(wanted) - values_of(plain, flag).count(wanted) == (
+        0 if values_of(plain, flag)[0] == wanted else 1
+    )
+    assert changed(plain, found) <= {flag}
+
+
+def changed(a: dict, b: dict) -> set[str]:
+    """The keys whose values differ."""
+    return {
+        key
+        for name in a.keys() | b.keys()
+        for key in (
+            changed(a[name], b[name])
+            if isinstance(a.get(name), dict) and isinstance(b.get(name), dict)
+            else {name}
+            if a.get(name) != b.get(name)
+            else set()
+        )
+    }
+
+
+NESTED: dict = {}
+for _ in range(200):
+    NESTED = {"a": NESTED}
+
+
+@pytest.mark.parametrize("noun", ["method", "prior", "likelihood", "data", "model", "engine", "seed", "where", "twin"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(5, -1, 2**70, 1.5, float("nan"), float("inf"), True, "x", "\x1b[31m", "x" * 10_000, [], [1], {}, {"a": 1}),
+        *({"kind": 3}, {"kind": []}, {"kind": {}}, {"kind": "x"}, {"kind": None}, {"name": 3}, {"name": []}, NESTED),
+        *(date(2026, 1, 1), {"kind": date(2026, 1, 1)}, [{"kind": "mle"}], {"kind": "mle", "epochs": True}),
+        *({"kind": "mle", "epochs": "3"}, {"kind": "mle", "epochs": []}, {"kind": "mle", "optimizer": 3}),
+        *({"kind": "ensemble", "method": 3}, {"kind": "laplace", "method": []}, {"kind": "normal", "std": True}),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_a_value_of_any_type_is_right_or_one_line(noun: str, value: object) -> None:
+    flags = ({}, {"epochs": "3", "lr": "0.1"}, {"ensemble": "2"}, {"prior_std": "1", "method": "map"})
+    for settings in flags:
+        try:
+            merged({"data": {"name": "digits"}, noun: value}, **settings)
+        except InvalidInput as error:
+            text = str(error)
+        else:
+            continue
+        assert len(text.splitlines()) == 1
+        assert len(text) < 1500
+        assert "Input should" not in text
+        assert "pydantic" not in text
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe", "no TOML"),
+        (b"seed = 1\nseed = 2\n", "no TOML"),
+        (b"a = " + b"[" * 5000, "no TOML"),
+        (b"a." * 5000 + b"a = 1", "deep"),
+        (b"seed = " + b"9" * 5000, ""),
+        (b"#" * 2_000_000, "larger"),
+        (b"[data]\nname = 1979-05-27\n", "text"),
+        (b"[data]\nname = 'digits'\n[method]\nkind = 'mle'\nepochs = true\n", "number"),
+        (b"[data]\nname = 'digits'\n[method]\nkind = 'mle'\nepochs = '3'\n", "without quotes"),
+        (b"[data]\nname = 'digits'\n[[method]]\nkind = 'mle'\n", "table"),
+        (b"seed = nan\n", "finite"),
+        (b"data.name = 'digits'\ndata = 3\n", "no TOML"),
+    ],
+)
+def test_a_file_of_any_content_is_one_line(call, tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "run.toml").write_bytes(content)
+    for command in ("train", "explain", "prior"):
+        check_one_line(call(command, "--config", tmp_path / "run.toml"), words)
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["method=3", "data=3", "..=3", "=3", "method.method=3", "prior.std.x.y=3", "method.kind.x=3", 'a"b=1', "seed.x=1"],
+)
+def test_a_key_of_any_form_is_one_line(call, item: str) -> None:
+    check_one_line(call("train", "digits", "--set", item))

@@ -4,6 +4,10 @@ import json
 import tomllib
 from pathlib import Path
 
+from posterity.cli.flags import Settings, given
+from posterity.cli.merge import merge
+from posterity.methods import MAP, Refine
+
 STAGES = ("--method", "refine", "--method.method.kind", "mean_field", "--method.method.epochs", "1")
 AFTER = ("--method.after.kind", "map", "--method.after.epochs", "2", "--method.after.optimizer.lr", "0.01")
 SMALL = ("--model", "mlp:8", "--batch", "256", "--predictive-draws", "4", "--quiet")
@@ -29,7 +33,6 @@ def test_a_refined_run_is_trained_reported_and_resumed(call, tmp_path: Path) -> 
     ]
 
 
-def test_a_stage_without_a_kind_is_refused(call, tmp_path: Path) -> None:
-    said = call("train", "digits", *STAGES, "--method.after.epochs", "3", *SMALL, "--out", tmp_path / "run")
-    assert said.code == 2
-    assert "--method.after is missing: say which. Choices:" in said.err
+def test_a_stage_without_a_kind_is_the_usual_one() -> None:
+    values = given(Settings(method="refine", set_=("method.after.epochs=3",)))
+    assert merge({"data": {"name": "digits"}}, values).method == Refine(after=MAP(epochs=3))

@@ -1,8 +1,12 @@
 """Code that a file names is not run unless it is trusted; code that a flag names is the user's own."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.cli.test_mistakes import check_one_line
 
@@ -43,3 +47,67 @@ def test_what_is_trusted_is_run(call, tmp_path: Path, monkeypatch: pytest.Monkey
     assert said.code == 0, said.err
     assert (tmp_path / "ran").exists()
     assert call("train", "--config", "run.toml", "--model", "mlp:8", "--out", "other", "--quiet").code == 0
+
+
+@pytest.mark.parametrize("name", ["planted_by_a_file:make", "os:system"])
+def test_a_posterior_runs_no_code(
+    call, digits_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Whatever opens a run's directory or its file refuses the network that its header names, before it is imported."""
+    run, outside = plant(digits_run, tmp_path, name), str(tmp_path / "x.npy")
+    monkeypatch.chdir(tmp_path)
+    for path in (run, run / "posterior.safetensors"):
+        for command in (
+            *([command, path] for command in ("evaluate", "report", "diagnose", "ood", "shift", "calibrate", "prune")),
+            ["predict", path, outside],
+            ["compare", digits_run, path],
+            ["acquire", "--run", path, "--pool", outside],
+        ):
+            check_one_line(call(*command, "--quiet"), name, "--trust")
+    assert not (tmp_path / "ran").exists()
+
+
+def plant(run: Path, folder: Path, name: str) -> Path:
+    """Copy a run, with another network's name in the headers of its posteriors and in its configuration."""
+    (folder / "planted_by_a_file.py").write_text(PLANTED)
+    target = folder / "evil"
+    shutil.copytree(run, target)
+    for file in target.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            header = json.loads(opened.metadata()["posterity"])
+        header["model"]["name"] = header["config"]["model"]["name"] = name
+        save_file(load_file(file), file, {"posterity": json.dumps(header)})
+    config = target / "config.toml"
+    config.write_text(config.read_text().replace("mlp:12", name))
+    return target
+
+
+@pytest.mark.parametrize("key", ["config", "model", "data"])
+@pytest.mark.parametrize("value", [3, None, [], {}, "x", {"name": 3}, {"name": [], "input_shape": {}}])
+def test_a_header_of_any_content_is_one_line(call, digits_run: Path, tmp_path: Path, key: str, value: object) -> None:
+    file = tmp_path / "x.safetensors"
+    with safe_open(digits_run / "posterior.safetensors", framework="pt") as opened:
+        header = json.loads(opened.metadata()["posterity"])
+    tensors = load_file(digits_run / "posterior.safetensors")
+    save_file(tensors, file, {"posterity": json.dumps({**header, key: value})})
+    check_one_line(call("evaluate", file))
+
+
+@pytest.mark.parametrize("name", ["os:system", "subprocess:run", "builtins:exec", "torch:load", "shutil:rmtree"])
+def test_what_makes_no_network_is_not_called(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_one_line(call("train", "digits", "--model", name, "--model.command", "touch ran"), name, "was not called")
+    (tmp_path / "run.toml").write_text(CONFIG.format(name=name).replace("[method]", 'command = "touch ran"\n[method]'))
+    check_one_line(call("train", "--config", "run.toml", "--trust"), name, "was not called")
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("noun", ["method", "prior", "likelihood"])
+def test_a_kind_is_never_code(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noun: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "planted_by_a_file.py").write_text(PLANTED)
+    (tmp_path / "run.toml").write_text(f'[data]\nname = "digits"\n[{noun}]\nkind = "planted_by_a_file:make"\n')
+    for command in ("train", "explain", "prior"):
+        check_one_line(call(command, "--config", "run.toml"), f"Unknown {noun} 'planted_by_a_file:make'")
+    assert not (tmp_path / "ran").exists()

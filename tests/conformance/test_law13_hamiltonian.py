@@ -6,8 +6,10 @@ from math import inf
 import pytest
 import torch
 from scipy.stats import kstest
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution, Exponential
 
+from posterity import HMC, NUTS, Engine, Likelihood, Normal, fit
 from posterity.core import diagnostics, hamiltonian
 from posterity.core.adaptation import Scatter, StepSize
 from posterity.core.hamiltonian import Metric, Position, System, Transition, first_step_size, hmc
@@ -259,3 +261,21 @@ def test_depth_bounds_the_trajectory() -> None:
     system = System(standard, Metric(torch.ones(1, **F64)))
     start = system.position(torch.zeros(1, **F64))
     assert nuts(system, start, 1e-4, 3, torch.Generator().manual_seed(0)).steps == 7
+
+
+@pytest.mark.parametrize("method", [NUTS(chains=1, warmup=60, draws=120), HMC(chains=1, warmup=60, draws=120, steps=4)])
+def test_parameters_that_a_distribution_refuses_are_proposals_that_are_rejected(method) -> None:
+    class Waiting(Likelihood):
+        def __call__(self, outputs: Tensor, latents) -> Distribution:
+            return Exponential(outputs[..., 0])  # refuses rates below 0
+
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(network.weight, 1.0)
+    data = torch.ones(2, 1), torch.tensor([0.1, 0.1])
+    engine = Engine(progress=False, device="cpu")
+    posterior = fit(network, data, likelihood=Waiting(), prior=Normal(0, 1), method=method, engine=engine)
+    rates = torch.linspace(0, 8, 8001, **F64)
+    density = rates.square() * (-0.2 * rates - 0.5 * rates.square()).exp()
+    exact = float((rates * density).sum() / density.sum())
+    assert posterior.thetas.min() > 0
+    assert float(posterior.thetas.mean()) == pytest.approx(exact, abs=0.25)

@@ -28,6 +28,8 @@ IMAGES = torch.randn(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))
 MAPS = (IMAGES.sum(1) > 0).long()
 VOID = MAPS.clone()
 VOID[:, 0] = 255
+WORDS = torch.randn(20, 5, 2, generator=torch.Generator().manual_seed(2))
+TAGS = (WORDS[..., 0] > 0).long()
 ONCE = MeanField(epochs=1)
 
 
@@ -238,8 +240,8 @@ CASES = {
     ),
     "one logit at each place": (
         (conv(1), IMAGES, MAPS, None),
-        r"Bernoulli\('BCHW'\), \(targets == 1\).unsqueeze\(1\).float\(\)",
-        (conv(1), IMAGES, (MAPS == 1).unsqueeze(1).float(), Bernoulli("BCHW")),
+        r"Bernoulli\('BCHW'\), \(targets == 1\).float\(\).unsqueeze\(1\)",
+        (conv(1), IMAGES, (MAPS == 1).float().unsqueeze(1), Bernoulli("BCHW")),
     ),
     "masks without a likelihood": (
         (conv(1), IMAGES, MAPS[:, None], None),
@@ -325,6 +327,136 @@ CASES = {
         (nn.Sequential(conv(2), nn.Flatten(), nn.Linear(32, 2)), IMAGES.movedim(1, -1), MAPS[:, 0, 0], None),
         r"channels stand last: give inputs.movedim\(-1, 1\)",
         (nn.Sequential(conv(2), nn.Flatten(), nn.Linear(32, 2)), IMAGES, MAPS[:, 0, 0], None),
+    ),
+    "one-hot rows of two classes for one logit": (
+        (linear(1), X, functional.one_hot(Y, 2), None),
+        r"One-hot rows of two classes: likelihood=Bernoulli\(\), targets.argmax\(-1\)",
+        (linear(1), X, functional.one_hot(Y, 2).argmax(-1), Bernoulli()),
+    ),
+    "one-hot rows of two classes for Bernoulli": (
+        (linear(1), X, functional.one_hot(Y, 2).float(), Bernoulli()),
+        r"One-hot rows of two classes: targets.argmax\(-1\)",
+        (linear(1), X, functional.one_hot(Y, 2).float().argmax(-1), Bernoulli()),
+    ),
+    "one-hot rows of three classes for Bernoulli": (
+        (linear(1), X, functional.one_hot(Z, 3).float(), Bernoulli()),
+        r"Categorical\(\), targets.argmax\(-1\), and 3 outputs",
+        (linear(3), X, functional.one_hot(Z, 3).argmax(-1), Categorical()),
+    ),
+    "one-hot rows and more outputs": (
+        (linear(4), X, functional.one_hot(Z, 3), None),
+        r"One-hot rows: targets.argmax\(-1\)\.$",
+        (linear(4), X, functional.one_hot(Z, 3).argmax(-1), None),
+    ),
+    "one-hot rows and fewer outputs": (
+        (linear(2), X, functional.one_hot(Z, 3), None),
+        r"targets.argmax\(-1\), and 3 outputs",
+        (linear(3), X, functional.one_hot(Z, 3).argmax(-1), None),
+    ),
+    "lists of class labels": (
+        (linear(3), X, torch.stack([Z, Y], 1), None),
+        r"one_hot\(targets.long\(\), 3\).amax\(1\).float\(\)",
+        (linear(3), X, functional.one_hot(torch.stack([Z, Y], 1).long(), 3).amax(1).float(), Bernoulli()),
+    ),
+    "several labels and one output": (
+        (linear(1), X, (X > 0).long(), None),
+        r"Bernoulli\(\), and 2 outputs",
+        (linear(2), X, (X > 0).long(), Bernoulli()),
+    ),
+    "labels -1 to 1": (
+        (linear(3), X, Z - 1, None),
+        r"Labels from −1 on: targets \+ 1.*not known",
+        (linear(3), X, Z - 1 + 1, None),
+    ),
+    "labels from 1 with unknown ones": (
+        (linear(3), X, torch.where(X[:, 1] > 1, -100, Z + 1), None),
+        r"\(targets - 1\).masked_fill\(targets == -100, -100\)",
+        (linear(3), X, torch.where(X[:, 1] > 1, -100, Z), None),
+    ),
+    "-1 and 1 with unknown ones": (
+        (linear(2), X, torch.where(X[:, 1] > 1, -100, 2 * Y - 1)[:, None], None),
+        r"\(targets.squeeze\(-1\) > 0\).long\(\).masked_fill\(targets.squeeze\(-1\) == -100, -100\)",
+        (linear(2), X, torch.where(X[:, 1] > 1, -100, Y), None),
+    ),
+    "-1 for unknown, one logit": (
+        (linear(1), X, torch.where(X[:, 1] > 1, -1, Y), Bernoulli()),
+        r"targets.masked_fill\(targets == -1, -100\)",
+        (linear(1), X, torch.where(X[:, 1] > 1, -100, Y), Bernoulli()),
+    ),
+    "void in binary masks": (
+        (conv(1), IMAGES, torch.where(VOID == 255, 255, MAPS).byte()[:, None], Bernoulli("BCHW")),
+        r"targets.float\(\).masked_fill\(targets == 255, -100\)",
+        (conv(1), IMAGES, VOID.float().masked_fill(VOID == 255, -100)[:, None], Bernoulli("BCHW")),
+    ),
+    "probabilities for two outputs": (
+        (linear(2), X, X[:, 0].sigmoid(), None),
+        r"\(targets > 0.5\).long\(\)",
+        (linear(2), X, (X[:, 0].sigmoid() > 0.5).long(), None),
+    ),
+    "a column of labels for two logits": (
+        (linear(2), X, Y[:, None].float(), Bernoulli()),
+        r"Categorical\(\), targets.squeeze\(-1\).long\(\)",
+        (linear(2), X, Y, Categorical()),
+    ),
+    "one logit for each token": (
+        (linear(1), WORDS, TAGS, None),
+        r"Bernoulli\('BTC'\), \(targets == 1\).float\(\).unsqueeze\(-1\)",
+        (linear(1), WORDS, (TAGS == 1).float().unsqueeze(-1), Bernoulli("BTC")),
+    ),
+    "labels of tokens for one logit": (
+        (linear(1), WORDS, TAGS.float(), Bernoulli("BTC")),
+        r"targets.unsqueeze\(-1\)",
+        (linear(1), WORDS, TAGS.float().unsqueeze(-1), Bernoulli("BTC")),
+    ),
+    "a column of labels of tokens": (
+        (linear(2), WORDS, TAGS[..., None], None),
+        r"targets.squeeze\(-1\).long\(\)",
+        (linear(2), WORDS, TAGS, None),
+    ),
+    "one-hot labels of tokens": (
+        (linear(2), WORDS, functional.one_hot(TAGS, 2), None),
+        r"One-hot label maps: targets.argmax\(-1\)",
+        (linear(2), WORDS, functional.one_hot(TAGS, 2).argmax(-1), None),
+    ),
+    "one-hot label maps, classes last": (
+        (conv(2), IMAGES, functional.one_hot(MAPS, 2), Categorical("BCHW")),
+        r"One-hot label maps: targets.argmax\(-1\)",
+        (conv(2), IMAGES, functional.one_hot(MAPS, 2).argmax(-1), Categorical("BCHW")),
+    ),
+    "values of tokens": (
+        (linear(1), WORDS, WORDS[..., 0], None),
+        r"Real values at each place: likelihood=Gaussian\(\).*targets.flatten\(1\)",
+        (nn.Sequential(linear(1), nn.Flatten()), WORDS, WORDS[..., 0].flatten(1).float(), Gaussian()),
+    ),
+    "label maps, flattened": (
+        (conv(2), IMAGES, MAPS.flatten(1), None),
+        r"targets.unflatten\(1, \(4, 4\)\)",
+        (conv(2), IMAGES, MAPS.flatten(1).unflatten(1, (4, 4)), None),
+    ),
+    "class labels as floats for values": (
+        (linear(3), X, Z.float(), Gaussian()),
+        r"Labels of 3 classes: likelihood=Categorical\(\), targets.long\(\)",
+        (linear(3), X, Z.float().long(), Categorical()),
+    ),
+    "two columns, mean and noise": (
+        (linear(2), X, X, HeteroscedasticGaussian()),
+        "Give the network 4 outputs, two for each column",
+        (linear(4), X, X, HeteroscedasticGaussian()),
+    ),
+    "one column, means and noises": (
+        (linear(4), X, X[:, 0], HeteroscedasticGaussian()),
+        "needs 2 outputs of the network, which has 4",
+        (linear(2), X, X[:, 0], HeteroscedasticGaussian()),
+    ),
+    "complex numbers": (
+        (linear(2), X, torch.view_as_complex(X.contiguous()), Gaussian()),
+        r"view_as_real\(targets\).flatten\(1\)",
+        (linear(2), X, torch.view_as_real(torch.view_as_complex(X.contiguous())).flatten(1), Gaussian()),
+    ),
+    "a value with two axes": (
+        (linear(1), X, X[:, :1, None], Gaussian()),
+        r"targets.flatten\(1\).squeeze\(-1\).float\(\)",
+        (linear(1), X, X[:, :1, None].flatten(1).squeeze(-1).float(), Gaussian()),
     ),
 }
 

@@ -120,7 +120,12 @@ def test_stds_at_their_start() -> None:
     assert not arrival.still_stds(
         rows(nelbo=[1.0] * 30, still=[0.97] * 30, stds=[1.03] * 30, pull=[0.0] * 30)
     )  # chance
-    assert not arrival.still_stds(rows(still=[0.1], stds=[4.0], pull=[0.9]))
+    assert not arrival.still_stds(rows(still=[0.1], stds=[4.0], pull=[0.1]))
+    assert not arrival.still_stds(rows(still=[0.1], stds=[4.0]))  # an optimiser that remembers no pull
+    assert arrival.still_stds(rows(still=[0.97], stds=[1.03]))
+    for pulled in (rows(still=[0.1], stds=[4.0], pull=[0.9]), rows(stds=[4.0], pull=[0.9])):
+        (said,) = arrival.still_stds(pulled)
+        assert "still went one way" in said
     assert not arrival.still_stds(rows(stds=[1.0]))  # a start that was no guess
 
 
@@ -219,6 +224,7 @@ SHORT = {
     "map": (MAP(epochs=20, optimizer=STEADY), {"objective"}),
     "mean_field": (MeanField(epochs=20, std_lr=0.1, optimizer=STEADY), {"objective", "stds"}),
     "flipout": (MeanField(epochs=20, std_lr=0.1, optimizer=STEADY, estimator="flipout"), {"objective", "stds"}),
+    "one cycle": (MeanField(epochs=20, optimizer=Optimizer(lr=0.01, schedule="one_cycle")), {"stds"}),  # ends flat
     "ivon": (IVON(epochs=4, lr=0.01, schedule="constant"), {"objective"}),
     "low_rank": (LowRank(epochs=2, std_lr=0.01), {"stds"}),
     "full_rank": (FullRank(epochs=2, std_lr=0.01), {"stds"}),
@@ -404,3 +410,17 @@ def test_a_scale_that_has_converged_is_the_rms_of_its_weights() -> None:
     assert scale.mean.item() == pytest.approx(rms.item(), rel=0.1)
     assert (scale.std / scale.mean).item() == pytest.approx((2 * n) ** -0.5, rel=0.3)
     assert posterior.provenance["remarks"] == []
+
+
+def test_a_scale_that_is_not_that_of_its_weights_is_named() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 20, generator=generator)
+    y = x @ (0.2 * torch.randn(20, 10, generator=generator)) + 0.3 * torch.randn(300, 10, generator=generator)
+    torch.manual_seed(0)
+    network, data = nn.Linear(20, 10, bias=False), TensorData(x, y, 50)
+    for method, said in (
+        (SWAG(), True),
+        (SGLD(epochs=100), False),
+    ):  # SWAG is drawn to the mode of z and log s, far from s
+        posterior = fit(network, data, likelihood=Gaussian(std=0.3), prior=Hierarchical(), method=method, engine=QUIET)
+        assert ("scale" in kinds(posterior)) == said

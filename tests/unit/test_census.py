@@ -1,5 +1,6 @@
 """What a DataLoader delivers: how many different data, in how many batches, of which sizes."""
 
+import itertools
 import random
 import warnings
 
@@ -21,6 +22,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 
 import posterity
@@ -94,6 +96,21 @@ class Shuffled(Sampler):
         return 5
 
 
+class Anew(Sampler):
+    """Other indices in each epoch."""
+
+    epoch = 0
+
+    def __init__(self, choose):
+        self.choose = choose
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        return iter(self.choose(self.epoch))
+
+
 class Mine:
     """A loader of a class of one's own."""
 
@@ -102,6 +119,28 @@ class Mine:
 
     def __iter__(self):
         return ((x.float(), y) for x, y in self.loader)
+
+
+class Wrapped:
+    """A loader of loaders that hands on what it likes of them."""
+
+    def __init__(self, give, *loaders):
+        self.give, self.loaders = give, loaders
+
+    def __iter__(self):
+        return iter(self.give(*self.loaders))
+
+
+def pieces(loader):
+    return (piece for x, y in loader for piece in zip(x.split(3), y.split(3), strict=True))
+
+
+def labelled(items):
+    return default_collate([(x, y) for x, y in items if y > 4]) if items[-1][1] > 4 else None
+
+
+def nothing(items):
+    return torch.zeros(len(items) % 5, 1), torch.zeros(len(items) % 5)
 
 
 def padded(items):
@@ -178,6 +217,23 @@ LOADERS = {  # how the data are given: N, delivered, steps, smallest
     "own loader of an own loader of one of two ranks": (
         lambda: Mine(Mine(DataLoader(PAIRS, 8, sampler=DistributedSampler(PAIRS, 2, 0)))),
         (40, 20, 3, 4),
+    ),
+    "tensors of one index": (lambda: DataLoader(PAIRS, 16, sampler=Own(torch.arange(40))), (40, 40, 3, 8)),
+    "own buckets that leave some over": (
+        lambda: DataLoader(PAIRS, batch_sampler=Anew(lambda _: torch.randperm(40)[:36].split(9))),
+        (36, 36, 4, 9),
+    ),
+    "two loaders": (
+        lambda: Wrapped(itertools.chain, DataLoader(PAIRS, 16), DataLoader(TensorDataset(X[:10], Y[:10]), 16)),
+        (50, 50, 4, 8),
+    ),
+    "pieces of the batches of a weighted sampler": (
+        lambda: Wrapped(pieces, DataLoader(PAIRS, 8, sampler=WeightedRandomSampler([1.0] * 40, 40), collate_fn=padded)),
+        (40, 40, 15, 2),
+    ),
+    "as many batches as somebody wants": (
+        lambda: Wrapped(lambda loader: itertools.islice(loader, 2), DataLoader(PAIRS, 16)),
+        (32, 32, 2, 16),
     ),
     "list": (lambda: LoaderData([(X[:25], Y[:25]), (X[:6], Y[:6])]), (31, 31, 2, 6)),
     "stream": (lambda: DataLoader(Stream(37), 10), (37, 37, 4, 7)),
@@ -340,6 +396,25 @@ def test_a_sampler_without_an_end_is_refused(monkeypatch):
     ("loader", "says"),
     [
         (lambda: DataLoader(Once(), 2), "read once only"),
+        (
+            lambda: DataLoader(PAIRS, 5, sampler=Anew(lambda e: range(e % 4 * 10, e % 4 * 10 + 10))),
+            "next 10 others.*Anew",
+        ),
+        (lambda: DataLoader(PAIRS, 5, sampler=Anew(lambda _: torch.randperm(40)[:10].tolist())), "num_data=…"),
+        (lambda: DataLoader(PAIRS, 5, sampler=Anew(lambda e: range(e % 2, 40, 2))), "next 20 others"),
+        (lambda: DataLoader(PAIRS, 8, sampler=Anew(lambda _: torch.randint(40, (40,)).tolist())), "num_data=…"),
+        (lambda: Wrapped(lambda d: itertools.chain(d, d), DataLoader(PAIRS, 8)), "some come twice"),
+        (lambda: Wrapped(itertools.chain, DataLoader(PAIRS, 8), DataLoader(PAIRS, 8)), "some come twice"),
+        (
+            lambda: Wrapped(lambda d: itertools.islice(d, 2), DataLoader(PAIRS, 8, shuffle=True)),
+            "One epoch of the DataLoader shows 16 data",
+        ),
+        (lambda: DataLoader(PAIRS_OF_NUMBERS, 4, collate_fn=labelled), "gave a NoneType"),
+        (lambda: DataLoader(PAIRS, batch_sampler=Own([[0, 1], [2] * 5, [3]]), collate_fn=nothing), "Batch 1.*no data"),
+        (
+            lambda: {"train": DataLoader(PAIRS), "test": DataLoader(PAIRS)},
+            r"LoaderData\(data\['train'\], data\['test'\]\)",
+        ),
         (lambda: DataLoader(Stream(0), 2), "gives no batches"),
         (lambda: DataLoader(Whole([5, 5]), None, sampler=Own([0, 1, 0])), "Say how many there are: LoaderData"),
         (

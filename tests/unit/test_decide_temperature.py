@@ -5,7 +5,6 @@ from math import exp, log
 
 import pytest
 import torch
-from pydantic import ValidationError
 from scipy.optimize import minimize_scalar
 from torch import Generator, Tensor
 
@@ -144,5 +143,5 @@ def test_what_cannot_be_fitted_or_applied() -> None:
         Temperature.fit(reals, targets[:, None])
     with pytest.raises(InvalidInput, match="flatten"):
         Temperature.fit(Classification(torch.full((1, 30, 4, 2), 0.5)), torch.zeros(30, 4))
-    with pytest.raises(ValidationError):
+    with pytest.raises(InvalidInput):
         Temperature(0.0, "regression")

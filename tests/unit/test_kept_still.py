@@ -1,8 +1,11 @@
 """What is frozen stays: weights in every member of an ensemble, statistics of normalisation that keeps still."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations
 
 import posterity
 from posterity import (
@@ -257,3 +260,111 @@ def test_single_frozen_parameters_are_the_same_bits_in_every_member(freeze):
             torch.equal(getattr(part.network()[0], name), getattr(network[0], name)) for part in posterior.components
         ]
         assert kept == [name in freeze.split()] * 2
+
+
+class OwnTrain(nn.Sequential):
+    """A network whose own `train` leaves its normalisation in eval mode."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_normalisation_that_the_network_itself_keeps_still_does_so(name):
+    network = OwnTrain(*pretrained(True)[:2], nn.Linear(8, 2)).eval()
+    posterior = posterity.fit(network, examples(), method=METHODS[name], engine=QUIET)
+    assert same_buffers(posterior, network, "1.")
+    assert not network[1].training
+    assert not network[2].training
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_statistics_without_momentum_are_kept(name):
+    network = pretrained(True)
+    network[1].momentum = 0.0
+    posterior = posterity.fit(network, examples(), method=METHODS[name], engine=QUIET)
+    assert same_buffers(posterior, network, "1.")
+
+
+@pytest.mark.parametrize("hook", ["register_hook", "register_post_accumulate_grad_hook"])
+@pytest.mark.parametrize("use", [lambda n: posterity.fit(n, examples(), engine=QUIET), posterity.bayesianize])
+def test_a_part_that_a_hook_freezes_is_refused(hook, use):
+    network = nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2))
+    getattr(network[0].weight, hook)(lambda gradient: None)
+    with pytest.raises(posterity.InvalidInput, match=r"'weight' of '0' \(Linear\) has a hook.*make that part a buffer"):
+        use(network)
+
+
+class Cut(nn.Module):
+    """A network that lets no gradient reach its backbone."""
+
+    def __init__(self, no_grad):
+        super().__init__()
+        self.backbone, self.unused, self.head = nn.Linear(2, 4), nn.Linear(2, 4), nn.Linear(4, 2)
+        self.no_grad = no_grad
+
+    def forward(self, x):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.no_grad):
+            features = self.backbone(x)
+        return self.head(features.detach().relu())
+
+
+@pytest.mark.parametrize("no_grad", [True, False])
+def test_a_backbone_without_gradient_is_frozen_or_refused(no_grad):
+    network = Cut(no_grad)
+    with pytest.raises(posterity.InvalidInput, match=r"depend on 'backbone.weight'.*requires_grad_\(False\)"):
+        posterity.fit(network, examples(), method=MeanField(epochs=1), engine=QUIET)
+    network.backbone.requires_grad_(False)
+    posterior = posterity.fit(network, examples(), method=Ensemble(MLE(epochs=1), 2), engine=QUIET)
+    assert all(torch.equal(part.network().backbone.weight, network.backbone.weight) for part in posterior.components)
+
+
+class Remade(nn.Module):
+    """Makes its parameter anew where others write into it."""
+
+    def __init__(self):
+        super().__init__()
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        self.weight = nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x):
+        return x @ self.weight.T
+
+
+def test_a_frozen_parameter_that_its_module_makes_anew_stays():
+    network = nn.Sequential(Remade().requires_grad_(False), nn.Linear(4, 2))
+    posterior = posterity.fit(network, examples(), method=Ensemble(MLE(epochs=1), 2), engine=QUIET)
+    for part in posterior.components:
+        assert torch.equal(part.network()[0].weight, network[0].weight)
+        assert not part.network()[0].weight.requires_grad
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    "parametrise",
+    [
+        parametrizations.weight_norm,
+        parametrizations.spectral_norm,
+        parametrizations.orthogonal,
+        lambda layer: parametrizations.orthogonal(layer, use_trivialization=False, orthogonal_map="householder"),
+    ],
+    ids=["weight_norm", "spectral_norm", "orthogonal", "householder"],
+)
+def test_a_parametrised_weight_is_drawn_anew_as_what_it_is(parametrise, frozen):
+    torch.manual_seed(0)
+    layer = parametrise(nn.Linear(4, 8))
+    network = nn.Sequential(nn.Linear(2, 4), layer.requires_grad_(not frozen), nn.Linear(8, 2))
+    members = [Problem(deepcopy(network), posterity.Normal(0, 1), posterity.Categorical(), 10) for _ in range(2)]
+    for seed, member in enumerate(members):
+        reinitialise(member, seed)
+    before, one, other = (n.eval()[1].weight.detach().clone() for n in (network, *(m.network for m in members)))
+    if frozen:
+        assert torch.equal(one, before)
+        assert torch.equal(other, before)
+    else:
+        assert not torch.allclose(one, other)
+        assert 0.5 < (one.norm() / before.norm()).item() < 2.5  # also of what has constraints

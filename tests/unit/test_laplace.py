@@ -499,3 +499,30 @@ def test_a_last_layer_of_3100_classes_takes_less_than_2_gigabytes(structure: str
     code = MEMORY.replace("STRUCTURE", structure)
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=1200)
     assert float(found.stdout) < 2  # GiB; the Jacobians of one batch would take 4.7 TB
+
+
+@pytest.mark.parametrize("structure", ["full", "diag", "kron"])
+def test_layers_under_a_vmap_of_the_networks_own(structure: str) -> None:
+    class Mapped(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.vmap(self.network)(x)
+
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+    plain, mapped = (
+        posterity.fit(
+            form,
+            (x, (x[:, 0] > 0).long()),
+            method=Laplace(None, structure),
+            engine=Engine(progress=False, device="cpu"),
+        )
+        for form in (network, Mapped(network))
+    )
+    if structure != "kron":  # whose factors are of rows that such layers do not have
+        assert mapped.provenance["log_evidence"] == pytest.approx(plain.provenance["log_evidence"], rel=1e-5)
+    assert mapped.predict(x, 4).mean.shape == (20, 2)

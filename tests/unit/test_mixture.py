@@ -112,7 +112,7 @@ def test_what_cannot_be_mixed_is_refused_by_name():
     with pytest.raises(InvalidInput, match="none"):
         Mixture.of(())
     with pytest.raises(InvalidInput, match="Linear"):
-        Mixture.of((gaussian(nn.Linear(3, 2)), nn.Linear(3, 2)))
+        Mixture.of(part for part in (gaussian(nn.Linear(3, 2)), nn.Linear(3, 2)))  # whose types nothing looks at before
     with pytest.raises(InvalidInput, match="Categorical and Gaussian"):
         Mixture.of((gaussian(nn.Linear(3, 2)), gaussian(nn.Linear(3, 1), Gaussian(std=1.0))))
     uneven = Mixture.of((gaussian(nn.Linear(3, 2)), gaussian(nn.Linear(3, 4))))

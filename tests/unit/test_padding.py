@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrizations
 
 import posterity
 import posterity.nn as pnn
@@ -431,3 +432,49 @@ def test_a_layout_shows_constants_among_the_others(rows: list[int]) -> None:
     assert torch.equal(layout.flatten({"a": torch.ones(2, 3), "table": many})[1, 3:], 2 * theta[3:])
     assert torch.equal(layout.changes(theta)["table"][rows], torch.zeros(len(rows), 2, dtype=torch.float64))
     assert torch.autograd.gradcheck(lambda t: layout.views(t)["table"], theta.requires_grad_())
+
+
+class ByFunction(nn.Module):
+    """Says in the pass alone which row is padding."""
+
+    def __init__(self, make: Callable[[nn.Module], Tensor]) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(6, 3), nn.Linear(3, 2)
+        self.low, self.high = nn.Parameter(torch.ones(2, 6)), nn.Parameter(torch.ones(3, 2))
+        self.make = make
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(functional.embedding(tokens, self.make(self), -1).sum(1))
+
+
+TABLES: dict[str, Callable[[], nn.Module]] = {
+    "of a module that does not know": lambda: ByFunction(lambda net: net.table.weight),
+    "a product": lambda: ByFunction(lambda net: (net.high @ net.low).T),
+    "a transposed view": lambda: ByFunction(lambda net: net.low.T),
+    "parametrised": lambda: nn.Sequential(
+        parametrizations.spectral_norm(nn.Embedding(6, 3, padding_idx=2)), nn.Flatten(), nn.LazyLinear(2)
+    ),
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("estimator", ["weight", "local_reparam", "flipout"])
+def test_a_row_of_padding_that_no_module_tells_of_is_refused(table: str, estimator: Any) -> None:
+    network, tokens, targets = TABLES[table](), torch.arange(6).repeat(4, 1), torch.arange(4) % 2
+    if table == "a transposed view":
+        network.head = nn.Linear(2, 2)
+    network(tokens)
+    with pytest.raises(posterity.InvalidInput, match="with padding_idx=.*multiply by a mask"):
+        posterity.fit(network, (tokens, targets), method=MeanField(estimator, epochs=1))
+    with pytest.raises(posterity.InvalidInput, match="with padding_idx=.*multiply by a mask"):
+        posterity.bayesianize(network, estimator=estimator)(tokens)
+
+
+@pytest.mark.parametrize("estimator", ["weight", "local_reparam", "flipout"])
+def test_a_lookup_that_is_told_of_by_its_module_or_frozen_is_taken(estimator: Any) -> None:
+    network = ByFunction(lambda net: net.table.weight)
+    tokens = torch.arange(6).repeat(4, 1)
+    network.table.padding_idx = 5
+    assert posterity.bayesianize(network, "table.weight", estimator=estimator)(tokens).shape == (4, 2)
+    network.table = nn.Embedding(6, 3).requires_grad_(False)
+    assert posterity.bayesianize(network, "head.*", estimator=estimator)(tokens).shape == (4, 2)

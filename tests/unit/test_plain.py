@@ -270,9 +270,35 @@ class Running(nn.Module):
         return self.layer(x)
 
 
+class Itself(nn.Linear):
+    def __deepcopy__(self, memo: dict) -> nn.Module:
+        return self
+
+
+class Scripting(nn.Module):
+    """Holds a scripted function, at which a copy raises what pickle does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.double = torch.jit.script(doubled)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.double(self.layer(x))
+
+
+def doubled(x: Tensor) -> Tensor:
+    return 2 * x
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (Scripting, "Scripting cannot be copied: its attribute 'double' is a ScriptFunction"),
+        (lambda: Itself(2, 2), r"Itself cannot be copied: its __deepcopy__ gives back the same"),
+        (lambda: nn.Sequential(nn.ReLU(), Itself(2, 2)), r"'1' \(Itself\) cannot be copied: its __deepcopy__"),
         (Locked, "Locked cannot be copied: its attribute 'lock' is a lock"),
         (lambda: nn.Sequential(Running(), nn.ReLU()), r"'0' \(Running\) cannot be copied: its attribute 'rows'"),
     ],

@@ -98,6 +98,13 @@ def of_this_batch(self: Net, x: Tensor) -> Tensor:
     return torch.eye(40) @ self.layer(x)
 
 
+def slope(self: Net, x: Tensor) -> Tensor:
+    """Differentiate in the inputs, as networks of physics do."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(self.layer(x).tanh().sum(), x, create_graph=True)[0]
+
+
 OTHER, LSTM = nn.Linear(2, 2), nn.LSTM(2, 2).requires_grad_(False)
 NETWORKS = {
     "an activation is kept": (keeping, "'features' holds a tensor with a gradient history.*detach"),
@@ -130,6 +137,10 @@ NETWORKS = {
 def test_networks_that_would_fail_later_are_refused_first(case: str) -> None:
     forward, message = NETWORKS[case]
     refused(Net(forward), message)
+
+
+def test_a_softmax_over_the_batch_is_named() -> None:
+    refused(nn.Sequential(nn.Linear(2, 2), nn.Softmax(0)), r"'1' .Softmax. normalises over axis 0.*dim=-1")
 
 
 class Sequences(nn.Module):
@@ -373,6 +384,8 @@ def test_half_precision_weights_are_refused(dtype: torch.dtype) -> None:
         (nn.Sequential(nn.Linear(2, 4), nn.Dropout(), nn.Linear(4, 1)), X, X[:, 0], Gaussian()),
         (nn.Sequential(nn.Unflatten(1, (1, 2)), nn.GRU(2, 2)), X, Y, "refused"),
         (nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2)).double(), X.double(), Y, None),
+        (Net(lambda self, x: torch.vmap(self.layer)(x)), X, Y, None),
+        (Net(slope), X, Y, None),
     ],
 )
 def test_what_trains_is_not_refused(network, inputs, targets, likelihood) -> None:

@@ -124,6 +124,14 @@ TOLD = {
     "sigmoid of classes": (mlp(4, 3, nn.Sigmoid()), X, LABELS, Categorical(), "after a sigmoid"),
     "tanh of classes": (mlp(4, 3, nn.Tanh()), X, LABELS, Categorical(), "after a tanh"),
     "sigmoid": (Function(mlp(), torch.sigmoid), X, LABELS.clamp(max=1), Bernoulli(), "after a sigmoid"),
+    "tanh": (mlp(4, 1, nn.Tanh()), X, LABELS.clamp(max=1), Bernoulli(), r"after a tanh.*leave \[0.27, 0.73\]"),
+    "least noise": (
+        mlp(4, 2),
+        X,
+        VALUES,
+        HeteroscedasticGaussian(min_std=2.0),
+        "min_std=2. is above the targets' std, 0.9",
+    ),
     "log sigmoid": (Function(mlp(), functional.logsigmoid), X, LABELS.clamp(max=1), Bernoulli(), "of one sign"),
     "softplus of the noise": (
         Function(mlp(4, 2), lambda f: torch.cat([f[:, :1], functional.softplus(f[:, 1:])], 1)),

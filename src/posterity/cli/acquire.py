@@ -138,12 +138,13 @@ def choose_next(chosen: Pool, use: Use, voice: Voice) -> None:
 def show(found: Curves, target: float | None, voice: Voice) -> None:
     """Print what each score needed, and draw the curves."""
     from posterity.report.learning_curves import plot_learning_curves  # matplotlib is slow to load
+    from posterity.report.style import save
 
     summary = found.summary(target)
     heads = ["", "seeds", f"labels for {summary['target_text']}", "at the end", "NLL at the end"]
     voice.table(grid(found.title, heads, [_row(name, line) for name, line in summary["scores"].items()]))
     figure = found.folder / "curves.svg"
-    plot_learning_curves(found.rounds, summary["target"]).savefig(figure)
+    save(plot_learning_curves(found.rounds, summary["target"]), figure)
     voice.say(f"Curves  {figure}\nFits    {found.folder}")
     voice.result({**summary, "folder": str(found.folder), "figure": str(figure)})
 

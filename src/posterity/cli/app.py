@@ -1,17 +1,25 @@
 """The program itself: its commands, loaded when they are called, and what becomes of their errors."""
 
+import errno
+import io
 import os
+import re
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from posterity.cli.flags import undotted
 from posterity.errors import Interrupted, PosterityError
+from posterity.text import visible
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
+LINE = re.compile(r"\r?\n(?!  )")  # of a name: an error's own further lines are indented
 COMMANDS = {
     "demo": "Teach a Bayesian LeNet handwritten digits, beside its ordinary twin: one minute, no flags needed.",
     "train": "Infer a posterior from a data set, and score it on the test data.",
@@ -50,7 +58,7 @@ def make() -> App:
         help="Bayesian neural networks: train one, and know how far to trust each prediction.",
         version=installed_version,
         help_format="plaintext",
-        default_parameter=Parameter(show_default=False),
+        default_parameter=Parameter(show_default=False, json_list=False, json_dict=False),  # "[a].csv" is a name
         suppress_keyboard_interrupt=False,
     )
     for name, text in COMMANDS.items():
@@ -62,8 +70,10 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code: 0, 1 (a bug, or a broken law), 2 (the user's mistake), 130 (interrupted)."""
     debug = "--debug" in arguments or bool(os.environ.get("POSTERITY_DEBUG"))
     try:
-        code = make()(undotted(arguments), exit_on_error=False, print_error=False, result_action="return_value")
-        return code if isinstance(code, int) else 0
+        with _plain_warnings():
+            code = make()(undotted(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
+            return code if isinstance(code, int) else 0
     except (PosterityError, CycloptsError) as error:
         return _failed(str(error).strip(), USER_ERROR, debug)
     except Interrupted as error:
@@ -74,6 +84,9 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        if not error.filename and error.errno == errno.ENOSPC:  # of what is printed: files are written with their names
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            error.filename = "standard output"
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}.", USER_ERROR, debug)
     except Exception as error:
@@ -83,11 +96,30 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> None:
     """Run the command line and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a sign is no reason to stop
     sys.exit(run(sys.argv[1:]))
 
 
 def _failed(text: str, code: int, debug: bool) -> int:
     if debug:
-        traceback.print_exc()
-    print(f"posterity: {text}", file=sys.stderr, flush=True)
+        print(visible(traceback.format_exc(), keep="\n"), file=sys.stderr)
+    lines = LINE.sub(r"\\n", text)
+    print(f"posterity: {visible(lines, keep=chr(10))}", file=sys.stderr, flush=True)
     return code
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Write warnings without what would command the terminal: their texts have names of columns and files in them."""
+    before = warnings.formatwarning
+
+    def harmless(*told: Any) -> str:
+        return visible(before(*told), keep="\n")
+
+    warnings.formatwarning = harmless  # type: ignore[assignment]  # what is told is handed on as it came
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before

@@ -17,6 +17,7 @@ from posterity.bench.table import collect, lines, markdown, summary
 from posterity.cli.console import Voice, finite, grid
 from posterity.cli.flags import OUTPUT, PLAIN, Output
 from posterity.errors import Interrupted, InvalidInput, unknown
+from posterity.storage import replace_text
 
 
 @Parameter(name="*")
@@ -78,7 +79,7 @@ def bench(
     page, numbers = folder.with_suffix(".md"), folder.with_suffix(".json")
     remarks = folder / "remarks.md"
     told = remarks.read_text(encoding="utf-8") if remarks.exists() else ""
-    page.write_text(markdown(chosen, found, told), encoding="utf-8")
+    replace_text(page, markdown(chosen, found, told))
     write(numbers, finite(summary(chosen, found)))
     for data, rows in found.items():
         heads = ["", f"{chosen.repeat}s", *(column.title for column in chosen.columns[data])]

@@ -30,6 +30,7 @@ from posterity.model.priors import AnyPrior, Normal
 from posterity.storage import replace_text
 
 Count = Annotated[int, Field(ge=1)]
+LARGEST = 2**20  # bytes of a configuration
 
 
 class _Table(BaseModel):
@@ -131,11 +132,19 @@ class RunConfig(_Table):
 def read(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises `InvalidInput` where there is none, or it is no TOML."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise InvalidInput(f"{path} is larger than {LARGEST:,} bytes, so it is no configuration.")
+        values = tomllib.loads(content.decode("utf-8"))
         return {key: _with_none(value) if key == "method" else value for key, value in values.items()}
     except FileNotFoundError as error:
         raise InvalidInput(f"There is no configuration file {path}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise InvalidInput(f"{path} is no TOML file that can be read: it nests too deep.") from error
+    except InvalidInput:
+        raise
+    except ValueError as error:  # no TOML, no UTF-8, a whole number of thousands of digits
         raise InvalidInput(f"{path} is no TOML file: {error}.") from error
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}.") from error

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from posterity.cli.flags import Output
+from posterity.text import short, visible
 
 MAX_WIDTH = 400  # characters
+LONGEST = 200  # characters of one cell
 
 
 @dataclass(frozen=True)
@@ -25,12 +27,12 @@ class Voice:
     def note(self, text: str) -> None:
         """Say something in passing."""
         if not self.output.quiet:
-            print(text, file=sys.stderr, flush=True)
+            tell(text)
 
     def say(self, text: str) -> None:
         """Print a line of the result, where the result is for people."""
         if not self.output.json:
-            print(text, flush=True)
+            print(visible(text, keep="\n"), flush=True)
 
     def table(self, table: Table) -> None:
         """Print a table of the result, where the result is for people: as wide as it is, in a terminal as words allow."""
@@ -45,6 +47,11 @@ class Voice:
         """Print the result where it is for programs: one JSON object."""
         if self.output.json:
             print(json.dumps(finite(values), indent=2), flush=True)
+
+
+def tell(text: str) -> None:
+    """Print on stderr, without what would command the terminal."""
+    print(visible(text, keep="\n"), file=sys.stderr, flush=True)
 
 
 def finite(value: Any) -> Any:
@@ -69,18 +76,27 @@ def grid(
     left: int = 1,
     bold: Collection[tuple[int, int]] = (),
 ) -> Table:
-    """Make a table: the first `left` columns are text, the others numbers; cells (row, column) of `bold` stand out."""
+    """Make a table: the first `left` columns are text, the others numbers; cells (row, column) of `bold` stand out.
+
+    All of it is shown as it is written: nothing in a name is markup, or an escape of the terminal.
+    """
     from rich import box
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    columns = [short(name, LONGEST) for name in columns]
+    rows = [[short(cell, LONGEST) for cell in row] for row in rows]
+    table = Table(
+        title=Text(visible(title)) if title else None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        pad_edge=False,
+    )
     for index, name in enumerate(columns):
         text = index < left
         # A number and its spread stay together; words of a name may go below each other.
         widest = 0 if text else max((len(row[index]) for row in rows), default=0)
         longest = max(map(len, name.split()), default=0)
         least = None if text else max(widest, longest)
-        table.add_column(escape(name), justify="left" if text else "right", overflow="fold", min_width=least)
+        table.add_column(Text(name), justify="left" if text else "right", overflow="fold", min_width=least)
     for at, row in enumerate(rows):
-        texts = [escape(cell) for cell in row]
-        table.add_row(*(f"[bold]{text}[/bold]" if (at, i) in bold else text for i, text in enumerate(texts)))
+        table.add_row(*(Text(cell, style="bold" if (at, i) in bold else "") for i, cell in enumerate(row)))
     return table

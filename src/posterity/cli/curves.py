@@ -23,6 +23,7 @@ from posterity.errors import Interrupted, InvalidInput, unknown
 from posterity.fitting import fit
 from posterity.methods import Ensemble, Laplace, Refine
 from posterity.posteriors.base import FunctionPosterior
+from posterity.text import file_name
 from posterity.train.batches import TensorData
 from posterity.train.engine import Engine
 from posterity.train.random import derived_seed
@@ -106,8 +107,8 @@ def run_curves(config: RunConfig, study: Study, voice: Voice) -> Curves:
     if study.seeds < 1 or study.steps < 1:
         raise InvalidInput("--seeds and --steps must be at least 1.")
     plan = Plan(scores[0], study.start, study.buy, study.labels, config.predictive_draws, study.candidates)
-    stem = f"{dataset.name}-{config.model.name}-{config.method_name}"
-    folder = study.out or Path("runs") / "acquire" / "".join(c if c.isalnum() or c in "-_." else "-" for c in stem)
+    stem = "-".join(map(file_name, (dataset.name, str(config.model.name), config.method_name)))
+    folder = study.out or Path("runs") / "acquire" / stem
     pool = _some(dataset.train_inputs, dataset.train_targets, study.pool_size, "--pool-size")
     test = _some(dataset.test_inputs, dataset.test_targets, study.test_size, "--test-size")
     if plan.labels > len(pool[0]):

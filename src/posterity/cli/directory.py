@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from posterity.cli.console import finite
 from posterity.documents import content, damaged, parsed, sealed, unsealed
 from posterity.errors import InvalidInput
-from posterity.storage import append_text, replace_text
+from posterity.storage import append_text, refuse_links, replace_text
+from posterity.text import file_name
 from posterity.train import keeping, lock
 from posterity.train.lock import Lock
 
@@ -107,7 +108,7 @@ class RunDirectory:
         """
         try:
             probe = self.path / ".writable"
-            probe.write_text("")
+            replace_text(probe, "")
             probe.unlink()
             for file in (
                 self.config,
@@ -118,7 +119,9 @@ class RunDirectory:
             ):
                 file.unlink(missing_ok=True)
             for folder in (self.checkpoints, self.finding("any").parent):
-                if folder.exists():
+                if folder.is_symlink():
+                    folder.unlink()  # and nothing of what it leads to
+                elif folder.exists():
                     shutil.rmtree(folder)
         except OSError as error:
             raise InvalidInput(
@@ -135,6 +138,7 @@ class RunDirectory:
 
     def rebuild_log(self) -> None:
         """Write the log anew from the checkpoints: on resume it then holds each finished epoch once."""
+        refuse_links(self.path)
         lines = [
             _line(_named(label, folder.relative_to(self.checkpoints / label).as_posix()), row)
             for label in (MODEL, TWIN)
@@ -193,8 +197,7 @@ def default_path(data: str, model: str, method: str, now: datetime | None = None
     """
     stem = Path(data).stem if Path(data).suffix else data
     time = (now or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S")
-    name = "-".join((stem, model, method, time)).lower()
-    path = Path("runs") / "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+    path = Path("runs") / "-".join(map(file_name, (stem, model, method, time))).lower()
     number = 2
     while path.exists():
         path, number = path.with_name(f"{path.name.removesuffix(f'-{number - 1}')}-{number}"), number + 1

@@ -24,6 +24,7 @@ from posterity.errors import InvalidInput, unknown
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.summary import percent
 from posterity.storage import replace_text
+from posterity.text import cell
 
 FORMATS = ("table", "csv", "json")
 LEVEL = 0.9
@@ -167,8 +168,8 @@ def _promised(
 
 
 def as_csv(records: Sequence[Record]) -> str:
-    """Write records as CSV: a column per class, and sets as their classes with | between them."""
-    stream = io.StringIO()
+    """Write records as CSV: a column per class, and sets as their classes with | between them; no cell is a formula."""
+    stream = io.StringIO(newline="")
     flat = [
         {
             **{k: "|".join(v) if isinstance(v, list) else v for k, v in r.items() if k != "probabilities"},
@@ -176,9 +177,8 @@ def as_csv(records: Sequence[Record]) -> str:
         }
         for r in records
     ]
-    writer = csv.DictWriter(stream, list(flat[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(flat)
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerows([map(cell, row) for row in (flat[0], *(one.values() for one in flat))])
     return stream.getvalue()
 
 

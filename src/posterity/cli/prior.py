@@ -25,6 +25,7 @@ from posterity.methods import MLE
 from posterity.metrics.prior import prior_scores
 from posterity.posteriors.prior import prior_predictive
 from posterity.predict.predictive import Classification, Regression, classes_or_values
+from posterity.text import file_name
 from posterity.train.random import derived_seed
 from posterity.types import Scores
 
@@ -123,12 +124,12 @@ def _restored(
 
 def _draw(predictive: Classification | Regression, inputs: Tensor, targets: Tensor, caption: str, path: Path) -> None:
     from posterity.report.figures_prior import plot_prior_predictive
-    from posterity.report.style import INK
+    from posterity.report.style import INK, save
 
     figure = plot_prior_predictive(predictive, inputs, targets)
     figure.suptitle(fill(caption, CAPTION), x=0.01, ha="left", fontsize=10, color=INK)
     try:
-        figure.savefig(path, dpi=150)
+        save(figure, path)
     except OSError as error:
         raise InvalidInput(f"--out {path} cannot be written: {error.strerror or error}.") from error
 
@@ -147,7 +148,7 @@ def _table(scores: Scores, predictive: Classification | Regression) -> Table:
 
 def _picture(out: Path | None, experiment: Experiment) -> Path:
     """Return where the picture goes; its kind is checked before anything is computed."""
-    name = f"prior-{Path(experiment.dataset.name).stem}-{experiment.config.prior.kind}.svg"
+    name = f"prior-{file_name(Path(experiment.dataset.name).stem)}-{experiment.config.prior.kind}.svg"
     path = Path(name) if out is None else out
     if path.suffix.lower() not in KINDS:
         raise InvalidInput(f"--out {path}: a picture is one of {', '.join(KINDS)}.{suggest(path.suffix, KINDS)}")

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
 from torch import Generator
 
 from posterity.cli.directory import read_json
 from posterity.cli.saved import Saved
 from posterity.decide import Abstention, ConformalIntervals, ConformalSets, Temperature, p_value, uncertainty
 from posterity.errors import CorruptFile, Mismatch
+from posterity.options import dataclass
 from posterity.predict.predictive import Classification, Regression
 from posterity.train.random import derived_seed
 

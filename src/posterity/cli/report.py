@@ -24,6 +24,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.report.data import LearntLatent, Model, ReportData
+from posterity.storage import refuse_links
 
 
 def report(
@@ -96,6 +97,7 @@ def keep(saved: Saved, name: str, values: Mapping[str, Any], voice: Voice) -> No
     """Keep what a command found in the run's directory, and show it in the report; a lone posterior file has neither."""
     if saved.directory is not None:
         path = saved.directory.finding(name)
+        refuse_links(saved.directory.path)
         path.parent.mkdir(exist_ok=True)
         earlier = _put_aside(path) if path.exists() else None
         replace_finding(path, values)

@@ -1,22 +1,24 @@
 """A trained posterior from disk, with the network that it belongs to and the data that it was made of."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import BaseModel, Field, ValidationError
 
 from posterity.cli.config import DataConfig, RunConfig
 from posterity.cli.directory import TWIN, RunDirectory
 from posterity.cli.experiment import Experiment, load_dataset
+from posterity.cli.merge import checked
 from posterity.data import Dataset, Scaling
-from posterity.errors import InvalidInput, Mismatch
+from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
 from posterity.train.batches import TensorData
 from posterity.train.identity import differences
-from posterity.zoo import rebuild
-from posterity.zoo.build import imports_code
+from posterity.zoo import NetworkSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,25 @@ class Saved:
             return None
         mean, std = torch.tensor(found["input_mean"]), torch.tensor(found["input_std"])
         return Scaling(mean, std, found["target_mean"], found["target_std"])
+
+
+class _Scaling(BaseModel):
+    input_mean: Any  # numbers, or lists of them
+    input_std: Any
+    target_mean: float
+    target_std: float
+
+
+class _Data(BaseModel):
+    """What a header says of the data; later versions may say more."""
+
+    name: str
+    task: Literal["classification", "regression"]
+    input_shape: list[Annotated[int, Field(ge=1)]]
+    classes: list[str]
+    features: list[str]
+    source: dict[str, str]
+    scaling: _Scaling | None
 
 
 def described(experiment: Experiment) -> dict[str, Any]:
@@ -99,8 +120,8 @@ def open_run(path: Path, trust: bool = False) -> Saved:
     twin = None
     if directory and directory.posterior(TWIN).is_file():
         twin = _load(directory.posterior(TWIN), trust)
-    config = RunConfig.model_validate(specification["config"])
-    return Saved(_load(file, trust), config, specification["data"], directory, twin)
+    config = checked(_table(specification, "config", file), {}, f"the header of {file}")
+    return Saved(_load(file, trust), config, _data_of(specification, file), directory, twin)
 
 
 def scored_data(saved: Saved, name: str | None = None) -> Dataset:
@@ -182,11 +203,30 @@ def training_data(saved: Saved, dataset: Dataset) -> TensorData:
 
 def _load(file: Path, trust: bool) -> FunctionPosterior:
     specification = read_specification(file)
-    spec = specification["model"]
-    name = str(spec["name"])
-    if imports_code(name) and not trust:
-        raise InvalidInput(f"{file} needs the network '{name}', code that would be run. Add --trust if it is yours.")
-    return load(file, rebuild(spec, trust=trust))
+    network = NetworkSpec.from_dict(_table(specification, "model", file))
+    if network.imports_code and not trust:
+        raise InvalidInput(
+            f"{file} needs the network '{network.name}', code that would be run. Add --trust if it is yours."
+        )
+    return load(file, network.build())
+
+
+def _table(specification: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
+    if not isinstance(specification.get(key), dict):
+        raise CorruptFile(f"{file} has a header whose '{key}' is no table. Save or copy it again.")
+    return dict(specification[key])
+
+
+def _data_of(specification: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return what a header says of the data, after a look at its types."""
+    try:
+        _Data.model_validate(_table(specification, "data", file))
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise CorruptFile(
+            f"{file} has a header whose data.{place} is not what a run writes. Save or copy it again."
+        ) from error
+    return _table(specification, "data", file)
 
 
 def _rescaled(other: Dataset, scaling: Scaling | None) -> Dataset:

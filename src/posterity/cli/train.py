@@ -1,7 +1,6 @@
 """`posterity train`: from a configuration to a run directory with a posterior, its scores and a report."""
 
 import platform
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ import posterity
 from posterity import Engine, fit
 from posterity.cli import config as files
 from posterity.cli.config import RunConfig
-from posterity.cli.console import Voice
+from posterity.cli.console import Voice, tell
 from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, default_path, replace_json, seconds_of
 from posterity.cli.experiment import Experiment, identity_of, prepare, twin_of
 from posterity.cli.flags import ANYWHERE, PLAIN, UNSET, Output, Place, Settings, given
@@ -155,7 +154,7 @@ def _spoken(once: bool) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *rest: Any) -> None:
         if issubclass(category, PosterityWarning):
-            print(f"Note: {message}", file=sys.stderr)
+            tell(f"Note: {message}")
         else:
             others(message, category, *rest)
 

@@ -5,9 +5,12 @@ from typing import Any
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from posterity.conformance.laws import LAWS
 from posterity.conformance.verdict import Check, Status, Verdict
+from posterity.text import markdown as escaped
+from posterity.text import visible
 
 Rows = Mapping[str, Sequence[Verdict]]  # by subject
 SIGNS: dict[Status, str] = {"kept": "✓", "broken": "✗", "not applicable": "n/a", "not asked": "—"}
@@ -24,7 +27,7 @@ def rich_table(rows: Rows) -> Table:
     table.add_column("seconds", justify="right")
     for name, verdicts in rows.items():
         cells = [f"[{STYLES[v.status]}]{SIGNS[v.status]}[/]" for v in verdicts]
-        table.add_row(name, *cells, f"{sum(v.seconds for v in verdicts):.1f}")
+        table.add_row(Text(visible(name)), *cells, f"{sum(v.seconds for v in verdicts):.1f}")
     return table
 
 
@@ -38,7 +41,7 @@ def markdown(rows: Rows) -> str:
     lines = [
         f"| method | {' | '.join(map(str, numbers))} |",
         f"|---|{':-:|' * len(numbers)}",
-        *(f"| {name} | {' | '.join(SIGNS[v.status] for v in verdicts)} |" for name, verdicts in rows.items()),
+        *(f"| {escaped(name)} | {' | '.join(SIGNS[v.status] for v in verdicts)} |" for name, verdicts in rows.items()),
     ]
     laws = [f"{n}. {LAWS[n].says}" for n in numbers]
     measured = [
@@ -61,7 +64,7 @@ def markdown(rows: Rows) -> str:
         "",
         *measured,
     ]
-    notes = [f"- {note}" for note in notes_of(rows)]
+    notes = [f"- {escaped(note)}" for note in notes_of(rows)]
     return "\n".join([*parts, "", "## Remarks", "", *notes]) + "\n"
 
 
@@ -100,7 +103,7 @@ def _numbers(rows: Rows) -> list[int]:
 
 def _measured(name: str, law: int, check: Check) -> str:
     numbers = (check.measured, check.expected, check.tolerance)
-    return f"| {name} | {law} | {check.quantity} | {' | '.join(f'{v:.5g}' for v in numbers)} |"
+    return f"| {escaped(name)} | {law} | {escaped(check.quantity)} | {' | '.join(f'{v:.5g}' for v in numbers)} |"
 
 
 def _values(verdict: Verdict) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from posterity.core.gaussian import noise_like
-from posterity.errors import InvalidInput
+from posterity.errors import Diverged, InvalidInput
 
 LogDensity = Callable[[Tensor], Tensor]  # θ (P,) -> log π(θ), (), in nats up to a constant, differentiable
 DIVERGENCE = 1000.0  # an energy error, in nats, that no healthy trajectory has (Betancourt 2017, §6.2)
@@ -120,15 +120,18 @@ class System:
 
 
 def differentiated(log_density: LogDensity, theta: Tensor) -> Position:
-    """Evaluate log π and ∇ log π at θ; where they are no numbers, log π = −∞ and the gradient is 0.
+    """Evaluate log π and ∇ log π at θ; where they are no numbers, or θ is refused, log π = −∞ and the gradient is 0.
 
     >>> differentiated(lambda t: -0.5 * t.square().sum(), torch.tensor([1.0, -2.0])).gradient
     tensor([-1.,  2.])
     """
     leaf = theta.detach().requires_grad_()
-    with torch.enable_grad():
-        value = log_density(leaf)
-        (gradient,) = torch.autograd.grad(value, [leaf])
+    try:
+        with torch.enable_grad():
+            value = log_density(leaf)
+            (gradient,) = torch.autograd.grad(value, [leaf])
+    except Diverged:  # a distribution that refuses such parameters gives the data no density
+        return Position(leaf.detach(), -inf, torch.zeros_like(leaf.detach()))
     here = float(value.detach())
     # A sum is not finite where any of its terms is not: one pass, and one number to wait for.
     if not (isfinite(here) and isfinite(float(gradient.sum()))):

@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.core.schedules import Plateau, learning_rates
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 
 PLATEAU = "optimizer.plateau"  # the name of its memory in a state
 SECOND, EPSILON = 0.999, 1e-8  # Adam's second beta, and what it adds to a root

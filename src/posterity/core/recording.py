@@ -74,8 +74,8 @@ class Recorder(TorchFunctionMode):
         result = func(*args, **kwargs)
         call = parse(func, args, kwargs)
         name = self._names.get(id(call.weight)) if call else None
-        if call is None or name is None:
-            return result
+        if call is None or name is None or torch._C._functorch.is_functorch_wrapped_tensor(call.x):
+            return result  # under the network's own vmap or grad a use has no rows of the batch
         passed_on = result.clone()  # what changes it in place, as ReLU may, must not change the record
         self.uses[name] = Recorded(call, result, passed_on)
         return passed_on
@@ -97,7 +97,7 @@ def layers(run: Callable[[int], Tensor], params: Mapping[str, Tensor], buffers: 
     """Find the linear operations whose weights are among `params` and have no other use.
 
     Left out are grouped and transposed convolutions, fused kernels (recurrent layers, `nn.MultiheadAttention`), and weights
-    that are used twice or by any other function: these have no rows a and g of their own.
+    that are used twice, by any other function, or under a vmap of the network's own: these have no rows a and g of their own.
 
     Args:
         run: the forward pass on so many examples, by the parameters as they are.

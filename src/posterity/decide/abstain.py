@@ -16,13 +16,13 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import ConfigDict, Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.decide.anomaly import uncertainty
 from posterity.decide.binomial import Vector, binomial_p_value, hoeffding_bentkus_p_value
 from posterity.errors import InvalidInput
 from posterity.metrics.checks import real_targets
+from posterity.options import dataclass
 from posterity.predict.checks import class_labels
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import Classification, Regression

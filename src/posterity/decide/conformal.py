@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from posterity.decide.binomial import beta_binomial_interval, beta_interval
@@ -27,7 +26,7 @@ from posterity.decide.nonconformity import (
     ValueScore,
 )
 from posterity.errors import InvalidInput, unknown
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.predict.checks import class_labels, finite_values
 from posterity.predict.predictive import Classification, Regression
 

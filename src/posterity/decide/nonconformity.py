@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import Classification, Regression
 

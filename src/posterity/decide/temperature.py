@@ -6,11 +6,10 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.errors import InvalidInput
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.predict.checks import class_labels
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import Classification, Regression

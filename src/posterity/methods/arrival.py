@@ -20,7 +20,11 @@ NOISE = 2.5  # standard errors that a trend exceeds
 NATS = (0.02, 0.1)  # per datum: the least that counts of an objective, and what counts whatever its size
 SHARE = 0.05  # of an objective's size, a latent's value: what counts between these two
 STILL = 0.5  # share of stds near their start
-NEAR, PULLED = 0.1, 0.2  # |log(std/start)| that is near; the mean of m/√v that is a pull
+NEAR = 0.1  # |log(std/start)| that is near
+PULLED, CARRIED = (
+    0.2,
+    0.3,
+)  # the mean of m/√v that is a pull, and the one that says by itself that stds are on their way
 
 
 class Remark(str):
@@ -126,20 +130,27 @@ def moving_latents(rows: Sequence[Row]) -> list[Remark]:
 
 
 def still_stds(rows: Sequence[Row], advice: str = "a larger std_lr") -> list[Remark]:
-    """Say that most stds are where they started, and are pulled away from there or belong to a fit that has not settled.
+    """Say that most stds are where they started, or that all are on their way: a schedule may end before they arrive.
 
-    Rows without `still` have a start that is no guess. Nothing pulls at stds that converged near their start by chance.
+    Near their start they are said to be where they are pulled away from there, or belong to a fit that has not settled;
+    nothing pulls at those that converged there by chance. Rows without `still` have a start that is no guess, rows without
+    `pull` an optimiser that does not remember it.
     """
     last = rows[-1].get("watched", {}) if rows else {}
-    share = last.get("still", 0.0)
-    if share < STILL or (last["pull"] < PULLED and not falling(rows)):
+    share, pull = last.get("still", 0.0), last.get("pull")
+    started = share >= STILL and (pull is None or pull >= PULLED or bool(falling(rows)))
+    if started:
+        where = f"{100 * share:.0f} % of the stds are within {100 * NEAR:.0f} % of where they started"
+        what = "is its start, not inferred"
+    elif pull is not None and pull >= CARRIED:
+        where, what = "The stds still went one way at every step when the run ended", "is not inferred yet"
+    else:
         return []
     return [
         Remark(
             "stds",
-            f"{100 * share:.0f} % of the stds are within {100 * NEAR:.0f} % of where they started (their typical size is "
-            f"{last['stds']:.3g} times the start's): the width of this posterior is its start, not inferred. Train longer, "
-            f"or with {advice}.",
+            f"{where} (their typical size is {last['stds']:.3g} times the start's): the width of this posterior {what}. "
+            f"Train longer, or with {advice}.",
         )
     ]
 

@@ -7,7 +7,6 @@ from typing import Annotated, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.core import dynamics
@@ -23,7 +22,7 @@ from posterity.model.likelihoods import training_score
 from posterity.model.potential import Potential
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.samples import Samples
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 

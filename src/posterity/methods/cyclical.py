@@ -12,14 +12,13 @@ from math import ceil
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 
 from posterity.core import dynamics
 from posterity.methods.chain import run
 from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.samples import Samples
 from posterity.types import Data, Engine
 

@@ -7,14 +7,15 @@ q(θ) = 1/n Σ_k q_k(θ)
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from inspect import signature
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from posterity.errors import PosterityWarning
 from posterity.methods.cyclical import Cyclical
@@ -33,7 +34,7 @@ from posterity.methods.sgld import SGLD
 from posterity.methods.swag import SWAG
 from posterity.model.padding import padding_kept
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
@@ -118,13 +119,14 @@ def reinitialise(problem: Problem, seed: int) -> tuple[str, ...]:
     with torch.random.fork_rng(), padding_kept(network), torch.no_grad():
         torch.manual_seed(seed)
         for module in reversed(list(network.modules())):
-            _reset(module)
+            if any(trained := [p.requires_grad for p in module.parameters()]) or not trained:
+                _reset(module)
         unmoved = []
         for name, parameter in network.named_parameters():
             first, version, values = before[name]
             drawn = parameter is not first or parameter._version != version
-            if not parameter.requires_grad:
-                parameter.copy_(values)
+            if not first.requires_grad:
+                parameter.requires_grad_(False).copy_(values)  # also one that its module has made anew
             elif _constant(values, drawn):
                 usual = drawn and (
                     values.dim() < 2 or torch.equal(parameter, values)
@@ -155,7 +157,12 @@ def _reset(module: nn.Module) -> None:
             p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
             for p in signature(reset).parameters.values()
         ):
-            reset()
+            with parametrize.cached():  # what a parametrisation computes is written into, and assigned by its inverse
+                reset()
+                drawn = {n: getattr(module, n).clone() for n in getattr(module, "parametrizations", ())}
+            for part, value in drawn.items():
+                with suppress(NotImplementedError):
+                    setattr(module, part, value)
             return
 
 

@@ -10,7 +10,6 @@ Kucukelbir et al.: L's diagonal is positive, through softplus, so that q has one
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.core.covariance import CholeskyCovariance
@@ -22,7 +21,7 @@ from posterity.methods.variational import CorrelatedInference, budget_of, refuse
 from posterity.methods.watching import run
 from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.types import Data, Engine, State
 

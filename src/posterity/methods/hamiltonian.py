@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from posterity.core.adaptation import Scatter, StepSize, window_ends
@@ -26,7 +25,7 @@ from posterity.core.leapfrog import CompiledSystem, Kernel, compiled_leapfrog
 from posterity.errors import InvalidInput
 from posterity.methods.mixing import hamiltonian_remarks
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.evaluation import activation_bytes
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams

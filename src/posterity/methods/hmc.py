@@ -7,13 +7,12 @@ the dynamics, and then hardly moves (Mackenzie 1989). `NUTS` needs no such numbe
 from typing import Literal
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Generator
 
 from posterity.core import hamiltonian
 from posterity.core.hamiltonian import Position, System, Transition
 from posterity.methods.hamiltonian import Count, HamiltonianMethod
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 
 
 @dataclass(frozen=True, config=STRICT)

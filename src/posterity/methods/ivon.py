@@ -16,7 +16,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -34,7 +33,7 @@ from posterity.methods.watching import Watching, run, watched_latents, watched_s
 from posterity.model.divergence import Divergence
 from posterity.model.likelihoods import training_score
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 

@@ -10,7 +10,6 @@ passes over the training data after training: one, or `passes` for `low_rank`.
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from posterity.methods.evidence import refuse_untunable, tuned
 from posterity.methods.expansion import Expansion, expanded, prior_precision, refuse_uneven
@@ -18,7 +17,7 @@ from posterity.methods.map import MAP
 from posterity.methods.passes import refuse_large
 from posterity.model.outputs import refuse_bags, refuse_mixing, refuse_unknown
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.point import Point

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from posterity.core.covariance import LowRankCovariance
@@ -23,7 +22,7 @@ from posterity.methods.variational import CorrelatedInference, budget_of, refuse
 from posterity.methods.watching import run
 from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.types import Budget, Data, Engine, State
 

@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.core.estimators import differentiate
@@ -22,7 +21,7 @@ from posterity.methods.watching import Watching, run, watched_latents
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.point import Point
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 

@@ -14,7 +14,6 @@ prediction one mask is held for the whole batch, so that a draw is one function.
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 
 from posterity.core.optimizer import Optimizer
 from posterity.methods import arrival
@@ -24,7 +23,7 @@ from posterity.methods.options import Epochs, Patience
 from posterity.methods.watching import Watching, run
 from posterity.model.dropout import FreshMasks, dropout_rates, masked
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.dropout import Dropout
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 

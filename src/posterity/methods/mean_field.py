@@ -15,7 +15,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -38,7 +37,7 @@ from posterity.model.initial import InitialStd, Relative, curvature_std, initial
 from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
@@ -231,8 +230,8 @@ class MeanFieldInference(Watching):
     def watched(self, state: State) -> Scores:
         where = self.problem.coordinates
         guessed = isinstance(self.initial, int | float | Relative)
-        pull = pull_of(state, "rho", self.method.optimizer.momentum) if guessed else None
-        stds = watched_stds(softplus(state["rho"]), initial_std(where, self.initial), pull)
+        pull = pull_of(state, "rho", self.method.optimizer.momentum)
+        stds = watched_stds(softplus(state["rho"]), initial_std(where, self.initial), pull, guessed)
         return stds | watched_latents(where.latents, where.layout.views(state["mean"]))
 
     def remarks(self) -> list[Remark]:

@@ -8,13 +8,12 @@ trajectory (Betancourt 2017) and Stan's warm-up; see `core/nuts.py` and `core/ad
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Generator
 
 from posterity.core import nuts
 from posterity.core.hamiltonian import Position, System, Transition
 from posterity.methods.hamiltonian import HamiltonianMethod
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 
 
 @dataclass(frozen=True, config=STRICT)

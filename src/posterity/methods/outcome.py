@@ -8,7 +8,7 @@ for numbers: 1 is all, 0 is nothing.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from math import isfinite
+from math import isfinite, log
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ NOTHING = 0.02  # of what could be known
 LITTLE, UNMOVED, HELD = 0.25, 0.8, 0.05  # known; share of weights at the prior, each with a KL below this, in nats
 KNEW, LOST = 0.3, 0.5  # what is called knowing; the share of it that is called lost
 NOISY = 2.0  # times the targets' own std
+MANY = 100  # weights that share a scale
 RESIDUAL = 0.4  # |log(noise/residuals)|, beside what so many data leave open
 
 
@@ -59,6 +60,7 @@ class Outlook:
 def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) -> list[Remark]:
     """Say what a posterior's predictions of training data show, and its draws of latents."""
     found = [r for name, draws in _latents(posterior) for r in swinging(name, draws, _sharing(posterior.problem, name))]
+    found += _beside_weights(posterior)
     if outlook.batch is None or posterior.lacks_statistics:  # of a stage, say, whose functions nobody predicts with
         return found
     if not any(getattr(remark, "kind", "") == "step" for remark in gathered(posterior)):
@@ -202,6 +204,37 @@ def _beside_residuals(posterior: FunctionPosterior, distribution: Distribution, 
 
 
 @torch.no_grad()
+def _beside_weights(posterior: FunctionPosterior) -> list[Remark]:
+    """Say that a scale of the prior is not that of the many weights which share it, which it is given them."""
+    problem = posterior.problem
+    where, generator = problem.coordinates, Generator(device=posterior.mean.device).manual_seed(0)
+    names = [n for n in where.latents if n.startswith(PRIOR) and _sharing(problem, n) >= MANY]
+    if not names or isinstance(posterior, Point | Mixture):  # a mode is no draw; components say it themselves
+        return []
+    worst, said = RESIDUAL, []
+    scales: dict[str, list[tuple[float, float]]] = {n: [] for n in names}
+    for _ in range(DRAWS):
+        params = where.of_prior(where.layout.views(where.weights(posterior.sample(generator))))
+        fitting = problem.prior.initial({n: p for n, p in params.items() if not n.startswith(PRIOR)})
+        for n in names:
+            best = fitting.get(n.removeprefix(PRIOR))
+            if best is not None and where.latents[n].natural is torch.exp:
+                scales[n].append((float(params[n].exp().mean()), float(best.exp().mean())))
+    for name, pairs in scales.items():
+        s, rms = (sum(values) / len(pairs) for values in zip(*pairs, strict=True)) if pairs else (1.0, 1.0)
+        if abs(log(s / rms)) > worst:
+            worst, said = abs(log(s / rms)), [(name, s, rms)]
+    return [
+        Remark(
+            "scale",
+            f"The scale {name} is {s:.3g}, and that of its weights {rms:.3g}: given so many weights the two are alike, so the "
+            "scale has not arrived. Train longer, or take MeanField or SGLD, which do not start from a mode of the two.",
+        )
+        for name, s, rms in said
+    ]
+
+
+@torch.no_grad()
 def _predicted(posterior: FunctionPosterior, inputs: Tensor) -> Distribution:
     if isinstance(posterior, Linearised):  # whose functions cost Jacobians: that of its mean is the network itself
         posterior = Point(posterior.problem, posterior.mean)
@@ -239,7 +272,10 @@ def _sharing(problem: Problem, name: str) -> int:
     if name.startswith(LIKELIHOOD):
         return problem.num_data
     group, where = name.removeprefix(PRIOR + "scale").lstrip("."), problem.coordinates
-    sizes = [p.numel() for n, p in where.params.items() if n not in where.latents and n.startswith(group)]
+    under = f"{group}." if group else ""
+    sizes = [
+        p.numel() for n, p in where.params.items() if n not in where.latents and (n == group or n.startswith(under))
+    ]
     return max(1, sum(sizes) // where.params[name].numel())
 
 

@@ -9,7 +9,6 @@ field from a MAP estimate is the start of Krishnan et al. 2020 (there called MOP
 from typing import Annotated, Literal
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.methods import outcome
@@ -28,7 +27,7 @@ from posterity.methods.sgld import SGLD
 from posterity.methods.swag import SWAG
 from posterity.model.initial import SMALLEST
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian

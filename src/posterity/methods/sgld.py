@@ -11,12 +11,11 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 
 from posterity.core import dynamics
 from posterity.methods.chain import Chain, Moves
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.types import State
 
 

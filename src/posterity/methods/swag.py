@@ -14,7 +14,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
-from pydantic.dataclasses import dataclass
 
 from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
@@ -24,7 +23,7 @@ from posterity.methods.map import PointInference
 from posterity.methods.options import Epochs
 from posterity.methods.watching import Watching, run
 from posterity.model.problem import Problem
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.statistics import estimate_statistics, estimated, spread

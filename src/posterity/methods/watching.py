@@ -50,24 +50,27 @@ def watched_latents(latents: Mapping[str, Latent], views: Mapping[str, Tensor]) 
     return {name: float(latent.natural(views[name]).double().mean()) for name, latent in latents.items()}
 
 
-def watched_stds(std: Tensor, start: Tensor | float, pull: float | None) -> Scores:
-    """Return the stds' typical size in units of their start; and where that was a guess, what `still_stds` asks.
+def watched_stds(std: Tensor, start: Tensor | float, pull: float | None, guessed: bool = True) -> Scores:
+    """Return what `still_stds` asks: the stds' typical size in units of their start, and the share of them near it.
 
-    `pull` says how much the stds are still pulled to one side, from 0 to 1; None of a start that was no guess.
+    `pull` says how much the stds are still pulled to one side, from 0 to 1, where that is known; `guessed` is a start that
+    says nothing of the posterior.
     """
     ratios = (std.double() / start).log()
     found = {"stds": float(ratios.mean().exp())}
-    return found if pull is None else found | {"still": float((ratios.abs() < NEAR).double().mean()), "pull": pull}
+    if guessed:
+        found["still"] = float((ratios.abs() < NEAR).double().mean())
+    return found if pull is None else found | {"pull": pull}
 
 
-def pull_of(state: State, name: str, momentum: float) -> float:
+def pull_of(state: State, name: str, momentum: float) -> float | None:
     """Return |mean of m/√v| of Adam's moments of a vector: 1 where each gradient keeps its sign, 0 where they are noise.
 
-    1 for optimisers that do not remember the two.
+    None for optimisers that do not remember the two.
     """
     first, second = (state.get(f"optimizer.{name}.{key}") for key in ("exp_avg", "exp_avg_sq"))
     steps = int(state["step"])
     if first is None or second is None or not steps:
-        return 1.0
+        return None
     first, second = first / (1 - momentum**steps), second / (1 - SECOND**steps)
     return float((first / second.sqrt().clamp_min(torch.finfo(second.dtype).tiny)).double().mean().abs())

@@ -4,90 +4,15 @@ A row is a condition on the targets as they are held and a sentence; the first t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
+from posterity.model.held import Held
 from posterity.types import IGNORED as IGNORED
 
 VOID = 255  # what label maps have where nothing is labelled
-
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """Targets as people hold them, beside outputs (B, *sites, D) with the classes or values last."""
-
-    targets: Tensor
-    outputs: torch.Size
-
-    @property
-    def width(self) -> int:
-        """D: the number of classes, or of values for each target."""
-        return self.outputs[-1]
-
-    @property
-    def like_outputs(self) -> bool:
-        return self.targets.shape == self.outputs
-
-    @property
-    def column(self) -> bool:
-        return self.targets.dim() == 2 and self.targets.shape[1] == 1
-
-    @property
-    def real(self) -> bool:
-        return self.targets.is_floating_point()
-
-    @property
-    def sited(self) -> bool:
-        """Whether the outputs have axes of sites, such as pixels, between batch and classes."""
-        return len(self.outputs) > 2
-
-    @property
-    def two(self) -> bool:
-        """Whether there is one output for labels of two values, whichever they are."""
-        return self.width == 1 and self.whole and len(self.values) == 2
-
-    @cached_property
-    def values(self) -> Tensor:
-        """All different values but −100, sorted, as float64."""
-        flat = self.targets.reshape(-1).double()
-        values: Tensor = flat[flat != IGNORED].unique()
-        return values
-
-    @cached_property
-    def missing(self) -> bool:
-        return not bool(self.values.isfinite().all())
-
-    @cached_property
-    def whole(self) -> bool:
-        return not self.missing and bool((self.values == self.values.round()).all())
-
-    @cached_property
-    def low(self) -> int:
-        return int(self.values[0])
-
-    @cached_property
-    def high(self) -> int:
-        return int(self.values[-1])
-
-    def only(self, *values: int) -> bool:
-        """Say whether there are no other values than these, and all of them but one at most."""
-        return not self.missing and bool(torch.isin(self.values, torch.tensor(values).double()).all())
-
-    @cached_property
-    def one_hot_maps(self) -> bool:
-        return self.only(0, 1) and self.outputs[1] > 1 and bool((self.targets.double().sum(1) == 1).all())
-
-    @cached_property
-    def rows_sum_to_one(self) -> bool:
-        if self.targets.dim() < 2 or self.missing:
-            return False
-        sums = self.targets.double().sum(-1)
-        return bool(((sums - 1).abs() < 1e-3).all()) and float(self.values[0]) >= 0
-
 
 Row: TypeAlias = tuple[Callable[[Held], bool], str]
 MISSING = "Some are NaN or infinite: leave them out, keep = {finite}, then inputs[keep], targets[keep]."
@@ -97,48 +22,79 @@ FLATTENED = "likelihood=Gaussian(), fit(nn.Sequential(network, nn.Flatten()), (i
 CLASSES: Sequence[Row] = (
     (lambda t: t.missing and t.width == 1, MISSING + " Then real values are of likelihood=Gaussian()."),
     (lambda t: t.missing, MISSING + UNKNOWN),
+    (lambda t: t.sited and t.one_hot is not None, "One-hot label maps: targets.argmax({one_hot})."),
+    (
+        lambda t: t.one_hot is not None and t.width == 1 and t.columns == 2,
+        "One-hot rows of two classes: likelihood=Bernoulli(), targets.argmax(-1).",
+    ),
+    (lambda t: t.one_hot is not None and t.width >= t.columns, "One-hot rows: targets.argmax(-1)."),
+    (lambda t: t.one_hot is not None, "One-hot rows: targets.argmax(-1), and {columns} outputs of the network."),
     (
         lambda t: t.two and t.sited,
-        "One output and two labels at each place: likelihood=Bernoulli('{axes}'), (targets == {high}).unsqueeze(1).float().",
+        "One output and two labels at each place: likelihood=Bernoulli('{axes}'), "
+        "(targets == {high}).float(){kept}{unsqueezed}.",
     ),
     (
-        lambda t: t.width == 1 and t.only(0, 1),
+        lambda t: t.width == 1 and t.single and t.only(0, 1),
         "One output and labels 0 and 1: likelihood=Bernoulli(), targets{squeezed}.float().",
     ),
     (
-        lambda t: t.two,
-        "One output and two labels: likelihood=Bernoulli(), (targets{squeezed} == {high}).float().",
+        lambda t: t.two and t.single,
+        "One output and two labels: likelihood=Bernoulli(), (targets{squeezed} == {high}).float(){kept}.",
     ),
     (
-        lambda t: t.real and not t.whole and t.rows_sum_to_one and t.like_outputs,
+        lambda t: t.sums_to_one and t.like_outputs,
         "Rows of probabilities (soft labels): take the most probable class, targets.argmax(-1), or write a Likelihood of "
         "your own.",
     ),
     (
+        lambda t: t.fractions and t.single and t.width == 2,
+        "Probabilities (soft labels) of the second class: (targets{squeezed} > 0.5).long(), or a Likelihood of your own. Real "
+        "values: likelihood=Gaussian(), and one output.",
+    ),
+    (lambda t: t.real and not t.whole and t.sited, "Real values at each place: " + FLATTENED),
+    (
         lambda t: t.real and not t.whole,
         "Real values: likelihood=Gaussian(){vector}, and one output of the network for each value.",
     ),
-    (lambda t: t.like_outputs and t.rows_sum_to_one and t.only(0, 1), "One-hot rows: targets.argmax(-1)."),
     (
         lambda t: t.like_outputs and t.only(0, 1),
         "Several labels for each example: likelihood=Bernoulli(), of targets 0 and 1 for each output.",
     ),
-    (lambda t: t.column and t.width > 1 and t.low >= 0 and t.high < t.width, "A column: targets.squeeze(-1).long()."),
     (
-        lambda t: t.targets.dim() == len(t.outputs) and t.targets.shape[1] == 1 and len(t.outputs) > 2,
+        lambda t: not t.sited and t.columns > 1 and t.only(0, 1),
+        "Several labels for each example: likelihood=Bernoulli(), and {columns} outputs of the network.",
+    ),
+    (lambda t: t.column and t.width > 1 and t.named(0), "A column: targets.squeeze(-1).long()."),
+    (
+        lambda t: not t.sited and t.columns > 1 and t.targets.dim() == 2 and t.named(0),
+        "Several labels for each example: likelihood=Bernoulli(), "
+        "torch.nn.functional.one_hot(targets.long(), {width}).amax(1).float().",
+    ),
+    (
+        lambda t: t.sited and t.targets.dim() == len(t.outputs) and t.columns == 1,
         "An axis too many: targets.squeeze(1).long().",
     ),
-    (lambda t: t.only(-1, 1), "Labels −1 and 1: write (targets > 0).long()."),
-    (lambda t: t.only(0, VOID), "Values 0 and 255: write (targets > 0).long()."),
+    (
+        lambda t: t.sited and t.targets.dim() == len(t.outputs) and t.targets.shape[-1] == 1,
+        "An axis too many: targets.squeeze(-1).long().",
+    ),
+    (lambda t: t.only(-1, 1), "Labels −1 and 1: write (targets{squeezed} > 0).long(){kept}."),
+    (lambda t: t.only(0, VOID), "Values 0 and 255: write (targets{squeezed} > 0).long(){kept}."),
     (
         lambda t: t.high == VOID and t.width <= VOID,
         "255 marks what is not labelled (void) in label maps: targets.long().masked_fill(targets == 255, -100).",
     ),
     (
-        lambda t: t.real and t.low >= 0 and t.high < t.width,
+        lambda t: t.real and t.named(0),
         "Class labels held as floats: targets.long(). Real values: likelihood=Gaussian().",
     ),
-    (lambda t: t.low == 1 and t.high == t.width, "Labels from 1 on: targets - 1."),
+    (lambda t: t.low == 1 and t.high == t.width, "Labels from 1 on: {minus}."),
+    (
+        lambda t: t.named(-1) and t.low == -1 and len(t.values) == t.width,
+        "Labels from −1 on: {plus}. But if −1 is a label that is not known, it is −100 here: "
+        "targets.masked_fill(targets == -1, -100).",
+    ),
     (
         lambda t: t.low == -1 and t.high < t.width,
         "If −1 is a label that is not known, it is −100 here: targets.masked_fill(targets == -1, -100).",
@@ -158,50 +114,78 @@ BINARY: Sequence[Row] = (
     (lambda t: t.missing, MISSING + " A label that is not known is −100: targets.nan_to_num(-100, -100, -100)."),
     (lambda t: t.column and t.width == 1 and t.only(0, 1), "A column: targets.squeeze(-1)."),
     (
-        lambda t: t.targets.dim() == 1 and t.width > 1 and t.only(*range(t.width)),
-        "One label for each example and {width} outputs: likelihood=Categorical(), targets.long().",
+        lambda t: not t.sited and t.one_hot is not None and t.width == 1 and t.columns == 2,
+        "One-hot rows of two classes: targets.argmax(-1).",
     ),
     (
-        lambda t: t.targets.dim() == len(t.outputs) - 1 and t.outputs[1:2] == (1,) and t.only(0, 1),
+        lambda t: not t.sited and t.one_hot is not None and t.columns > 2,
+        "One-hot rows: likelihood=Categorical(), targets.argmax(-1), and {columns} outputs of the network.",
+    ),
+    (
+        lambda t: t.single and t.width > 1 and t.named(0),
+        "One label for each example and {width} outputs: likelihood=Categorical(), targets{squeezed}.long().",
+    ),
+    (
+        lambda t: (
+            t.sited and t.targets.shape == (*t.outputs[:1], *t.outputs[2:]) and t.outputs[1] == 1 and t.only(0, 1)
+        ),
         "Masks need the axis of the outputs: targets.unsqueeze(1).",
     ),
-    (lambda t: t.only(-1, 1), "Labels −1 and 1: write (targets > 0).float()."),
-    (lambda t: t.only(1, 2), "Labels 1 and 2: targets - 1."),
-    (lambda t: t.only(0, VOID), "Values 0 and 255: write (targets > 0).float()."),
     (
-        lambda t: t.real and not t.whole and float(t.values[0]) >= 0 and float(t.values[-1]) <= 1,
-        "Probabilities (soft labels): write (targets > 0.5).float(), or a Likelihood of your own.",
+        lambda t: t.sited and t.targets.shape == t.outputs[:-1] and t.width == 1 and t.only(0, 1),
+        "Labels need the axis of the outputs: targets.unsqueeze(-1).",
     ),
+    (lambda t: t.only(-1, 1), "Labels −1 and 1: write (targets{squeezed} > 0).float(){kept}."),
+    (lambda t: t.only(1, 2), "Labels 1 and 2: {minus}."),
+    (lambda t: t.only(0, VOID), "Values 0 and 255: write (targets{squeezed} > 0).float(){kept}."),
+    (
+        lambda t: t.only(0, 1, VOID),
+        "255 marks what is not labelled (void): targets.float().masked_fill(targets == 255, -100).",
+    ),
+    (
+        lambda t: t.only(-1, 0, 1),
+        "If −1 is a label that is not known, it is −100 here: targets.masked_fill(targets == -1, -100).",
+    ),
+    (lambda t: t.fractions, "Probabilities (soft labels): write (targets > 0.5).float(), or a Likelihood of your own."),
     (
         lambda t: t.whole and t.low >= 0 and t.high > 1,
-        "More than two classes: likelihood=Categorical(), targets.long(), and {classes} outputs of the network.",
+        "More than two classes: likelihood=Categorical(), targets{squeezed}.long(), and {classes} outputs of the network.",
     ),
     (lambda t: not t.whole, "Real values: likelihood=Gaussian()."),
+    (
+        lambda t: not t.sited and t.columns > 1,
+        "One output for each label: give the network {columns}, it has {width}.",
+    ),
     (lambda t: True, "One label for each output: targets of the outputs' shape; (B,) for outputs (B, 1)."),
 )
 
 VALUES: Sequence[Row] = (
+    (
+        lambda t: t.targets.is_complex(),
+        "A complex number is two values: torch.view_as_real(targets).flatten(1), and outputs for both.",
+    ),
     (lambda t: t.missing, MISSING),
     (lambda t: t.column and t.width == 1, "A column: targets.squeeze(-1).float()."),
     (
-        lambda t: t.targets.dim() == 1 and t.width > 1 and not t.real and t.low >= 0 and t.high < t.width,
-        "Labels of {width} classes: likelihood=Categorical(). One value for each example: targets.float(), and one output.",
+        lambda t: t.targets.dim() == 1 and t.width > 1 and t.named(0),
+        "Labels of {width} classes: likelihood=Categorical(), targets.long(). One value for each example: targets.float(), and "
+        "{needed} of the network.",
     ),
     (
-        lambda t: t.targets.dim() == 1 and t.width > 1,
-        "One value for each example needs one output of the network, which has {width}.",
+        lambda t: t.single and t.width > 1,
+        "One value for each example needs {needed} of the network, which has {given}.",
     ),
     (
         lambda t: t.targets.dim() > 2 and t.targets[0].numel() == t.width,
-        "An axis too many: targets.flatten(1).float().",
+        "An axis too many: targets.flatten(1){squeezed_all}.float().",
     ),
     (
-        lambda t: not t.real and t.width == 1 and t.only(0, 1),
+        lambda t: not t.real and t.width == 1 and t.single and t.only(0, 1),
         "Labels 0 and 1: likelihood=Bernoulli(). As values: targets.float().",
     ),
     (
-        lambda t: t.targets.dim() == 2 and t.targets.shape[1] != t.width,
-        "Give the network {columns} outputs, one for each column of targets.",
+        lambda t: t.targets.dim() == 2 and t.columns != t.width,
+        "Give the network {needed}, {each} for each column of targets.",
     ),
     (
         lambda t: not t.real,
@@ -222,14 +206,19 @@ SITES: Sequence[Row] = (  # outputs as the network returns them, (B, D, *sites)
     ),
     (lambda t: t.like_outputs and t.missing, MISSING),
     (lambda t: t.like_outputs and t.real and not t.whole, "Real values at each place: " + FLATTENED),
-    (lambda t: t.like_outputs and t.one_hot_maps, "One-hot label maps: targets.argmax(1)."),
+    (lambda t: t.one_hot is not None, "One-hot label maps: targets.argmax({one_hot})."),
     (lambda t: t.like_outputs and t.only(0, 1), "Masks: likelihood=Bernoulli('{axes}'), targets of 0 and 1."),
-    (lambda t: t.like_outputs and t.only(0, VOID), "Masks: likelihood=Bernoulli('{axes}'), (targets > 0).float()."),
     (
-        lambda t: t.targets.shape[1] == 1 and t.targets.shape[2:] == t.outputs[2:],
+        lambda t: t.like_outputs and t.only(0, VOID),
+        "Masks: likelihood=Bernoulli('{axes}'), (targets > 0).float(){kept}.",
+    ),
+    (
+        lambda t: t.targets.shape == (*t.outputs[:1], 1, *t.outputs[2:]),
         "An axis too many: targets.squeeze(1).long().",
     ),
+    (lambda t: t.targets.shape == (*t.outputs[:-1], 1), "An axis too many: targets.squeeze(-1).long()."),
     (lambda t: t.like_outputs, "Values at each place: " + FLATTENED),
+    (lambda t: t.sites is not None, "A label map has the sites of the outputs: targets.unflatten(1, {sites})."),
     (
         lambda t: t.targets.dim() == len(t.outputs) - 1,
         "A label map has the sites of the outputs; these have shape {shape}: resize them in the network, "
@@ -239,27 +228,44 @@ SITES: Sequence[Row] = (  # outputs as the network returns them, (B, D, *sites)
 )
 
 
-def advice(table: Sequence[Row], targets: Tensor, outputs: torch.Size) -> str:
+def advice(table: Sequence[Row], targets: Tensor, outputs: torch.Size, axes: str | None = None, each: int = 1) -> str:
     """Say what was probably meant by targets, given the shape of the outputs with classes or values last.
+
+    Args:
+        table: of the family of likelihoods.
+        targets, outputs: see `Held`.
+        axes: those of the network's outputs, where they are named.
+        each: how many outputs of the network each value has; `outputs` counts values.
 
     >>> advice(CLASSES, torch.tensor([1, 2, 3]), torch.Size([3, 3]))
     'Labels from 1 on: targets - 1.'
     """
-    held = Held(targets, outputs)
+    held = Held(targets, outputs, axes)
     if not len(held.values):
         return f"All are {IGNORED}, not known."
     text = next(text for holds, text in table if holds(held))
-    columns = targets.shape[1] if targets.dim() > 1 else 1
-    classes = 0 if held.missing else max(held.high + 1, 2)
-    finite = "targets.isfinite()" if targets.dim() == 1 else "targets.isfinite().flatten(1).all(1)"
+    flat = targets.dim() == 1
+    squeezed = ".squeeze(-1)" if held.column else ""
+    kept = f".masked_fill(targets{squeezed} == {IGNORED}, {IGNORED})" if bool((targets == IGNORED).any()) else ""
+    needed = each * held.columns
     return text.format(
         width=held.width,
-        columns=columns,
-        classes=classes,
+        columns=held.columns,
+        classes=0 if held.missing else max(held.high + 1, 2),
         high="" if held.missing else held.high,
-        squeezed=".squeeze(-1)" if held.column else "",
-        vector=", targets.squeeze(-1)" if held.column else "",
-        axes={3: "BCT", 4: "BCHW", 5: "BCDHW"}.get(len(outputs), ""),
-        finite=finite,
+        squeezed=squeezed,
+        kept=kept,
+        minus=f"(targets{squeezed} - 1){kept}" if kept else f"targets{squeezed} - 1",
+        plus=f"(targets{squeezed} + 1){kept}" if kept else f"targets{squeezed} + 1",
+        squeezed_all=".squeeze(-1)" if held.width == 1 else "",
+        unsqueezed="" if targets.dim() == len(outputs) else f".unsqueeze({held.class_axis})",
+        vector=f", targets{squeezed}" if squeezed else "",
+        axes=axes or {3: "BCT", 4: "BCHW", 5: "BCDHW"}.get(len(outputs), ""),
+        finite="targets.isfinite()" if flat else "targets.isfinite().flatten(1).all(1)",
         shape=tuple(targets.shape),
+        one_hot=held.one_hot,
+        sites=held.sites,
+        each={1: "one", 2: "two"}.get(each, each),
+        needed="one output" if needed == 1 else f"{needed} outputs",
+        given=each * held.width,
     )

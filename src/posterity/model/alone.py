@@ -78,6 +78,11 @@ def _cure(network: nn.Module) -> str:
                 f"'{name}' ({type(module).__name__}) takes its second axis for the batch: make it with batch_first=True, and "
                 "take the last step of its outputs by outputs[:, -1], not outputs[-1]."
             )
+        if isinstance(module, nn.Softmax | nn.LogSoftmax | nn.Softmin) and module.dim == 0:
+            return (
+                f"'{name}' ({type(module).__name__}) normalises over axis 0, the batch: make it with dim=-1, and leave it out "
+                "where it comes last before Categorical, which applies the softmax itself."
+            )
     return _GRAPH
 
 

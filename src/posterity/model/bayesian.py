@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any, Literal, Self, cast
 
@@ -19,6 +20,7 @@ from posterity.model.divergence import Divergence
 from posterity.model.initial import InitialStd, initial_std
 from posterity.model.joined import Joined
 from posterity.model.modes import frozen, keep_still, placed
+from posterity.model.padding import KnownLookups
 from posterity.model.patterns import match
 from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
@@ -61,6 +63,7 @@ class Bayesian(nn.Module):
         self.coordinates = Coordinates.of(network, self.prior, {}, where, points=False)
         self.divergence = Divergence.of(self.coordinates)
         self._still = placed(network)
+        self._seen = False  # no pass has been
         self.latents = nn.ParameterList([p for n, p in self.coordinates.params.items() if n.startswith(PRIOR)])
         self._set_means()
         self.rho = nn.Parameter(inverse_softplus(self._beside_constants(initial_std(self.coordinates, init))))
@@ -94,9 +97,17 @@ class Bayesian(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network with weights drawn from q."""
-        if self._drawing is not None:
-            return self._drawing.run(lambda: self.network(*args, **kwargs), self.mean, self._random_weights())
-        with substituted(self.network, self.draw()):
+        if self._drawing is None:
+            with substituted(self.network, self.draw()):
+                outputs = self._computed(args, kwargs)
+        else:
+            outputs = self._drawing.run(lambda: self._computed(args, kwargs), self.mean, self._random_weights())
+        self._seen = self._seen or torch.is_grad_enabled()
+        return outputs
+
+    def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run the network, whatever its weights are; the first pass shows how it looks up its tables."""
+        with nullcontext() if self._seen or torch.compiler.is_compiling() else KnownLookups(self.network):
             return self.network(*args, **kwargs)
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:

@@ -5,14 +5,13 @@ A label of −100 is not known and adds nothing. See `posterity.model.likelihood
 
 from typing import Literal
 
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch import distributions as dist
 
 from posterity.errors import InvalidInput
 from posterity.model.advice import BINARY, CLASSES, SITES, advice
 from posterity.model.advice import IGNORED as IGNORED
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.types import Likelihood, Params
 
 _ONE_OR_SEVERAL = "(B,) or (B, 1) for one label of each example, (B, K) for K of them"
@@ -90,7 +89,7 @@ class Categorical(Likelihood):
             wanted = f"({', '.join((self.axes or 'BC').replace('C', ''))}{'' if self.sites else ','})"
             raise InvalidInput(
                 f"Targets of shape {tuple(targets.shape)} and dtype {targets.dtype} were given; Categorical needs integer "
-                f"class labels of shape {wanted}. {advice(CLASSES, targets, logits.shape)}"
+                f"class labels of shape {wanted}. {advice(CLASSES, targets, logits.shape, self.axes)}"
             )
         labels = targets.long()
         classes, known = logits.shape[-1], labels[labels != IGNORED]
@@ -99,7 +98,7 @@ class Categorical(Likelihood):
             numbered = f"so labels go from 0 to {classes - 1}" if classes > 1 else "so there is one class, 0"
             raise InvalidInput(
                 f"Label {low if low < 0 else high} is out of range: the network has {classes} output{'s' * (classes > 1)}, "
-                f"{numbered}. {advice(CLASSES, labels, logits.shape)}"
+                f"{numbered}. {advice(CLASSES, labels, logits.shape, self.axes)}"
             )
 
     def _classes_last(self, outputs: Tensor) -> Tensor:

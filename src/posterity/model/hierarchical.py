@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Generator, Size, Tensor
 
 from posterity.core import gaussian
@@ -18,7 +17,7 @@ from posterity.model.hyperpriors import AnyScalePrior, HalfNormal, ScalePrior
 from posterity.model.location_scale import laplace_noise
 from posterity.model.patterns import Positive
 from posterity.model.special import folded_mean
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.types import PRIOR, Latent, Params, Prior
 
 

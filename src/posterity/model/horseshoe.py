@@ -4,14 +4,13 @@ from math import asinh, atan, log, sqrt
 from typing import Literal
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 
 from posterity.core.gaussian import LOG_2PI, noise_like
 from posterity.model.location_scale import Elementwise, Shapes
 from posterity.model.patterns import Positive
 from posterity.model.special import log_scaled_e1
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 
 
 @dataclass(frozen=True, config=STRICT)

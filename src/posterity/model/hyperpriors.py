@@ -9,13 +9,12 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Generator, Tensor
 from torch.nn.functional import softplus
 
 from posterity.core import gaussian
 from posterity.model.patterns import Finite, Positive
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 
 
 class ScalePrior(ABC):

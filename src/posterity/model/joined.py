@@ -3,10 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Size
 
 from posterity.model.priors import COMPOSED, Product
+from posterity.options import dataclass
 from posterity.types import Prior
 
 

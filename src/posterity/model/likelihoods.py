@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from pydantic.dataclasses import dataclass
 from torch import Tensor
 from torch import distributions as dist
 
@@ -26,7 +25,7 @@ from posterity.model.classes import SiteBernoulli as SiteBernoulli
 from posterity.model.classes import SiteCategorical as SiteCategorical
 from posterity.model.classes import refuse_count
 from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.types import Latent, Likelihood, Params
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -114,7 +113,7 @@ class HeteroscedasticGaussian(Likelihood):
                 f"The network's outputs have shape {tuple(outputs.shape)}; HeteroscedasticGaussian needs (B, 2 * targets): "
                 "a mean and a raw std for each target."
             )
-        _check_real(outputs.chunk(2, dim=-1)[0], targets)
+        _check_real(outputs.chunk(2, dim=-1)[0], targets, each=2)
 
 
 def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor]:
@@ -146,7 +145,7 @@ def _normal(mean: Tensor, std: Tensor) -> dist.Distribution:
     return dist.Independent(dist.Normal(mean, std, validate_args=False), 1, validate_args=False)
 
 
-def _check_real(means: Tensor, targets: Tensor) -> None:
+def _check_real(means: Tensor, targets: Tensor, each: int = 1) -> None:
     refuse_count(means, targets)
     if means.dim() != 2:
         raise InvalidInput(
@@ -157,7 +156,7 @@ def _check_real(means: Tensor, targets: Tensor) -> None:
     if not targets.is_floating_point() or targets.shape != shape:
         raise InvalidInput(
             f"Targets of shape {tuple(targets.shape)} and dtype {targets.dtype} were given; this network and likelihood "
-            f"need floating-point targets of shape {tuple(shape)}. {advice(VALUES, targets, means.shape)}"
+            f"need floating-point targets of shape {tuple(shape)}. {advice(VALUES, targets, means.shape, each=each)}"
         )
     if not targets.isfinite().all():
         row = int((~targets.isfinite().reshape(len(targets), -1).all(1)).nonzero()[0, 0])

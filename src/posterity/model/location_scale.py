@@ -9,7 +9,6 @@ from math import lgamma, log, pi
 from typing import ClassVar, Literal
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Generator, Size, Tensor
 
 from posterity.core import gaussian
@@ -24,7 +23,7 @@ from posterity.model.patterns import (
     spread,
 )
 from posterity.model.special import folded_mean
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.types import Params, Prior
 
 Shapes = Mapping[str, Size]

@@ -23,21 +23,29 @@ def still(network: nn.Module) -> frozenset[str]:
 
 
 def placed(network: nn.Module) -> frozenset[str]:
-    """Name what stands in eval mode inside a network in train mode: somebody has put it there."""
-    if not network.training:
-        return frozenset()  # the whole network comes from a use of it; that says nothing of its training
-    return frozenset(n for n, m in network.named_modules() if not m.training)
+    """Name what stands in eval mode inside a network in train mode: somebody has put it there, or its own `train` does."""
+    modes = {module: module.training for module in network.modules()}
+    try:
+        if not network.training:  # it comes from a use of it; what stands in eval mode now says nothing of its training
+            network.train()
+        return frozenset(n for n, m in network.named_modules() if not m.training)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def frozen(network: nn.Module, movers: Set[str] = frozenset()) -> frozenset[str]:
     """Name the normalisation layers, torch's and these, whose running statistics belong to weights that do not move.
 
-    Those with parameters, none of which is trainable; and those without, inside a module (the innermost with parameters)
-    that has no trainable one either.
+    Those with parameters, none of which is trainable; those without, inside a module (the innermost with parameters) that has
+    no trainable one either; and those whose momentum somebody has set to 0.
     """
     modules = dict(network.named_modules())
     return frozenset(
-        name for name, module in modules.items() if _has_statistics(name, module, movers) and _is_frozen(name, modules)
+        name
+        for name, module in modules.items()
+        if _has_statistics(name, module, movers)
+        and (_is_frozen(name, modules) or getattr(module, "momentum", None) == 0)
     )
 
 

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from posterity.core.layout import ConstantRows, trainable
+from posterity.errors import InvalidInput
 
 
 def padding_rows(network: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -47,6 +51,38 @@ def padding_kept(network: nn.Module) -> Iterator[None]:
         with torch.no_grad():
             for name, rows in kept.items():
                 network.get_parameter(name)[list(rows.rows)] = rows.values
+
+
+class KnownLookups(TorchFunctionMode):
+    """Refuses, in the block, lookups that have a row of padding of which the network's modules do not tell.
+
+    `F.embedding(…, padding_idx=…)` tells nobody but the pass, and of a table that is computed from parameters (by a
+    parametrisation, or as a transposed view) no coordinates are the row. Bags leave the row out, whatever it holds.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        tables = [m for m in network.modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None]
+        self.known = {(id(m.weight), m.padding_idx) for m in tables}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is functional.embedding:
+            with torch._C.DisableTorchFunction():  # to look at a weight is no use of it, which others count
+                self._refuse(**_LOOKUP.bind(*args, **(kwargs or {})).arguments)
+        return func(*args, **(kwargs or {}))
+
+    def _refuse(self, weight: Tensor, padding_idx: int | None = None, **_: Any) -> None:
+        if padding_idx is None or not weight.requires_grad or (id(weight), padding_idx % len(weight)) in self.known:
+            return
+        raise InvalidInput(
+            f"A table of shape {tuple(weight.shape)} is looked up with padding_idx={padding_idx} by F.embedding, or by an "
+            "nn.Embedding whose weight is computed from others, so that nobody knows which parameters the row of padding is, "
+            "and draws would move it. Hold the table as it is in nn.Embedding(…, padding_idx=…) and call that; or leave "
+            "padding_idx out and multiply by a mask, embedding(tokens) * (tokens != 0)[..., None]."
+        )
+
+
+_LOOKUP = signature(functional.embedding)
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from posterity.errors import InvalidInput
@@ -78,9 +79,23 @@ def copied(network: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
         InvalidInput: with the module and the attribute.
     """
     try:
-        return deepcopy(network, memo)
-    except (RuntimeError, TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        result = deepcopy(network, memo)
+    except Exception as error:  # a __deepcopy__ or __reduce__ of anyone's may raise anything
         raise InvalidInput(_uncopied(network, error)) from error
+    _refuse_shared(network, result)
+    return result
+
+
+def _refuse_shared(network: nn.Module, copy: nn.Module) -> None:
+    """Refuse modules that a copy shares with its original: one that trains would change the other, in silence."""
+    own = {id(module) for module in network.modules() if module._parameters or module._buffers}
+    name, shared = next(((n, m) for n, m in copy.named_modules() if id(m) in own), ("", None))
+    if shared is not None:
+        which = f"'{name}' ({type(shared).__name__})" if name else type(shared).__name__
+        raise InvalidInput(
+            f"A posterior copies its network, and {which} cannot be copied: its __deepcopy__ gives back the same module, whose "
+            "weights would be trained in both. Leave out that method."
+        )
 
 
 def _wrapped(module: nn.Module) -> nn.Module | None:
@@ -122,6 +137,12 @@ def _refuse_tensor(tensor: Tensor, which: str) -> None:
         )
     if tensor.device.type == "meta":
         raise InvalidInput(f"{which} is on the meta device and holds no numbers; build the network on the CPU.")
+    if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+        raise InvalidInput(
+            f"{which} has a hook on its gradient, which no copy keeps and no method asks. If it holds a part of the tensor "
+            "where it is: make that part a buffer, and what is trained a parameter of its own, torch.cat them in forward. Else "
+            "take it off, handle.remove()."
+        )
     if type(tensor.data) is not Tensor:
         raise InvalidInput(
             f"{which} is a {type(tensor.data).__name__}, no plain tensor; give the network before it was distributed or "
@@ -159,8 +180,11 @@ def _why_not(value: Any) -> str | None:
     return None
 
 
-def outside(loss: Tensor, params: Iterable[Tensor]) -> Tensor | None:
-    """Find a leaf that a loss depends on and that is none of the parameters: it would never be inferred, in silence."""
+def outside(loss: Tensor, params: Iterable[Tensor], inputs: Tensor) -> Tensor | None:
+    """Find a leaf that a loss depends on and that is none of the parameters: it would never be inferred, in silence.
+
+    A network may differentiate in its inputs, and so make leaves of them.
+    """
     own = {id(p) for p in params}
     nodes, seen = [loss.grad_fn], set()
     while nodes:
@@ -169,7 +193,7 @@ def outside(loss: Tensor, params: Iterable[Tensor]) -> Tensor | None:
             continue
         seen.add(node)
         leaf = getattr(node, "variable", None)
-        if isinstance(leaf, Tensor) and id(leaf) not in own:
+        if isinstance(leaf, Tensor) and id(leaf) not in own and not torch.equal(leaf, inputs):
             return leaf
         nodes.extend(parent for parent, _ in node.next_functions)
     return None

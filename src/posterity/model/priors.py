@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator, ConfigDict, Field, SerializeAsAny, TypeAdapter, model_validator
-from pydantic.dataclasses import dataclass
 from torch import Generator, Size, Tensor
 
 from posterity.errors import InvalidInput
@@ -25,7 +24,7 @@ from posterity.model.location_scale import Laplace as Laplace
 from posterity.model.location_scale import Normal as Normal
 from posterity.model.location_scale import StudentT as StudentT
 from posterity.model.patterns import Positive
-from posterity.options import STRICT
+from posterity.options import STRICT, dataclass
 from posterity.types import PRIOR, Latent, Params, Prior
 
 COMPOSED = ConfigDict(extra="forbid", arbitrary_types_allowed=True)  # a part may be a prior of your own

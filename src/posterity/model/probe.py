@@ -89,7 +89,10 @@ def _first_inputs(network: nn.Module) -> tuple[list[Tensor | None], list[torch.u
 
     def look(module: nn.Module, arguments: tuple[object, ...]) -> None:
         if not seen and arguments and isinstance(arguments[0], Tensor):
-            seen.append(None if isinstance(module, FREE) else arguments[0].detach())
+            unseen = isinstance(module, FREE) or torch._C._functorch.is_functorch_wrapped_tensor(arguments[0])
+            seen.append(
+                None if unseen else arguments[0].detach()
+            )  # under the network's own vmap there is no batch to see
 
     layers = [m for m in network.modules() if any(True for _ in m.parameters(recurse=False)) or isinstance(m, FREE)]
     return seen, [

@@ -192,6 +192,8 @@ def read(outputs: Any) -> Tensor:
             f"The network returned a {type(outputs).__name__}; it must return one tensor, or what holds it as .logits. Wrap it "
             f"in a module that picks the tensor of outputs: {_picking(outputs)}."
         )
+    if tensor.requires_grad and not torch.is_grad_enabled():  # of a network that differentiates in its inputs
+        return tensor.detach()
     return tensor
 
 

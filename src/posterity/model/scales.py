@@ -51,7 +51,8 @@ def remarks(problem: Problem, inputs: Tensor, targets: Tensor) -> list[str]:
         case Gaussian():
             return [*found, *links, *_of_values(outputs, targets, wild), *_of_noise(likelihood, targets)]
         case HeteroscedasticGaussian():
-            return [*found, *links, *_of_values(outputs.chunk(2, -1)[0], targets, wild)]
+            means = outputs.chunk(2, -1)[0]
+            return [*found, *links, *_of_values(means, targets, wild), *_of_least_noise(likelihood, targets)]
         case Categorical() | Bernoulli() if wild:
             return [*links, *_of_logits(problem, outputs)]
         case Likelihood() if not isinstance(likelihood, Categorical | Bernoulli):
@@ -154,6 +155,16 @@ def _of_noise(likelihood: Gaussian, targets: Tensor) -> Iterator[str]:
         )
 
 
+def _of_least_noise(likelihood: HeteroscedasticGaussian, targets: Tensor) -> Iterator[str]:
+    std = _columns(targets).std(0, correction=0)
+    if wrong := _places((std > 0) & (std < likelihood.min_std)):
+        what = _listed([f"{std[d]:.3g}" for d in wrong], wrong, len(std))
+        yield (
+            f"HeteroscedasticGaussian(min_std={likelihood.min_std:.3g}) is above the targets' std, {what}: no noise level "
+            "can come down to theirs. Give it in units of the targets, far below their std."
+        )
+
+
 def _of_logits(problem: Problem, outputs: Tensor) -> Iterator[str]:
     """Say that probabilities are 0 and 1 before anything was learnt."""
     logits = _classes_last(problem, outputs).double()
@@ -182,6 +193,12 @@ def _of_links(problem: Problem, probe: Probe, targets: Tensor) -> Iterator[str]:
                 )
             elif probe.held(0.0, float("inf")) or probe.held(-float("inf"), 0.0):
                 yield _twice("of one sign", "Bernoulli applies the sigmoid", "p(y = 1) stays on one side of 0.5")
+            elif probe.held(-1.0, 1.0):
+                yield _twice(
+                    "between -1 and 1, as after a tanh",
+                    "Bernoulli applies the sigmoid",
+                    "p(y = 1) cannot leave [0.27, 0.73]",
+                )
         case HeteroscedasticGaussian():
             half = probe.outputs.shape[1] // 2
             if probe.held(0.0, float("inf"), slice(half, None)):

@@ -16,6 +16,7 @@ def class_labels(targets: Tensor, *shape: int) -> Tensor:
     Floats must be whole numbers. A label may also be −100: not known.
     """
     *sites, classes = shape
+    _refuse_other(targets)
     if targets.shape != tuple(sites):
         expected = "one label per input" if len(sites) == 1 else "one label per input and site"
         raise InvalidInput(f"Expected class labels of shape {tuple(sites)}, got {tuple(targets.shape)}: {expected}.")
@@ -33,6 +34,7 @@ def class_labels(targets: Tensor, *shape: int) -> Tensor:
 
 def finite_values(targets: Tensor, shape: Size) -> Tensor:
     """Return regression targets in float64, of exactly this shape: (B,) and (B, 1) are not broadcast."""
+    _refuse_other(targets)
     if targets.shape != shape:
         raise InvalidInput(
             f"Expected targets of shape {tuple(shape)}, got {tuple(targets.shape)}: reshape one of them."
@@ -42,6 +44,11 @@ def finite_values(targets: Tensor, shape: Size) -> Tensor:
             f"Targets must be finite; {int((~torch.isfinite(targets)).sum())} of them are NaN or infinite."
         )
     return precise(targets)
+
+
+def _refuse_other(targets: Tensor) -> None:
+    if not isinstance(targets, Tensor):
+        raise InvalidInput(f"Targets are a torch tensor, got {type(targets).__name__}: torch.as_tensor(targets).")
 
 
 def quantile_levels(q: float | Tensor) -> list[float]:

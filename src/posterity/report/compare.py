@@ -25,6 +25,7 @@ from posterity.metrics.selective import RiskCoverage, error_auroc, risk_coverage
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.data import Epoch
 from posterity.report.section import Grid, Section
+from posterity.text import visible
 
 COLOURS = ("#1f5fa8", "#c2452d", "#4f9d8f", "#a8487a", "#b9814f", "#6b7680", "#8aa63c", "#3fa7d6")
 BINS = 10  # of reliability curves: fewer than a report's own diagram, for several share a figure
@@ -282,7 +283,7 @@ def colour(index: int) -> str:
 
 def _coloured(table: Grid) -> Grid:
     dot = '<i class="dot" style="background:{}"></i>{}'
-    rows = tuple((Markup(dot.format(colour(i), escape(row[0]))), *row[1:]) for i, row in enumerate(table.rows))
+    rows = tuple((Markup(dot.format(colour(i), escape(visible(row[0])))), *row[1:]) for i, row in enumerate(table.rows))
     return Grid(("", *table.heads[1:]), rows, table.best)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
@@ -13,7 +12,21 @@ from posterity.metrics.calibration import reliability
 from posterity.metrics.selective import accuracy_of_the_surest
 from posterity.predict.decomposition import chi_square, drawn_labels
 from posterity.predict.predictive import Classification
-from posterity.report.style import BAYESIAN, HALF, INK, MODELS, MUTED, RIGHT, WIDE, WRONG, label, legend, panels, quiet
+from posterity.report.style import (
+    BAYESIAN,
+    HALF,
+    INK,
+    MODELS,
+    MUTED,
+    RIGHT,
+    WIDE,
+    WRONG,
+    Figure,
+    label,
+    legend,
+    panels,
+    quiet,
+)
 from posterity.report.summary import percent
 
 LABELS = 100  # drawn for each input, at least

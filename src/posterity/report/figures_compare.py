@@ -5,14 +5,13 @@ from itertools import groupby
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from posterity.metrics.calibration import CoverageCurve, Reliability
 from posterity.report.compare import Contender, Result, colour
 from posterity.report.figures_training import Series, series
 from posterity.report.section import Section
-from posterity.report.style import HALF, INK, MUTED, WIDE, Axes, label, legend, panels, quiet, svg, wide_range
+from posterity.report.style import HALF, INK, MUTED, WIDE, Axes, Figure, label, legend, panels, quiet, svg, wide_range
 
 Vector = NDArray[np.float64]
 FEWEST = 10  # predictions that a point of a reliability curve stands for

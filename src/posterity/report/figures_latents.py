@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from posterity.report.data import Epoch, LearntLatent
-from posterity.report.style import BAYESIAN, INK, MUTED, WIDE, Axes, label, panels, quiet, wide_range
+from posterity.report.style import BAYESIAN, INK, MUTED, WIDE, Axes, Figure, label, panels, quiet, wide_range
 from posterity.report.summary import digits
 from posterity.types import Latent
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from posterity.errors import InvalidInput
@@ -24,6 +23,7 @@ from posterity.report.style import (
     RIGHT,
     WIDE,
     WRONG,
+    Figure,
     label,
     legend,
     panels,

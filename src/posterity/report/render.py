@@ -11,6 +11,7 @@ from posterity.report import summary
 from posterity.report.data import Model, ReportData
 from posterity.report.sections import sections
 from posterity.storage import replace_text
+from posterity.text import visible
 
 
 def render(data: ReportData) -> str:
@@ -27,10 +28,11 @@ def render(data: ReportData) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """Return a page of this package's templates, filled with values, all of which are escaped."""
+    """Return a page of this package's templates, filled with values, all of which are escaped and none of which hides."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    options["finalize"] = lambda value: visible(value, keep="\n") if type(value) is str else value  # Markup is ours
     environment = Environment(loader=PackageLoader("posterity.report", ""), **options)
     page: str = environment.get_template(template).render(**values)
     return page

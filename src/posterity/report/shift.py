@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from posterity.posteriors.shift import SEVERITIES, Shift, shift_from
 from posterity.report.section import Grid, Section
-from posterity.report.style import INK, MODELS, MUTED, WIDE, quiet, svg
+from posterity.report.style import INK, MODELS, MUTED, WIDE, Figure, quiet, svg
 from posterity.report.summary import digits, percent
 
 TITLES = {

@@ -1,16 +1,24 @@
 """One look for every figure: colours that always mean the same thing, quiet axes, text that stays text in the SVG."""
 
 import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib import rc_context
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure as AnyFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
+
+from posterity.storage import replacing
+from posterity.text import short, visible
 
 BAYESIAN, TWIN = "#1f5fa8", "#b9814f"
 MODELS = (BAYESIAN, TWIN)
@@ -20,7 +28,58 @@ INK, MUTED, GRID = "#22282e", "#6b7680", "#e6e9ec"
 WIDE, HALF = 10.0, 4.9  # inches: the page's full and half width
 CROWD = 1500  # more points than this are drawn as one bitmap
 
+LONGEST, MOST, TICK = 120, 8, 24  # characters of a line of text, lines, and characters at a tick
+
 Axes = Any  # matplotlib ships no types
+
+
+class Figure(AnyFigure):
+    """A figure whose texts are shown as they are written: names of classes, columns and data sets are others' choice.
+
+    `$` begins no mathematics, invisible characters are written out, and what is very long is cut; a sign that
+    the font lacks is no matter, as a page's reader has fonts of their own.
+    """
+
+    def draw(self, renderer: Any) -> None:
+        """Draw, as matplotlib calls it whenever it measures, shows or saves."""
+        own = {text for ax in self.axes for axis in (ax.xaxis, ax.yaxis) for text in _numbers(axis)}
+        for text in self.findobj(Text):
+            if text not in own:
+                _as_written(text)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")
+            super().draw(renderer)
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The name at a tick, cut where it is long."""
+
+    name: Callable[..., Any]
+
+    def __call__(self, place: Any, number: Any = None) -> str:
+        return short(str(self.name(place, number)), TICK)
+
+
+def _numbers(axis: Any) -> list[Any]:
+    """Return the labels of an axis's ticks that are numbers of matplotlib's own writing; where they are names, cut those."""
+    found = []
+    for ticks, own in ((axis.major, axis.get_major_ticks()), (axis.minor, axis.get_minor_ticks())):
+        formatter = ticks.formatter
+        if not isinstance(formatter, FuncFormatter):  # `set_xticks(places, names)` makes one, too
+            found += [text for tick in own for text in (tick.label1, tick.label2)]
+        elif not isinstance(formatter.func, _Cut):
+            formatter.func = _Cut(formatter.func)
+    return found
+
+
+def _as_written(text: Any) -> None:
+    """Take from a text what it would do beyond being read."""
+    text.set_parse_math(False)
+    written = text.get_text()
+    shown = "\n".join(short(line, LONGEST) for line in written.split("\n")[:MOST])
+    if shown != written:
+        text.set_text(shown)
 
 
 def panels(count: int, *, width: float = WIDE, height: float = 3.1) -> tuple[Figure, NDArray[np.object_]]:
@@ -63,9 +122,19 @@ def wide_range(axis: Any, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def svg(figure: Figure, alt: str) -> Markup:
+def save(figure: AnyFigure, path: Path) -> None:
+    """Write a figure to a file, of the kind that its name ends in, whole or not at all.
+
+    Raises:
+        OSError: as the system does, with the name of `path`.
+    """
+    with replacing(path) as part:
+        figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower())
+
+
+def svg(figure: AnyFigure, alt: str) -> Markup:
     """Return the figure as an inline SVG element that scales with the page and says to a screen reader what it shows."""
-    text = StringIO()
+    text, alt = StringIO(), visible(alt)
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": alt}):
         figure.savefig(text, format="svg", dpi=150, transparent=True, metadata={"Date": None, "Creator": None})
     drawing = text.getvalue()

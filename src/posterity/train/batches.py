@@ -282,13 +282,12 @@ def _refuse_once(name: str, loader: Any, optional: bool) -> None:
 
 def _first(loader: Iterable[Any], what: str = "DataLoader") -> Any:
     with lent_seed(loader):
-        first = next(iter(loader), None)
-    if first is None:
-        raise InvalidInput(
-            f"The {what} gives no batches (any more): it is empty, or can be read once only. Give one that starts anew "
-            "whenever it is iterated."
-        )
-    return first
+        for first in loader:
+            return first
+    raise InvalidInput(
+        f"The {what} gives no batches (any more): it is empty, or can be read once only. Give one that starts anew "
+        "whenever it is iterated."
+    )
 
 
 def as_data(data: Any) -> TensorData | CountedLoader:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from math import inf
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch.utils.data import (
     DistributedSampler,
     IterableDataset,
     RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
     WeightedRandomSampler,
     default_collate,
 )
@@ -26,6 +29,7 @@ from torch.utils.data import (
 from posterity.errors import InvalidInput
 
 MOST = 2**22  # an epoch of more data is taken for one without an end, unless its sampler knows its length
+OTHERS = 0.25  # of an epoch's data may be others in the next: buckets leave over what fills no batch
 
 
 @dataclass(frozen=True)
@@ -62,29 +66,59 @@ def census(loader: Iterable[Any], first: int, num_data: int | None = None) -> Ce
     Raises:
         InvalidInput: where an epoch has no end or no data, or the different ones cannot be counted.
     """
-    inner = _of_torch(loader)
-    batches = None if inner is None or isinstance(inner.dataset, IterableDataset) else _cut(inner)
+    inner = _inside(loader)
+    if inner == [loader]:
+        return _of_loader(inner[0], first, num_data)
+    sizes = _read(loader)
+    if not inner or num_data is not None:
+        return Census(num_data or sum(sizes), sum(sizes), len(sizes), min(sizes))
+    return _of_wrapper(sizes, inner)
+
+
+def _of_loader(loader: "DataLoader[Any]", first: int, num_data: int | None = None) -> Census:
+    batches = None if isinstance(loader.dataset, IterableDataset) else _cut(loader)
     by_index = [len(batch) for batch in batches or []]
-    told = inner is loader and inner.collate_fn is default_collate and by_index[:1] == [first]
-    sizes = by_index if told else _read(loader)
-    delivered, meant = sum(sizes), _alone(inner, sum(sizes))
+    sizes = by_index if loader.collate_fn is default_collate and by_index[:1] == [first] else _read(loader)
+    delivered, meant = sum(sizes), _alone(loader, sum(sizes))
     repeated = delivered - meant
-    if inner is not None and batches:
-        # A collation that pads, or a wrapper, hands on the batches that were cut, as their sizes show.
-        seen, meant = len({index for batch in batches for index in batch}), _different(inner, batches)
-        repeated = sum(by_index) - seen
+    if batches:
+        # A collation that pads hands on the batches that were cut, as their sizes show.
+        seen = {index for batch in batches for index in batch}
+        repeated, meant = sum(by_index) - len(seen), len(seen) if num_data else _different(loader, batches)
         if sorted(sizes) != sorted(by_index):
-            if num_data is None and (repeated or meant != seen):
-                raise _uncounted(repeated, by_index, meant - seen)
+            if num_data is None and (repeated or meant != len(seen)):
+                raise _uncounted(repeated, sum(by_index), meant - len(seen))
             meant = delivered
     return Census(num_data or meant, delivered, len(sizes), min(sizes), repeated)
+
+
+def _of_wrapper(sizes: list[int], inner: "Sequence[DataLoader[Any]]") -> Census:
+    """Count what hands on the batches of DataLoaders, cut again or not: all of their data, or some of them."""
+    parts = [_of_loader(loader, _first(loader)) for loader in inner]
+    delivered, given = sum(sizes), sum(part.delivered for part in parts)
+    meant, repeated = sum(part.num_data for part in parts), sum(part.repeated for part in parts)
+    if delivered > given or len({id(loader.dataset) for loader in inner}) < len(inner):
+        raise InvalidInput(
+            f"The loader delivers {delivered:,} data in an epoch and wraps {len(inner)} DataLoader{'s' * (len(inner) > 1)} of "
+            f"{given:,}: some come twice, or from elsewhere, and the different ones cannot be counted. Say how many there are: "
+            "LoaderData(loader, num_data=…)."
+        )
+    if delivered < given:
+        if repeated or meant != given:
+            raise _uncounted(repeated, given, meant - given)
+        for loader in inner:
+            kept, following = ((_cut(loader, epoch) or [])[: len(sizes)] for epoch in range(2))
+            if sum(map(len, kept)) == delivered:  # it ends before its DataLoader does
+                _alike(kept, following, type(loader.sampler).__name__)
+        meant = delivered
+    return Census(meant, delivered, len(sizes), min(sizes), repeated)
 
 
 def rows(batch: Any) -> int:
     """Return how many data a batch holds: the length of its targets, which come last."""
     while isinstance(batch, list | tuple | dict) and len(batch):
         batch = list(batch.values())[-1] if isinstance(batch, dict) else batch[-1]
-    return len(batch) if isinstance(batch, Sized) else 0
+    return len(batch) if isinstance(batch, Sized) and not (isinstance(batch, Tensor) and batch.dim() == 0) else 0
 
 
 @contextmanager
@@ -93,6 +127,8 @@ def lent_seed(loader: Iterable[Any], seed: int = 0) -> Iterator[None]:
     generators = generators_of(loader)
     states = [generator.get_state() for generator in generators]
     try:
+        for generator in generators:
+            generator.manual_seed(seed)
         with seeded(seed):
             yield
     finally:
@@ -117,15 +153,15 @@ def seeded(seed: int) -> Iterator[None]:
 
 def generators_of(loader: Iterable[Any]) -> list[Generator]:
     """Return the generators that a loader and its samplers shuffle by instead of the global ones, each once."""
-    inner = _of_torch(loader)
-    parts = () if inner is None else (inner, *samplers(inner))
+    parts = [part for inner in _inside(loader) for part in (inner, *samplers(inner))]
     return list({id(g): g for g in (getattr(part, "generator", None) for part in parts) if g is not None}.values())
 
 
 def begin(loader: Iterable[Any], epoch: int) -> None:
     """Tell samplers and data sets that shuffle by the number of the epoch, as `DistributedSampler`, which one comes."""
-    inner = _of_torch(loader)
-    for part in (loader,) if inner is None else (*samplers(inner), inner.dataset):
+    inner = _inside(loader)
+    parts: list[Any] = [part for one in inner for part in (*samplers(one), one.dataset)] if inner else [loader]
+    for part in parts:
         if callable(getattr(part, "set_epoch", None)):
             part.set_epoch(epoch)
 
@@ -138,17 +174,19 @@ def samplers(loader: "DataLoader[Any]") -> Iterator[Any]:
         sampler = getattr(sampler, "sampler", None)
 
 
-def _of_torch(loader: Any, depth: int = 3) -> "DataLoader[Any] | None":
-    """Return the DataLoader that this is or wraps, in so many layers; None where there is none."""
+def _inside(loader: Any, depth: int = 3) -> "list[DataLoader[Any]]":
+    """Return the DataLoaders that this is or wraps, in so many layers, each once."""
     if isinstance(loader, DataLoader):
-        return loader
-    parts = [part for part in getattr(loader, "__dict__", {}).values() if isinstance(part, Iterable)] if depth else []
-    return next((inner for part in parts if (inner := _of_torch(part, depth - 1)) is not None), None)
+        return [loader]
+    parts = loader if isinstance(loader, list | tuple) else list(getattr(loader, "__dict__", {}).values())
+    found = [inner for part in parts if depth and isinstance(part, Iterable) for inner in _inside(part, depth - 1)]
+    return list({id(inner): inner for inner in found}.values())
 
 
-def _cut(loader: "DataLoader[Any]") -> list[Sequence[Any]] | None:
+def _cut(loader: "DataLoader[Any]", epoch: int = 0) -> list[Sequence[Any]] | None:
     """Return the indices of an epoch, batch by batch; None where they cannot be told apart."""
-    with lent_seed(loader):
+    begin(loader, epoch)
+    with lent_seed(loader, epoch):
         batches = [_flat(batch) for batch in _bounded(next(samplers(loader)))]
     try:
         for batch in batches:
@@ -189,7 +227,7 @@ def _length(batches: Any) -> int | None:
 
 
 def _different(loader: "DataLoader[Any]", batches: list[Sequence[Any]]) -> int:
-    """Return N, by what the loader's sampler means where that is known."""
+    """Return N, by what the loader's sampler means where that is known; else those seen, if the next epoch shows them, too."""
     for sampler in samplers(loader):
         match sampler:
             case WeightedRandomSampler():
@@ -198,7 +236,29 @@ def _different(loader: "DataLoader[Any]", batches: list[Sequence[Any]]) -> int:
                 return len(loader.dataset)  # type: ignore[arg-type]  # it has a length: the sampler took it
             case RandomSampler() if sampler.replacement or sampler.num_samples != len(sampler.data_source):
                 return len(sampler.data_source)
-    return len({index for batch in batches for index in batch})
+            case RandomSampler() | SequentialSampler() | SubsetRandomSampler():
+                return len(set(chain(*batches)))
+    return _alike(batches, _cut(loader, 1), type([*samplers(loader)][-1]).__name__)
+
+
+def _alike(batches: list[Sequence[Any]], following: list[Sequence[Any]] | None, sampler: str) -> int:
+    """Return how many indices an epoch shows, if the next one shows them, too."""
+    seen, others = set(chain(*batches)), set(chain(*(following or [])))
+    left_over = 0 if sum(map(len, batches)) > len(seen) else OTHERS * len(seen)
+    others -= seen
+    if len(others) > left_over:
+        raise InvalidInput(
+            f"One epoch of the DataLoader shows {len(seen):,} data and the next {len(others):,} others, as its sampler "
+            f"({sampler}) chooses: an epoch does not tell how many different data there are. Say it: "
+            "LoaderData(loader, num_data=…)."
+        )
+    return len(seen)
+
+
+def _first(loader: Iterable[Any]) -> int:
+    """Return how many data the first batch holds."""
+    with lent_seed(loader):
+        return next((rows(batch) for batch in loader), 0)
 
 
 def _read(loader: Iterable[Any]) -> list[int]:
@@ -207,6 +267,11 @@ def _read(loader: Iterable[Any]) -> list[int]:
         sizes = [rows(batch) for batch in _bounded(loader)]
     if not sum(sizes):
         raise InvalidInput("The DataLoader gives no data: there is nothing to train on.")
+    if not min(sizes):
+        raise InvalidInput(
+            f"Batch {sizes.index(0)} of the DataLoader holds no data: a collate_fn or a data set has left all of them out. "
+            "Leave them out of the data set, Subset(dataset, indices), or cut batches of what is left."
+        )
     return sizes
 
 
@@ -222,9 +287,9 @@ def _alone(loader: "DataLoader[Any] | None", delivered: int) -> int:
         return delivered
 
 
-def _uncounted(repeated: int, by_index: Sequence[int], unseen: int) -> InvalidInput:
+def _uncounted(repeated: int, indices: int, unseen: int) -> InvalidInput:
     why = (
-        f"gives {repeated} of its {sum(by_index)} indices again"
+        f"gives {repeated} of its {indices} indices again"
         if repeated
         else f"leaves {unseen} of the indices to other epochs or ranks"
     )

@@ -184,6 +184,10 @@ def _of_data(data: Any) -> str:
         return "Of a data set: DataLoader(dataset, batch_size=128, shuffle=True)."
     if isinstance(data, Mapping):
         x, y = _keys(data)
+        if all(map(_is_data, data.values())):
+            return (
+                f"Of loaders by name: data[{x!r}], or LoaderData(data[{x!r}], data[{y!r}]) to validate by the second."
+            )
         return f"Write (data[{x!r}], data[{y!r}])."
     if hasattr(data, "to_numpy"):
         return "Of a frame: (frame.drop(columns='y').to_numpy('float32'), frame['y'].to_numpy()), if 'y' is the target."

@@ -1,12 +1,7 @@
 """Networks by name: from a command line, and again from a saved posterior."""
 
-import copy
-import importlib
 import inspect
-import os
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from types import MappingProxyType
@@ -18,6 +13,7 @@ from posterity.errors import InvalidInput, unknown
 from posterity.zoo.alexnet import AlexNet, AlexNetHalf
 from posterity.zoo.cnn import SmallCNN, ThreeConvThreeFC
 from posterity.zoo.images import ImageNetwork
+from posterity.zoo.imported import imported, one_line
 from posterity.zoo.lenet import LeNet
 from posterity.zoo.mlp import MLP
 from posterity.zoo.resnet import ResNet20
@@ -115,7 +111,7 @@ def build(name: str, input_shape: tuple[int, ...], num_outputs: int, **options: 
     if name == "mlp" or name.startswith("mlp:"):
         return _made(name, MLP, ((prod(input_shape), *_hidden(name), num_outputs),), options)
     if ":" in name:
-        return _imported(name, options)
+        return imported(name, options)
     raise unknown("network", name, NAMES)
 
 
@@ -170,7 +166,7 @@ def _made(
     try:
         return network(*sizes, **options)
     except TypeError as error:
-        raise InvalidInput(f"Network '{name}': an option is of the wrong type ({_one_line(error)}).") from error
+        raise InvalidInput(f"Network '{name}': an option is of the wrong type ({one_line(error)}).") from error
 
 
 def _hidden(name: str) -> tuple[int, ...]:
@@ -182,53 +178,3 @@ def _hidden(name: str) -> tuple[int, ...]:
             f"Network '{name}': expected hidden widths above 0 with hyphens between, as mlp:50 or mlp:800-800."
         )
     return tuple(map(int, parts))
-
-
-def _imported(name: str, options: Mapping[str, Any]) -> nn.Module:
-    module_name, _, attribute = name.partition(":")
-    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")):
-        raise InvalidInput(f"Network '{name}': expected module:callable, as my_networks:make.")
-    with _current_directory():
-        module = _import(name, module_name)
-        if not hasattr(module, attribute):
-            public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-            raise unknown(f"name in module '{module_name}'", attribute, public or ["(nothing callable)"])
-        found = getattr(module, attribute)
-        if isinstance(found, nn.Module):
-            return copy.deepcopy(found)
-        if not callable(found):
-            raise InvalidInput(f"Network '{name}' is a {type(found).__name__}, neither a module nor a callable.")
-        try:
-            network = found(**options)
-        except (Exception, SystemExit) as error:
-            raise InvalidInput(f"Network '{name}': calling it failed: {_one_line(error)}") from error
-    if not isinstance(network, nn.Module):
-        raise InvalidInput(f"Network '{name}' returned a {type(network).__name__}, expected a torch.nn.Module.")
-    return network
-
-
-def _import(name: str, module_name: str) -> Any:
-    try:
-        return importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise InvalidInput(f"Network '{name}': there is no module '{error.name}' here or installed.") from error
-        raise InvalidInput(f"Network '{name}': importing it failed: {_one_line(error)}") from error
-    except (Exception, SystemExit) as error:  # a script without a `__main__` guard may end itself
-        raise InvalidInput(f"Network '{name}': importing it failed: {_one_line(error)}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
-
-
-@contextmanager
-def _current_directory() -> Iterator[None]:
-    """Let imports find modules of the current directory, as `python` itself does, and put `sys.path` back."""
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:] = before
