@@ -9,6 +9,7 @@ from typing import Any
 from torch import Generator, nn
 
 from posterity.errors import InvalidInput, NotArrived, ScaleWarning
+from posterity.identity import identified, plain_value
 from posterity.methods import MeanField, outcome
 from posterity.methods.outcome import Outlook, gathered
 from posterity.model import scales
@@ -58,6 +59,8 @@ def fit(
     Raises:
         InvalidInput: before anything is trained, for data that do not fit the network or the likelihood.
         Diverged, Interrupted: see `Engine.run`.
+        Mismatch: where the engine is to resume a fit of other data, another network, prior, likelihood, method or seed.
+        Occupied: where another process or thread is writing to the engine's directory.
 
     Warns:
         ScaleWarning: before anything is trained, for inputs, targets, outputs or a noise level that are far from the scales
@@ -92,6 +95,7 @@ def fit(
         copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where, source.mean_batch_size
     )
     method = method or MeanField()
+    identity = identified(network, problem, method, source)
     ready = source.checked(problem.check, device)
     seen = inputs.to(device), targets.to(device)
     rehearse(problem, seen, _held_out(problem, ready), source.smallest_batch)
@@ -100,7 +104,9 @@ def fit(
     for remark in scales.remarks(problem, *sample):
         warnings.warn(remark, ScaleWarning, stacklevel=2)
     outlook = Outlook.of(problem, ready)
-    posterior: FunctionPosterior = method.infer(problem, ready, engine.validating(partial(validated, data=ready)))
+    with engine.alone() as own:
+        own = own.of(identity).validating(partial(validated, data=ready))
+        posterior: FunctionPosterior = method.infer(problem, ready, own)
     posterior = with_statistics(posterior, ready)
     remarks = list(dict.fromkeys([*gathered(posterior), *outcome.remarks(outlook, posterior, method)]))
     posterior.provenance.update(method=described(method), seed=engine.seed, device=str(device), remarks=remarks)
@@ -147,7 +153,10 @@ def _check_known(source: Any, likelihood: Likelihood) -> None:
 
 
 def described(method: Any) -> dict[str, Any]:
-    """Return a method's configuration as plain JSON values."""
-    from pydantic import TypeAdapter
+    """Return a method's configuration as plain JSON values; of a class of one's own, its public attributes."""
+    from pydantic import PydanticSchemaGenerationError, TypeAdapter
 
-    return dict(TypeAdapter(type(method)).dump_python(method, mode="json"))
+    try:
+        return dict(TypeAdapter(type(method)).dump_python(method, mode="json"))
+    except PydanticSchemaGenerationError:
+        return dict(plain_value(method))

@@ -5,6 +5,7 @@ the SHA-256 of all the tensors, and beside it that of the text. Files of earlier
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
@@ -44,6 +45,9 @@ NAMES = {
     torch.float8_e5m2: "F8_E5M2",
 }
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
+_STRING = rb'"[^"\\]*(?:\\.[^"\\]*)*"'
+_TEXT = rb"(" + _STRING + rb":" + _STRING + rb")"
+TWO_TEXTS = re.compile(rb'\{"__metadata__":\{' + _TEXT + rb"," + _TEXT + rb"\}")
 DIMS = 32  # of one tensor, at most
 COUNT = 1 << 60  # of its numbers
 
@@ -91,8 +95,19 @@ def write(path: Path, tensors: Mapping[str, Tensor], entry: str, values: Mapping
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:
             save_file(own, part, metadata={entry: text, SEAL: sha256(text.encode()).hexdigest()})
+            _put_in_order(part)
     except (OSError, SafetensorError) as error:
         raise InvalidInput(f"Cannot write {path}: {error}. Choose another folder, or free some space.") from error
+
+
+def _put_in_order(path: Path) -> None:
+    """Order a header's two texts by their names: safetensors has another order each time, and equal files are to be equal."""
+    with path.open("r+b") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+        if found := TWO_TEXTS.match(header):
+            start, (first, second) = found.start(1), sorted(found.groups())
+            file.seek(8 + start)
+            file.write(first + b"," + second)
 
 
 def read(path: Path, entry: str | None, check: Check | None = None) -> tuple[Values, dict[str, Tensor]]:

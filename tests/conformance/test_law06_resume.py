@@ -155,9 +155,9 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     engine = Engine(progress=False, directory=tmp_path, resume=True)
     run("map", engine, data())
     x, y = small_classification(60)
-    with pytest.raises(Mismatch, match="another network or method"):
+    with pytest.raises(Mismatch, match="of another run. What differs: .*epochs"):
         posterity.fit(
             torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 2)), (x, y), method=MAP(epochs=4), engine=engine
         )
-    with pytest.raises(Mismatch, match="another network or method"):
+    with pytest.raises(Mismatch, match="inference PointInference → MeanFieldInference"):
         run("mean_field-weight", engine, data())

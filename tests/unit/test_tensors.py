@@ -38,6 +38,18 @@ def rewritten(path, header, data: bytes, size: int | None = None) -> None:
     path.write_bytes((len(text) if size is None else size).to_bytes(8, "little") + text + data)
 
 
+def test_equal_content_makes_equal_files(tmp_path: Path) -> None:
+    """safetensors writes the texts of a header in any order."""
+    values = {"of": 'quotes " and \\ and "a":"b","c', "rows": [1, {"a": None}]}
+    found = set()
+    for index in range(20):
+        path = tmp_path / str(index)
+        tensors.write(path, {"x": torch.arange(3.0)}, "about", values)
+        assert tensors.read(path, "about")[0] == values
+        found.add(path.read_bytes())
+    assert len(found) == 1
+
+
 def test_what_is_written_is_read(path):
     values, found = tensors.read(path, "about")
     assert values == {"x": 1}

@@ -15,7 +15,7 @@ from posterity.cli.console import Voice, grid
 from posterity.cli.directory import MODEL, REMOVE, TWIN, read_json, seconds_of
 from posterity.cli.experiment import load_dataset, twin_of
 from posterity.cli.flags import AS_TRAINED, PLAIN, Output, Use
-from posterity.cli.saved import Saved, open_run
+from posterity.cli.saved import Saved, open_run, unchanged
 from posterity.cli.scoring import Scored, predict, temperatures, title
 from posterity.data import Dataset
 from posterity.documents import damaged
@@ -173,7 +173,7 @@ def _scored(entries: Sequence[Entry], voice: Voice) -> list[Contender]:
             data = entry.saved.config.data.model_copy(update={"validation": 0.0, "batch_size": 1})  # of no matter here
             if data not in loaded:
                 loaded[data] = load_dataset(data)
-            results.append(_result(entry, loaded[data]))
+            results.append(_result(entry, unchanged(loaded[data], entry.saved)))
         found.append(Contender(name, tuple(results)))
     return found
 

@@ -9,10 +9,9 @@ from cyclopts import Parameter
 
 from posterity.cli.console import Voice
 from posterity.cli.elsewhere import opened
-from posterity.cli.experiment import load_dataset
 from posterity.cli.flags import BY_ITSELF, PLAIN, Output, Source
 from posterity.cli.report import keep
-from posterity.cli.saved import Saved, training_data
+from posterity.cli.saved import Saved, scored_data, training_data
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.diagnosis import ChainDiagnosis, Diagnosis
@@ -59,8 +58,7 @@ def diagnose(run: Path, /, *, effort: Effort = USUAL, source: Source = BY_ITSELF
 
 def diagnosed(saved: Saved, draws: str | None, voice: Voice) -> Diagnosis:
     """Diagnose a run's posterior with the data that it was trained on, as its configuration names them."""
-    config = saved.config
-    dataset = load_dataset(config.data)
+    dataset = scored_data(saved)
     if dict(dataset.source) != saved.data["source"]:
         voice.note(f"Note: the files of '{dataset.name}' are not those that the run was trained on (checksums differ).")
     training = training_data(saved, dataset)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from posterity.documents import content, damaged, parsed, sealed, unsealed
 from posterity.errors import InvalidInput
 from posterity.storage import append_text, refuse_links, replace_text
 from posterity.text import file_name
-from posterity.train import checkpoint
+from posterity.train import keeping, lock
+from posterity.train.lock import Lock
 
 MODEL, TWIN = "model", "twin"
 Row = dict[str, Any]
@@ -41,6 +43,7 @@ class RunDirectory:
     """config.toml, log.jsonl, checkpoints/, posterior.safetensors, twin.safetensors, metrics.json, report.html, findings/."""
 
     path: Path
+    lock: Lock | None = None  # where a run is being written to it
 
     @property
     def config(self) -> Path:
@@ -70,22 +73,40 @@ class RunDirectory:
         return self.path / "findings" / f"{name}.json"
 
     def refuse_occupied(self, force: bool) -> None:
-        """Raise `InvalidInput` where the directory holds something, unless it may be replaced."""
-        if self.path.is_dir() and any(self.path.iterdir()) and not force:
+        """Raise `InvalidInput` where the directory holds something that may not be replaced, `Occupied` where it is in use."""
+        lock.refuse_held(self.path)
+        self._refuse_full(force)
+
+    def _refuse_full(self, force: bool) -> None:
+        if self.path.is_dir() and any(file.name != lock.NAME for file in self.path.iterdir()) and not force:
             raise InvalidInput(
                 f"{self.path} is not empty. Choose another --out, replace the run in it with --force, or go on with it: "
                 f"posterity train --resume {self.path}"
             )
 
-    def claim(self, force: bool) -> None:
-        """Make the directory, try to write in it, and remove an old run's files where that was allowed.
+    @contextmanager
+    def held(self, force: bool) -> Iterator[Lock]:
+        """Make the directory, and hold it for writing; see then, alone, that nobody else has just put a run there.
 
         Raises:
-            InvalidInput: where it is occupied, or cannot be written.
+            Occupied: where another process holds it. InvalidInput: as `refuse_occupied`.
         """
-        self.refuse_occupied(force)
+        with lock.held(self.path) as own:
+            self._refuse_full(force)
+            yield own
+
+    def verify(self) -> None:
+        """Raise `InvalidInput` where the directory was removed, or replaced, since it was held."""
+        if self.lock is not None:
+            self.lock.verify()
+
+    def claim(self) -> None:
+        """Try to write in the directory, and remove an old run's files; it must be held, and `refuse_occupied` asked again.
+
+        Raises:
+            InvalidInput: where it cannot be written.
+        """
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
             replace_text(probe, "")
             probe.unlink()
@@ -119,10 +140,10 @@ class RunDirectory:
         """Write the log anew from the checkpoints: on resume it then holds each finished epoch once."""
         refuse_links(self.path)
         lines = [
-            _line(_named(label, last.parent.relative_to(self.checkpoints / label).as_posix()), row)
+            _line(_named(label, folder.relative_to(self.checkpoints / label).as_posix()), row)
             for label in (MODEL, TWIN)
-            for last in sorted((self.checkpoints / label).rglob("last.safetensors"), key=_number)
-            for row in checkpoint.load(last)[2].history
+            for folder in sorted({p.parent for p in (self.checkpoints / label).rglob("*.safetensors")}, key=_number)
+            for row in keeping.history(folder)
         ]
         replace_text(self.log, "".join(lines))
 
@@ -208,5 +229,5 @@ def _named(label: str, part: str) -> str:
 
 
 def _number(path: Path) -> tuple[int, str]:
-    digits = path.parent.name.rpartition("-")[2]
+    digits = path.name.rpartition("-")[2]
     return (int(digits) if digits.isdigit() else 0, str(path))

@@ -13,6 +13,7 @@ from posterity.cli.weights import load_weights
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.data.augment import flipped_and_shifted
 from posterity.errors import InvalidInput
+from posterity.identity import weights_of
 from posterity.methods import (
     HMC,
     IVON,
@@ -37,6 +38,7 @@ from posterity.model.plain import plain
 from posterity.model.priors import Flat, Normal, Product
 from posterity.model.problem import Problem
 from posterity.train.batches import TensorData
+from posterity.train.identity import Identity
 from posterity.train.random import derived_seed
 from posterity.zoo import NetworkSpec, image_side
 
@@ -93,6 +95,21 @@ def prepare(config: RunConfig) -> Experiment:
     return Experiment(config, dataset, spec, network, data, problem)
 
 
+def identity_of(experiment: Experiment) -> Identity:
+    """Return what a run is of beside what `fit` knows of it: its data as they were read, and the weights it starts with."""
+    data, config = experiment.dataset, experiment.config
+    shares = config.data.model_dump(
+        mode="json", include={"validation", "batch_size", "augment", "standardise", "split"}
+    )
+    return Identity(
+        {
+            "data": {**data.digests, "classes": ", ".join(data.classes), **shares},
+            "model": experiment.spec.to_dict(),
+            "start": weights_of(experiment.network.named_parameters()),
+        }
+    )
+
+
 def built(config: RunConfig) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module]:
     """Load the data and build the network, with fresh weights; what the configuration left open is chosen by the data.
 
@@ -123,6 +140,7 @@ def load_dataset(data: DataConfig) -> Dataset:
     """Load what a configuration names."""
     options = Options(target=data.target, task=data.task)
     dataset = load(data.name, root=data.root, split=data.split, image_size=data.image_size, options=options)
+    dataset = replace(dataset, digests=dataset.digested())
     return dataset.standardised() if data.standardise else dataset.unscaled()
 
 

@@ -17,6 +17,7 @@ from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
 from posterity.train.batches import TensorData
+from posterity.train.identity import differences
 from posterity.zoo import NetworkSpec
 
 
@@ -79,6 +80,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "classes": list(dataset.classes),
         "features": list(dataset.features),
         "source": dict(dataset.source),
+        "digests": dict(dataset.digests),
         "scaling": None
         if scaling is None
         else {
@@ -126,11 +128,11 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     """Load the run's own test data, or another data set's, scaled as the run's training data were.
 
     Raises:
-        Mismatch: where the other data set has other inputs, classes or columns.
+        Mismatch: where the run's data have changed since, or the other data set has other inputs, classes or columns.
     """
     config = saved.config.data
     if name is None:
-        return load_dataset(config)
+        return unchanged(load_dataset(config), saved)
     kept = {key: getattr(config, key) for key in ("image_size", "target", "task", "root", "standardise")}
     other = load_dataset(DataConfig(name=name, **kept))
     for what, mine, theirs in (
@@ -141,6 +143,19 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
         if mine != theirs:
             raise Mismatch(f"--data {name} does not fit this posterior: its {what}: {theirs}, the posterior's: {mine}.")
     return _rescaled(_with_classes(other, tuple(saved.data["classes"])), saved.scaling)
+
+
+def unchanged(dataset: Dataset, saved: Saved) -> Dataset:
+    """Refuse data that are not those of the run; runs of earlier versions do not know theirs."""
+    known = saved.data.get("digests", {})
+    changed = [name for name, kept in known.items() if dataset.digests.get(name) != kept]
+    if changed:
+        lines = differences(changed, known, dataset.digests)
+        raise Mismatch(
+            f"'{dataset.name}' is not what this run was made of any more. What differs: {'; '.join(lines)}. Put its data back, "
+            "or train again."
+        )
+    return dataset
 
 
 def _with_classes(other: Dataset, classes: tuple[str, ...]) -> Dataset:

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from posterity.cli import config as files
 from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice, tell
 from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, default_path, replace_json, seconds_of
-from posterity.cli.experiment import Experiment, prepare, twin_of
+from posterity.cli.experiment import Experiment, identity_of, prepare, twin_of
 from posterity.cli.flags import ANYWHERE, PLAIN, UNSET, Output, Place, Settings, given
 from posterity.cli.merge import merge, refuse_code
 from posterity.cli.report import write_report
@@ -64,21 +65,22 @@ def start(
     config: RunConfig, directory: RunDirectory | None, voice: Voice, *, force: bool = False, resume: bool = False
 ) -> tuple[RunDirectory, list[Scored]]:
     """Check everything, train, score once on the test data, and leave a complete run directory."""
-    if directory is not None and not resume:
-        directory.refuse_occupied(force)
+    if directory is not None:
+        directory.refuse_occupied(force or resume)
     experiment = prepare(files.absolute(config))
     config = experiment.config
     Engine(device=config.engine.device)  # refuses a device that is not here
     if directory is None:
         directory = RunDirectory(default_path(config.data.name, str(config.model.name), config.method_name))
-    if not resume:
-        directory.claim(force)
-        files.write(config, directory.config)
-    directory.rebuild_log()
     threads = torch.get_num_threads()
     torch.set_num_threads(config.engine.threads or threads)
     try:
-        return directory, _train_and_score(experiment, directory, voice, resume)
+        with directory.held(force or resume) as lock:
+            if not resume:
+                directory.claim()
+                files.write(config, directory.config)
+            directory.rebuild_log()
+            return directory, _train_and_score(experiment, replace(directory, lock=lock), voice, resume)
     except KeyboardInterrupt as error:
         done = str(error).partition(". ")[0] or "Interrupted"
         trust = " --trust" if experiment.spec.imports_code else ""
@@ -98,6 +100,7 @@ def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voi
         posteriors.append(_fit(experiment, directory, voice, TWIN, resume))
     voice.note(f"Scoring on {len(dataset.test_inputs):,} test examples, {config.predictive_draws} draws each …")
     scored = [score(posterior, dataset, config.predictive_draws, config.seed) for posterior in posteriors]
+    directory.verify()
     rows = [directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
     values = metrics(experiment, scored, rows)
     replace_json(directory.metrics, values)
@@ -121,6 +124,7 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
         seed=config.seed,
         precision=config.engine.precision,
         directory=directory.checkpoints / which,
+        identity=identity_of(experiment),
         resume=resume,
         progress=not voice.output.quiet,
         on_epoch=directory.on_epoch(which),
@@ -137,6 +141,7 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
             method=twin_of(config) if which == TWIN else config.method,
             engine=engine,
         )
+    directory.verify()
     posterior.provenance.update(described(experiment), posterity=posterity.__version__)
     posterior.save(directory.posterior(which))
     return posterior
@@ -153,6 +158,7 @@ def _spoken(once: bool) -> Iterator[None]:
         else:
             others(message, category, *rest)
 
+    warnings.simplefilter("always", PosterityWarning)
     warnings.simplefilter("always" if once else "ignore", ScaleWarning)  # the twin sees the same data
     warnings.showwarning = show  # type: ignore[assignment]  # the rest is handed on as it came
     yield

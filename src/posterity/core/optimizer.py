@@ -39,6 +39,11 @@ class Optimizer:
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     plateau_patience: Annotated[int, Field(ge=0)] = 6  # epochs
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """What a method that is trained by it may have more of when a run goes on: epochs, where no rate depends on them."""
+        return ("epochs",) if self.schedule in ("constant", "plateau") else ()
+
     def bind(
         self,
         vectors: Mapping[str, Tensor],

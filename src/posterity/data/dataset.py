@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from posterity.errors import unknown
+from posterity.train.digest import digest
 
 Task: TypeAlias = Literal["classification", "regression"]
 
@@ -71,6 +72,7 @@ class Dataset:
     scaling: Scaling | None = None  # tables, and images once standardised
     source: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the file that was read
     notes: tuple[str, ...] = ()  # what was left out or changed, in sentences
+    digests: Mapping[str, str] = field(default_factory=dict)  # of the tensors as they were read, where a run needs them
 
     @property
     def num_classes(self) -> int:
@@ -81,6 +83,20 @@ class Dataset:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input."""
         return tuple(self.test_inputs.shape[1:])
+
+    def digested(self) -> dict[str, str]:
+        """Return a digest of each of the four tensors: what tells these data from others of the same name and shape.
+
+        >>> from posterity.data import load
+        >>> load("digits").digested()["train targets"]
+        '1,437 int64, sha256 ...'
+        """
+        parts = {"train": (self.train_inputs, self.train_targets), "test": (self.test_inputs, self.test_targets)}
+        return {
+            f"{part} {what}": digest(values)
+            for part, pair in parts.items()
+            for what, values in zip(("inputs", "targets"), pair, strict=True)
+        }
 
     def standardised(self) -> "Dataset":
         """Give images mean 0 and std 1 over all training pixels, and remember the scaling; tables already have it.

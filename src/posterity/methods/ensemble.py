@@ -76,6 +76,16 @@ class Ensemble:
     reinitialise: bool = True
     kind: Literal["ensemble"] = "ensemble"
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return ("n", *(f"method.{name}" for name in getattr(self.method, "growing", ())))
+
+    @property
+    def starts_anew(self) -> bool:
+        """Whether a run that goes on may begin again from the weights of the network that it is given."""
+        return not self.reinitialise
+
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Mixture:
         """Infer the members one after the other; a finished one is not run again on resume."""
         members = []

@@ -66,6 +66,11 @@ class FullRank:
         refuse_odd(self.antithetic, self.draws)
         return self
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return self.optimizer.growing
+
     def infer(self, problem: Problem, data: Data, engine: Engine) -> FullRankGaussian:
         """Maximise the ELBO; returns the best q by validation, or the last where there is no validation.
 

@@ -77,6 +77,11 @@ class IVON:
             raise ValueError("compiled=True takes one draw per step: use draws=1, or compiled=False")
         return self
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return ("epochs",) if self.schedule == "constant" else ()
+
     def infer(self, problem: Problem, data: Data, engine: Engine) -> DiagonalGaussian:
         """Maximise the ELBO; returns the best q by validation, or the last where there is no validation.
 

@@ -74,6 +74,15 @@ class Laplace:
         """Passes over the training data, as the training has them."""
         return self.method.epochs if self.method else 0
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return (
+            ()
+            if self.method is None or self.tune or self.tune_noise
+            else tuple(f"method.{n}" for n in self.method.growing)
+        )
+
     def infer(self, problem: Problem, data: Data, engine: Engine) -> FunctionPosterior:
         """Train, measure the curvature, and return the posterior; its `log_evidence` is Laplace's.
 

@@ -65,6 +65,11 @@ class LowRank:
         refuse_odd(self.antithetic, self.draws)
         return self
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return self.optimizer.growing
+
     def infer(self, problem: Problem, data: Data, engine: Engine) -> LowRankGaussian:
         """Maximise the ELBO; returns the best q by validation, or the last where there is no validation."""
         refuse_flat(problem, "low-rank inference")

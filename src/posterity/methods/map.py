@@ -43,6 +43,11 @@ class MAP:
     monitor: Literal["nll"] = "nll"
     kind: Literal["map"] = "map"
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return self.optimizer.growing
+
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Point:
         """Maximise the joint density; returns the best θ by validation NLL, or the last where there is no validation."""
         budget = Budget(self.epochs, data.steps_per_epoch, self.patience, self.monitor)
@@ -62,6 +67,11 @@ class MLE:
     patience: Patience = None
     monitor: Literal["nll"] = "nll"
     kind: Literal["mle"] = "mle"
+
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return self.optimizer.growing
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Point:
         """Maximise the likelihood."""

@@ -52,6 +52,11 @@ class MCDropout:
     monitor: Literal["nll"] = "nll"
     kind: Literal["mc_dropout"] = "mc_dropout"
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return self.optimizer.growing
+
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Dropout:
         """Train with dropout; returns the best θ by validation NLL, or the last where there is no validation.
 

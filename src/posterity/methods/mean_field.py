@@ -131,6 +131,11 @@ class MeanField:
             raise ValueError("compiled=True takes one draw per step, by Adam: use draws=1 and optimizer.name='Adam'")
         return self
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return self.optimizer.growing
+
     def infer(
         self, problem: Problem, data: Data, engine: Engine, initial: InitialStd | None = None
     ) -> DiagonalGaussian:

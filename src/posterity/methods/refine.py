@@ -74,6 +74,11 @@ class Refine:
     after: Stage = Field(default_factory=MAP)
     kind: Literal["refine"] = "refine"
 
+    @property
+    def growing(self) -> tuple[str, ...]:
+        """Options that may become larger when a run is resumed."""
+        return tuple(f"method.{name}" for name in getattr(self.method, "growing", ()))
+
     def infer(self, problem: Problem, data: Data, engine: Engine) -> FunctionPosterior:
         """Infer the two one after the other; on resume a finished one is not run again."""
         start = self.after.infer(problem, data, engine.fork("stage-1"))

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from posterity.errors import InvalidInput, PosterityWarning
 from posterity.train.census import Census, begin, census, generators_of, lent_seed, seeded
+from posterity.train.digest import digest, of_loaders
 from posterity.train.reading import pair, shown, whole
 from posterity.types import Batch
 
@@ -78,8 +79,15 @@ class TensorData:
     def smallest_batch(self) -> int:
         return min(self.sizes)
 
-    def counted(self) -> "TensorData":
-        """Return itself: tensors know how many they are."""
+    def content(self) -> dict[str, Any]:
+        """Return what the data are, in values that tell them from others; see `posterity.train.digest`."""
+        out = {} if self.held_out is None else dict(zip(("inputs", "targets"), map(digest, self.held_out), strict=True))
+        augment: Any = self.augment
+        named = augment and getattr(augment, "__qualname__", type(augment).__qualname__)
+        own = {"inputs": digest(self.inputs), "targets": digest(self.targets), "batch size": self.batch_size}
+        return {**own, "augment": named, "validation": out}
+
+    def counted(self) -> "TensorData":  # tensors know how many they are
         return self
 
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
@@ -194,6 +202,12 @@ class CountedLoader:
     @property
     def repeated(self) -> int:
         return self.count.repeated
+
+    def content(self) -> dict[str, Any]:
+        """Return what can be known of the data before an epoch."""
+        count = {"number": self.num_data, "steps": self.steps_per_epoch, "batch size": round(self.mean_batch_size, 6)}
+        loaders = self.source.loader, self.source.validation_loader
+        return {**count, **of_loaders(*loaders, lambda: next(self.batches(0, Generator().manual_seed(0))))}
 
     def counted(self) -> "CountedLoader":
         return self

@@ -3,7 +3,6 @@
 All that an algorithm remembers is in its State, so that resuming, keeping the best and stopping are done here, once.
 """
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,18 +10,23 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
-from types import FrameType
 from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor
 
 from posterity.errors import Diverged, Interrupted, InvalidInput, unknown
-from posterity.train import checkpoint, progress
+from posterity.train import keeping, progress
 from posterity.train.checkpoint import Record
+from posterity.train.device import device_of
+from posterity.train.identity import Identity
+from posterity.train.keeping import BEST, LAST, Keeping
+from posterity.train.lock import Lock, held
 from posterity.train.mapped import mapped
 from posterity.train.random import NamedStreams, derived_seed
-from posterity.train.sums import Sums, means, summed
+from posterity.train.signals import finish_step_first
+from posterity.train.sums import Sums, means, objective
+from posterity.train.validation import scored
 from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
 
 EVERY = 10  # steps between two updates of what people see
@@ -37,7 +41,9 @@ class Engine:
         seed: of everything random in the fit.
         precision: `bfloat16` runs the network under autocast; parameters, variances and KL stay in their own precision.
         directory: where checkpoints go; None keeps nothing on disk, unless the fit is interrupted.
-        resume: continue from the checkpoint in `directory`, where there is one.
+        resume: continue from the checkpoint in `directory`, where there is one. It must be of the same run: network, prior,
+            likelihood, method, data, seed and precision. Device and threads may change, and epochs may become more where the
+            learning rate does not depend on their number.
         progress: show a bar on stderr.
         validation_draws: functions averaged for the validation scores.
         on_epoch: called with (name of the run, row) after each epoch.
@@ -56,6 +62,8 @@ class Engine:
     label: str = "fit"
     name: str = field(default="fit", repr=False)
     ready: Callable[[Any, int], Any] | None = field(default=None, repr=False)
+    identity: Identity = field(default_factory=Identity, repr=False)
+    lock: Lock | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.torch_device()
@@ -69,20 +77,8 @@ class Engine:
         return None if self.directory is None else Path(self.directory) / f"{name}.safetensors"
 
     def torch_device(self) -> torch.device:
-        """Resolve `device`.
-
-        Raises:
-            InvalidInput: where torch knows no such device, or this machine has none.
-        """
-        if self.device == "auto":
-            kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-            return torch.device(kind)
-        try:
-            return torch.empty(0, device=self.device).device
-        except (RuntimeError, AssertionError) as error:
-            raise InvalidInput(
-                f"Device '{self.device}' cannot be used here ({str(error).splitlines()[0]}). Use 'auto'."
-            ) from error
+        """Resolve `device`. Raises `InvalidInput` where there is no such device."""
+        return device_of(self.device)
 
     def fork(self, name: str) -> "Engine":
         """Return the engine of a named part of the work: its own random streams and checkpoints."""
@@ -104,14 +100,42 @@ class Engine:
         Raises:
             InvalidInput: without a `directory`, on an accelerator, and where the disk has no such space.
         """
-        path, last = self.path(name), self.path("last")
-        if path is None or last is None:
+        path = self.path(name)
+        if path is None:
             raise InvalidInput(f"There is no folder for a file of {name}: give one, Engine(directory='runs/mine').")
         if like.device.type != "cpu":
             raise InvalidInput(
                 f"What lives in a file is on the processor, and this network on {like.device}: device='cpu'."
             )
-        return mapped(path, name, (rows, *like.shape), like.dtype, again=self.resume and last.exists())
+        with self.alone():
+            again = self.resume and keeping.begun(path.parent)
+            return mapped(path, name, (rows, *like.shape), like.dtype, again=again)
+
+    @contextmanager
+    def alone(self) -> "Iterator[Engine]":
+        """Hold `directory` for writing while the block runs, and yield the engine that does.
+
+        Raises `Occupied` where another process or thread is writing to it.
+        """
+        if self.directory is None or self.lock is not None:
+            yield self
+            return
+        with held(Path(self.directory)) as lock:
+            yield replace(self, lock=lock)
+
+    def of(self, identity: Identity) -> "Engine":
+        """Return the engine that stores what the fit is of; raise `Mismatch` where its checkpoints are of another."""
+        own = {**identity.values, **self.identity.values, "seed": self.seed, "precision": self.precision}
+        later = self.identity.later if "data" in own else identity.later  # whoever made the data knows them better
+        engine = replace(self, identity=Identity(own, identity.growing, later))
+        if self.resume and self.directory is not None:
+            keeping.going_on(Path(self.directory), engine.identity, self.settings)
+        return engine
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Where it runs, which may change when a run goes on."""
+        return {"device": str(self.torch_device()), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
     def run(self, inference: Inference, data: Data, budget: Budget) -> State:
         """Run to the end of the budget; return the best state by validation, or the last where there is no validation.
@@ -121,14 +145,16 @@ class Engine:
             Interrupted: after Ctrl-C, once the step was finished and saved.
             Mismatch: where the checkpoint to resume from is of another network or method.
         """
-        run = _Run(self, inference, data, budget)
-        run.restore()
-        with _finish_step_first() as stop, progress.line(self.label, budget.steps, self.progress) as line:
-            line.advance(run.record.epoch * budget.steps_per_epoch + run.record.step)
-            while not run.done:
-                run.epoch(line, stop)
-        if stop.is_set():  # after the last step: this run is done, but whoever has more to run must hear of it
-            run.interrupt()
+        with self.alone() as engine:
+            run = _Run(engine, inference, data, budget)
+            with run.streams.lent():
+                run.restore()
+                with finish_step_first() as stop, progress.line(self.label, budget.steps, self.progress) as line:
+                    line.advance(run.record.epoch * budget.steps_per_epoch + run.record.step)
+                    while not run.done:
+                        run.epoch(line, stop)
+                if stop.is_set():  # after the last step: this run is done, but whoever has more to run must hear of it
+                    run.interrupt()
         return run.result()
 
 
@@ -141,23 +167,18 @@ class _Run:
         self.state = inference.init(self.streams)
         self.record = Record()
         self.best: State | None = None
+        self.keeping = None if engine.directory is None else self._keeping(Path(engine.directory))
 
     @property
     def done(self) -> bool:
         return self.record.finished or self.record.epoch >= self.budget.epochs
 
     def restore(self) -> None:
-        path = self.engine.path("last")
-        if not (self.engine.resume and path and path.exists()):
+        if self.keeping is None:
             return
-        state, streams, record = checkpoint.load(path)
-        checkpoint.restore(self.state, state, path)
-        self.streams.restore(streams)
-        self.record = record
-        best = self.engine.path("best")
-        if record.best_score is not None and best and best.exists():
-            saved = checkpoint.load(best)[0]
-            self.best = {k: saved[k].to(v.device) for k, v in self.state.items()}
+        self.keeping.watch(self.state)
+        if self.engine.resume:
+            self.record, self.best = self.keeping.restore(self.state, self.streams, self.budget)
 
     def epoch(self, line: progress.Line, stop: threading.Event) -> None:
         """Run what is left of the epoch at hand, then validate, record and save it."""
@@ -166,18 +187,20 @@ class _Run:
         skip, sums = record.step, Sums(record.sums, record.counts)
         for index, batch in enumerate(self.data.batches(record.epoch, generator)):
             if index < skip:
+                self.streams.again()
                 continue
             with self._autocast():
                 self.state, info = self.inference.update(self.state, batch)
             sums.add(info, len(batch[1]))
             record.step += 1
             if record.step % EVERY == 0:
-                self._watch(info, line)
+                self._watch(sums, info, line)
             if stop.is_set():
+                self._refuse_diverged(sums)
                 record.sums, record.counts = sums.sums, sums.counts
                 record.seconds += time.perf_counter() - started
                 self.interrupt()
-        self._watch(info if record.step > skip else {}, line, record.step % EVERY)
+        self._watch(sums, info if record.step > skip else {}, line, record.step % EVERY)
         self._finish(sums.means(), time.perf_counter() - started)
 
     def result(self) -> State:
@@ -197,10 +220,9 @@ class _Run:
             row["validation"] = scores
             self._keep_best(scores[self.budget.monitor])
         if isinstance(self.inference, Observing):
-            self.inference.observe(scores[self.budget.monitor] if scores else _loss(means))
+            self.inference.observe(scores[self.budget.monitor] if scores else objective(means))
         record.history.append(row)
-        record.finished = record.finished or record.epoch >= self.budget.epochs
-        self._save("last")
+        self._save(LAST)
         if self.engine.on_epoch is not None:
             self.engine.on_epoch(self.engine.name, row)
 
@@ -211,13 +233,7 @@ class _Run:
         posterior = self.inference.posterior(self.state)
         if self.engine.ready is not None:
             posterior = self.engine.ready(posterior, self.engine.validation_draws)
-        sums = Sums()
-        for inputs, targets in batches:
-            # The same draws for every batch and epoch: differences between epochs are not noise of the draws.
-            generator = Generator(device=inputs.device).manual_seed(derived_seed(self.engine.seed, "validation"))
-            scores = posterior.predict(inputs, self.engine.validation_draws, generator=generator).scores(targets)
-            sums.add(summed(scores, targets), len(targets))
-        result = sums.means()
+        result = scored(posterior, batches, self.engine.validation_draws, derived_seed(self.engine.seed, "validation"))
         if "nelbo" in means:
             result["nelbo"] = result["expected_nll"] + means["nelbo"] - means["nll"]
         return result
@@ -229,18 +245,23 @@ class _Run:
         if record.best_score is None or score < record.best_score:
             record.best_score, record.best_epoch = score, record.epoch
             self.best = {k: v.clone() for k, v in self.state.items()}
-            self._save("best")
+            self._save(BEST)
         elif self.budget.patience is not None and record.epoch - record.best_epoch >= self.budget.patience:
             record.finished = True
 
-    def _watch(self, info: Info, line: progress.Line, steps: int = EVERY) -> None:
+    def _refuse_diverged(self, sums: Sums, steps: int = EVERY) -> None:
+        """See that all that was summed is finite: every step's values are, then, whether anybody saw them or not."""
+        if not sums.finite():
+            name, value = sums.strange()
+            last = self.record.step
+            raise Diverged(
+                f"The {name} became {value} in epoch {self.record.epoch + 1}, between steps {max(1, last - steps + 1)} and "
+                f"{last}. Use a smaller learning rate, a smaller initial std, or check the scale of inputs and targets."
+            )
+
+    def _watch(self, sums: Sums, info: Info, line: progress.Line, steps: int = EVERY) -> None:
+        self._refuse_diverged(sums, steps or EVERY)
         shown = means(info)
-        for name, value in shown.items():
-            if not value.isfinite():
-                raise Diverged(
-                    f"The {name} became {float(value)} in epoch {self.record.epoch + 1}, step {self.record.step}. Use a "
-                    "smaller learning rate, a smaller initial std, or check the scale of inputs and targets."
-                )
         validation = self.record.history[-1].get("validation", {}) if self.record.history else {}
         text = progress.summary(shown)
         if validation:
@@ -250,47 +271,29 @@ class _Run:
     def interrupt(self) -> None:
         """Save, and say how to go on."""
         hint = "run again with resume to go on from there."
-        if self.engine.directory is None:  # nothing computed is lost, also where nobody asked for checkpoints
+        if self.keeping is None:  # nothing computed is lost, also where nobody asked for checkpoints
             root = Path(mkdtemp(prefix="posterity-"))
-            self.engine = replace(self.engine, directory=root.joinpath(*self.engine.name.split("/")[1:]))
+            self.keeping = self._keeping(root.joinpath(*self.engine.name.split("/")[1:]))
             hint = f"run again with resume, Engine(directory='{root}', resume=True), to go on from there."
-        self._save("last")
+        self.keeping.save(LAST, self.state, self.streams, self.record)
         at = f"in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}"
         done = f"Interrupted {'after the last epoch' if self.done else at}."
-        raise Interrupted(f"{done} Saved in {self.engine.path('last')}; {hint}")
+        raise Interrupted(f"{done} Saved in {self.keeping.folder / LAST}; {hint}")
 
-    def _save(self, which: str) -> None:
-        path = self.engine.path(which)
-        if path is not None:
-            checkpoint.save(path, self.state, self.streams.states(), self.record)
+    def _keeping(self, folder: Path) -> Keeping:
+        """Return the keeper of this run's files; a run that no fit has described is of its budget, at least."""
+        budget = self.budget
+        alone = {"inference": type(self.inference).__name__, "epochs": budget.epochs, "patience": budget.patience}
+        steps, seed = budget.steps_per_epoch, self.engine.seed
+        own = {} if self.engine.identity.values else {**alone, "steps": steps, "seed": seed}
+        identity = self.engine.identity.joined({**own, "part": self.engine.name})
+        return Keeping(folder, identity, self.engine.settings, self.engine.lock)
+
+    def _save(self, name: str) -> None:
+        if self.keeping is not None:
+            self.keeping.save(name, self.state, self.streams, self.record)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.engine.precision == "float32":
             return nullcontext()
         return torch.autocast(self.engine.torch_device().type, dtype=torch.bfloat16)
-
-
-def _loss(means: Scores) -> float:
-    """Return what an epoch of training descended, in nats per datum."""
-    return means["nelbo"] if "nelbo" in means else means["nll"] - means.get("log_prior", 0.0)
-
-
-@contextmanager
-def _finish_step_first() -> Iterator[threading.Event]:
-    """Turn Ctrl-C and SIGTERM into a flag while the block runs; a second one stops at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    kept = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)

@@ -1,6 +1,7 @@
 """Means over the data of an epoch, from what each step says of its batch."""
 
 from collections.abc import Mapping
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -30,6 +31,17 @@ class Sums:
             total, count = value.double() if value.dim() else (value.double() * size, size)
             self._sums[name] = self._sums.get(name, 0.0) + total
             self._counts[name] = self._counts.get(name, 0.0) + count
+
+    def finite(self) -> bool:
+        """Tell whether each value was finite at each step; one look at the device for all of them."""
+        totals = [total for total in self._sums.values() if isinstance(total, Tensor)]
+        if len({total.device for total in totals}) > 1:
+            return all(bool(total.isfinite()) for total in totals)
+        return not totals or bool(torch.stack(totals).isfinite().all())
+
+    def strange(self) -> tuple[str, float]:
+        """Return the first sum that is not finite, by name."""
+        return next((name, total) for name, total in self.sums.items() if not isfinite(total))
 
     @property
     def sums(self) -> dict[str, float]:
@@ -66,3 +78,12 @@ def summed(scores: Scores, targets: Tensor) -> Info:
     counts = {name: (targets != IGNORED).sum().item() if name == "accuracy" else len(targets) for name in scores}
     totals = {name: (value**2 if name in ROOTS else value) * counts[name] for name, value in scores.items()}
     return {name: torch.tensor([totals[name], counts[name]], dtype=torch.float64) for name in scores}
+
+
+def objective(means: Scores) -> float:
+    """Return what an epoch of training descended, in nats per datum, of its means.
+
+    >>> objective({"nll": 0.5, "log_prior": -1.5}), objective({"nll": 0.5, "nelbo": 3.0})
+    (2.0, 3.0)
+    """
+    return means["nelbo"] if "nelbo" in means else means["nll"] - means.get("log_prior", 0.0)

@@ -1,0 +1,121 @@
+"""What a fit is of: its network, prior, likelihood, method and data in plain values, by which a resumed run is compared.
+
+A part is known by its class and its public attributes, so that parts of one's own need nothing for it.
+"""
+
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from functools import cached_property, partial
+from hashlib import sha256
+from math import isfinite
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor, nn
+
+from posterity.model.problem import Problem
+from posterity.train.digest import SHOWN, digest
+from posterity.train.identity import Identity
+
+DEPTH = 6  # of attributes inside of attributes
+FEW = 8  # names that are listed
+
+
+def identified(network: nn.Module, problem: Problem, method: Any, source: Any) -> Identity:
+    """Return what a fit is of, before anything has run.
+
+    Weights that are trained are not part of it: a checkpoint has them. What is frozen is.
+
+    Args:
+        network: as it was given.
+        problem: with its likelihood as it was given.
+        method: ours, or a class of one's own; what it calls `growing` may become larger when a run goes on.
+        source: the data, which know their `content`.
+    """
+    values: dict[str, Any] = {
+        "method": plain_value(method),
+        "prior": plain_value(problem.prior),
+        "likelihood": plain_value(problem.likelihood),
+        "network": _network(network),
+        "random": _listed(problem.coordinates.random_names),
+    }
+    if getattr(method, "starts_anew", False):
+        values["start"] = weights_of(network.named_parameters())
+    growing = frozenset(f"method.{name}" for name in getattr(method, "growing", ()))
+    return Identity(values, growing, lambda: {"data": source.content()})
+
+
+def plain_value(value: Any, depth: int = DEPTH) -> Any:
+    """Return a value as JSON has it: an object as its class and its public attributes, a tensor as its digest.
+
+    >>> plain_value({"std": 0.1, "of": (1, torch.float32)})
+    {'std': 0.1, 'of': [1, 'torch.float32']}
+    >>> from posterity import Normal
+    >>> plain_value(Normal(0, 0.3))
+    {'mean': 0.0, 'std': 0.3, 'fan_in': False, 'kind': 'normal'}
+    """
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if isfinite(value) else str(value)
+        case Tensor() | numpy.ndarray():
+            return digest(value)
+        case torch.dtype() | torch.device() | Enum() | numpy.generic():
+            return str(value)
+        case partial():
+            return {"kind": _name(value.func), "with": plain_value([value.args, value.keywords], depth - 1)}
+        case nn.Module():
+            return _network(value)
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return _name(value)
+    if depth <= 0:
+        return _name(type(value))
+    if isinstance(value, Mapping):
+        return {str(k): plain_value(v, depth - 1) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(v, depth - 1) for v in value]
+    if isinstance(value, set | frozenset):
+        return sorted(str(plain_value(v, depth - 1)) for v in value)
+    found = {k: plain_value(v, depth - 1) for k, v in _public(value)}
+    return found if "kind" in found else {"kind": _name(type(value)), **found}
+
+
+def _public(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield an object's public attributes, but for values that it has computed and keeps."""
+    for name, one in getattr(value, "__dict__", {}).items():
+        if not name.startswith("_") and not isinstance(getattr(type(value), name, None), cached_property):
+            yield name, one
+
+
+def _name(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing)}".removeprefix("builtins.")
+
+
+def _network(network: nn.Module) -> dict[str, Any]:
+    """Return each module's class and settings by its name, the parameters' names and shapes, and what is frozen."""
+    modules = {name or "class": _module(module) for name, module in network.named_modules()}
+    shapes = [f"{n} {tuple(p.shape)} {p.dtype}" for n, p in network.named_parameters()]
+    fixed = [(n, p) for n, p in network.named_parameters() if not p.requires_grad]
+    constant = weights_of([*fixed, *network.named_buffers()])
+    return {**modules, "parameters": _listed(shapes), **({"frozen": constant} if constant else {})}
+
+
+def _module(module: nn.Module) -> str:
+    settings = {k: plain_value(v) for k, v in _public(module) if k != "training"}
+    return f"{type(module).__qualname__}({', '.join(f'{k}={v}' for k, v in settings.items())})"
+
+
+def weights_of(named: Any) -> str:
+    """Return one digest of tensors by name; nothing of none."""
+    lines = [f"{name} {digest(tensor)}" for name, tensor in named]
+    return _listed(lines, few=0) if lines else ""
+
+
+def _listed(lines: Any, few: int = FEW) -> str:
+    """Return a few lines as they are, and a digest of many."""
+    lines = tuple(lines)
+    if len(lines) <= few:
+        return ", ".join(lines)
+    return f"{len(lines):,} of them, sha256 {sha256(chr(10).join(lines).encode()).hexdigest()[:SHOWN]}"

@@ -1,0 +1,88 @@
+"""What data are, in a line of text: their shape and a SHA-256 of their numbers, so that other data are told from the same."""
+
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
+from typing import Any
+
+import numpy
+import torch
+from torch import Tensor
+
+SHOWN = 16  # hexadecimal digits
+DEPTH = 4  # data sets inside of data sets, and lists inside of those
+
+
+def digest(values: Tensor | numpy.ndarray) -> str:
+    """Return the shape, the type and a digest of a tensor's or an array's numbers.
+
+    >>> digest(torch.zeros(2, 3))
+    '2 × 3 float32, sha256 9d908ecfb6b256de'
+    >>> digest(torch.zeros(2, 3)) == digest(torch.zeros(3, 2).T), digest(torch.zeros(2)) == digest(torch.ones(2))
+    (True, False)
+    """
+    tensor = values if isinstance(values, Tensor) else None
+    shape = " × ".join(f"{size:,}" for size in values.shape) or "one"
+    kind = str(values.dtype).removeprefix("torch.")
+    return f"{shape} {kind}, sha256 {sha256(_bytes(values if tensor is None else tensor)).hexdigest()[:SHOWN]}"
+
+
+def contents(value: Any) -> str | None:
+    """Return one digest of all tensors, arrays and numbers that a data set, a list or a mapping holds; None of none.
+
+    >>> from torch.utils.data import TensorDataset
+    >>> contents(TensorDataset(torch.zeros(2), torch.ones(2)))
+    '2 parts, sha256 26c9b5728241c21d'
+    >>> contents(object()) is None
+    True
+    """
+    whole, count = sha256(), 0
+    for part in _parts(value, DEPTH):
+        whole.update(digest(part).encode())
+        count += 1
+    return f"{count:,} parts, sha256 {whole.hexdigest()[:SHOWN]}" if count else None
+
+
+def of_loaders(training: Any, validation: Any, first: Callable[[], Any]) -> dict[str, str | None]:
+    """Return digests of what loaders' data sets hold in memory; where that is nothing, of the first batch.
+
+    Args:
+        training: a loader, or a list of batches.
+        validation: likewise, or None.
+        first: gives the first batch; it is asked twice, and of a batch that is another each time nothing is known.
+    """
+    known = {"training": _held(training), "validation": _held(validation)}
+    if known["training"] is None:
+        batch, again = contents(first()), contents(first())
+        known["first batch"] = batch if batch == again else None
+    return known
+
+
+def _held(loader: Any) -> str | None:
+    return contents(getattr(loader, "dataset", loader))
+
+
+def _parts(value: Any, depth: int) -> Iterator[Tensor | numpy.ndarray]:
+    if isinstance(value, Tensor | numpy.ndarray):
+        yield value
+    elif not depth or isinstance(value, str | bytes | type) or callable(value):
+        return
+    elif isinstance(value, Mapping):
+        yield from (part for one in value.values() for part in _parts(one, depth - 1))
+    elif isinstance(value, list | tuple):
+        numbers = [one for one in value if isinstance(one, int | float)]
+        if numbers:
+            yield numpy.array(numbers, dtype=numpy.float64)
+        yield from (part for one in value for part in _parts(one, depth - 1))
+    else:
+        yield from (part for one in getattr(value, "__dict__", {}).values() for part in _parts(one, depth - 1))
+
+
+def _bytes(values: Tensor | numpy.ndarray) -> Any:
+    """Return the numbers as a buffer, without copying them where they lie in order."""
+    if isinstance(values, Tensor):
+        if values.layout != torch.strided:
+            values = values.to_dense()
+        return values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+    if values.dtype.hasobject:
+        return repr(values.tolist()).encode()
+    return numpy.ascontiguousarray(values).reshape(-1).view(numpy.uint8)
