@@ -159,7 +159,7 @@ def test_what_cannot_be_kept_is_refused_before_the_first_step(method, prior, mes
     ],
 )
 def test_settings_that_make_no_chain_are_refused(make) -> None:
-    with pytest.raises(ValueError, match="validation error"):
+    with pytest.raises(InvalidInput, match=r"^(SGLD|SGHMC|Cyclical)(\(|:)"):
         make()
 
 

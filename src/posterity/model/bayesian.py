@@ -63,7 +63,7 @@ class Bayesian(nn.Module):
         self.network, self.prior, self.estimator = network, as_prior(prior or Normal(0, 0.3)), estimator
         self.coordinates = Coordinates.of(network, self.prior, {}, where, points=False)
         self.divergence = Divergence.of(self.coordinates)
-        self._still, self._turn, self._seen = placed(network), Turn(), False  # no pass has been
+        self._still, self._turn, self._seen = placed(network), Turn(), False
         self.latents = nn.ParameterList([p for n, p in self.coordinates.params.items() if n.startswith(PRIOR)])
         self._set_means()
         self.rho = nn.Parameter(inverse_softplus(self._beside_constants(initial_std(self.coordinates, init))))
@@ -97,18 +97,19 @@ class Bayesian(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the network with weights drawn from q."""
-        if self._drawing is not None:
-            return self._drawing.run(lambda: self._computed(args, kwargs), self.mean, self._random_weights())
         turn = nullcontext() if torch.compiler.is_compiling() else self._turn.lock
-        with turn, substituted(self.network, self.draw()):
-            return self._computed(args, kwargs)
+        if self._drawing is not None:
+            outputs = self._drawing.run(lambda: self._computed(args, kwargs), self.mean, self._random_weights())
+        else:
+            with turn, substituted(self.network, self.draw()):
+                outputs = self._computed(args, kwargs)
+        self._seen = self._seen or torch.is_grad_enabled()
+        return outputs
 
     def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the network, whatever its weights are; the first pass shows how it looks up its tables."""
         with nullcontext() if self._seen or torch.compiler.is_compiling() else KnownLookups(self.network):
-            outputs = self.network(*args, **kwargs)
-        self._seen = self._seen or torch.is_grad_enabled()
-        return outputs
+            return self.network(*args, **kwargs)
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
         """Draw the network's random parameters once, by name; differentiable in mean and rho."""
@@ -268,10 +269,7 @@ def _brief(prior: Prior) -> str:
 
 
 def deterministic(module: nn.Module) -> nn.Module:
-    """Return a plain copy: each Bayesian module in the tree becomes its network, at the mean of its weights.
-
-    A module that is in several places stays one module.
-    """
+    """Return a plain copy: each Bayesian module, also one in several places, becomes its network at its weights' mean."""
     copied = plain(module)
     if isinstance(copied, Bayesian):
         return copied.at_mean()
