@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from functools import partial
 from hashlib import sha256
+from inspect import getattr_static
 from math import isfinite
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -94,7 +95,7 @@ def _public(value: Any) -> Iterator[tuple[str, Any]]:
     arguments = getattr(getattr(kind.__init__, "__code__", None), "co_varnames", ())[: _count(kind.__init__)]
     for name, one in held.items():
         settings = not name.startswith("_") or name.lstrip("_") in arguments
-        if settings and not _computes(getattr(kind, name, None)):
+        if settings and not _computes(getattr_static(kind, name, None)):
             yield name, one
 
 

@@ -437,7 +437,8 @@ def test_what_a_loader_does_with_its_data_set_is_told_by_its_first_batch() -> No
     assert plain == loaded()
     assert loaded(num_workers=1) == plain
     assert loaded(shuffle=True) not in (plain, loaded(collate_fn=doubled))
-    assert loaded(shuffle=True) == loaded(shuffle=True, generator=torch.Generator().manual_seed(7))
+    first, second = (torch.Generator().manual_seed(seed) for seed in (7, 8))  # both are seeded for each epoch
+    assert loaded(shuffle=True, generator=first) == loaded(shuffle=True, generator=second)
     assert loaded(collate_fn=doubled) != plain
     assert loaded(Subset(TensorDataset(X, Y), range(30))) != loaded(Subset(TensorDataset(X, Y), range(5, 35)))
     few = torch.ones(30).index_fill(0, torch.arange(20), 0.01)
