@@ -80,7 +80,7 @@ def test_data_that_have_changed_are_refused(call, table: Path, table_run: Path) 
     kept = table.read_text()
     try:
         table.write_text("\n".join(kept.splitlines()[:-20]) + "\n")
-        check_one_line(call("diagnose", table_run, "--quiet"), "training examples", "its data have changed")
+        check_one_line(call("diagnose", table_run, "--quiet"), "What differs: train inputs", "sha256")
     finally:
         table.write_text(kept)
 

@@ -75,7 +75,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on a table whose columns, classes and file have hostile names."""
     folder = tmp_path_factory.mktemp("hostile")
     rng = np.random.default_rng(0)
-    columns = [f"{name}{i}" for i, name in enumerate(HOSTILE)]
+    columns = [f"{name[:150]}{i}" for i, name in enumerate(HOSTILE)]  # longer ones are no columns
     rows = [[*rng.normal(size=len(columns)).round(3), name] for name in HOSTILE for _ in range(6)]
     with (folder / "[red]$5_$10<b>.csv").open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows([[*columns, "target"], *rows])

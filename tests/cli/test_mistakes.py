@@ -119,9 +119,9 @@ def test_8_a_checkpoint_of_another_network(call, tmp_path: Path, digits_run: Pat
     last = "checkpoints/model/last.safetensors"
     assert (run / last).read_bytes() == (digits_run / last).read_bytes()
     shutil.copy(digits_run / last, run / "posterior.safetensors")
-    check_one_line(call("evaluate", run), "no posterior")
+    check_one_line(call("evaluate", run), "without an entry 'posterity'")
     (run / "posterior.safetensors").write_bytes((digits_run / "posterior.safetensors").read_bytes()[:-9])
-    check_one_line(call("evaluate", run), "truncated")
+    check_one_line(call("evaluate", run), "is damaged: its tensors take")
 
 
 def test_9_no_write_permission(call, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def rows(path: Path) -> list[str]:
 
 REPLACED = {
     "fewer rows": lambda lines: lines[:-20],
-    "other values": lambda lines: [lines[0], *(re.sub(r"^([\d.-]+)", r"\g<1>1", line) for line in lines[1:])],
+    "other values": lambda lines: [lines[0], *(re.sub(r"^(-?)", r"\g<1>1", line) for line in lines[1:])],
     "permuted": lambda lines: [lines[0], *reversed(lines[1:])],
 }
 

@@ -1,13 +1,11 @@
 """Code that a file names is not run unless it is trusted; code that a flag names is the user's own."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
+from posterity import tensors
 from tests.cli.test_mistakes import check_one_line
 
 PLANTED = """
@@ -73,10 +71,9 @@ def plant(run: Path, folder: Path, name: str) -> Path:
     target = folder / "evil"
     shutil.copytree(run, target)
     for file in target.glob("*.safetensors"):
-        with safe_open(file, framework="pt") as opened:
-            header = json.loads(opened.metadata()["posterity"])
+        header, held = tensors.read(file, "posterity")
         header["model"]["name"] = header["config"]["model"]["name"] = name
-        save_file(load_file(file), file, {"posterity": json.dumps(header)})
+        tensors.write(file, held, "posterity", header)  # whoever plants a name can seal it, too
     config = target / "config.toml"
     config.write_text(config.read_text().replace("mlp:12", name))
     return target
@@ -86,10 +83,8 @@ def plant(run: Path, folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("value", [3, None, [], {}, "x", {"name": 3}, {"name": [], "input_shape": {}}])
 def test_a_header_of_any_content_is_one_line(call, digits_run: Path, tmp_path: Path, key: str, value: object) -> None:
     file = tmp_path / "x.safetensors"
-    with safe_open(digits_run / "posterior.safetensors", framework="pt") as opened:
-        header = json.loads(opened.metadata()["posterity"])
-    tensors = load_file(digits_run / "posterior.safetensors")
-    save_file(tensors, file, {"posterity": json.dumps({**header, key: value})})
+    header, held = tensors.read(digits_run / "posterior.safetensors", "posterity")
+    tensors.write(file, held, "posterity", {**header, key: value})
     check_one_line(call("evaluate", file))
 
 

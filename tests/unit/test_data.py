@@ -212,3 +212,14 @@ def test_every_set_is_described_as_it_loads():
             assert found.input_shape == described.input_shape
             assert found.num_classes == described.num_classes
             assert found.task == described.task
+
+
+def test_a_table_in_other_units_has_another_digest(tmp_path: Path) -> None:
+    """Its standardised numbers are the same."""
+    found = []
+    for unit in (1, 2):
+        file = tmp_path / str(unit) / "t.csv"
+        file.parent.mkdir()
+        file.write_text("a,b,y\n" + "".join(f"{unit * i},{i % 3},{i % 5}.5\n" for i in range(20)))
+        found.append(data.load(str(file)).digested())
+    assert {name for name in found[0] if found[0][name] != found[1][name]} == {"scaling"}

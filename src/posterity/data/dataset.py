@@ -87,16 +87,23 @@ class Dataset:
     def digested(self) -> dict[str, str]:
         """Return a digest of each of the four tensors: what tells these data from others of the same name and shape.
 
+        And of their scaling: a table in other units has the same standardised numbers.
+
         >>> from posterity.data import load
         >>> load("digits").digested()["train targets"]
         '1,437 int64, sha256 ...'
         """
         parts = {"train": (self.train_inputs, self.train_targets), "test": (self.test_inputs, self.test_targets)}
-        return {
+        found = {
             f"{part} {what}": digest(values)
             for part, pair in parts.items()
             for what, values in zip(("inputs", "targets"), pair, strict=True)
         }
+        if self.scaling is not None:
+            mean, std = self.scaling.input_mean.flatten(), self.scaling.input_std.flatten()
+            of_target = mean.new_tensor([self.scaling.target_mean, self.scaling.target_std])
+            found["scaling"] = digest(torch.cat([mean, std, of_target]))
+        return found
 
     def standardised(self) -> "Dataset":
         """Give images mean 0 and std 1 over all training pixels, and remember the scaling; tables already have it.
