@@ -1,13 +1,16 @@
 """What a fit is of: its network, prior, likelihood, method and data in plain values, by which a resumed run is compared.
 
-A part is known by its class and its public attributes, so that parts of one's own need nothing for it.
+A part is known by its class and its attributes, but for private ones that its constructor does not take; a function by its
+name, or by its code where others may have the same name. So parts of one's own need nothing for it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
-from functools import cached_property, partial
+from functools import partial
 from hashlib import sha256
+from inspect import getattr_static
 from math import isfinite
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy
@@ -68,6 +71,8 @@ def plain_value(value: Any, depth: int = DEPTH) -> Any:
             return {"kind": _name(value.func), "with": plain_value([value.args, value.keywords], depth - 1)}
         case nn.Module():
             return _network(value)
+    if isinstance(value, FunctionType | MethodType) and depth > 0:
+        return _function(value, depth)
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         return _name(value)
     if depth <= 0:
@@ -83,10 +88,59 @@ def plain_value(value: Any, depth: int = DEPTH) -> Any:
 
 
 def _public(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield an object's public attributes, but for values that it has computed and keeps."""
-    for name, one in getattr(value, "__dict__", {}).items():
-        if not name.startswith("_") and not isinstance(getattr(type(value), name, None), cached_property):
+    """Yield an object's attributes that are public or constructor's arguments, but for values that it computes and keeps."""
+    kind = type(value)
+    slots = (n for base in reversed(kind.__mro__) for n in _tuple(vars(base).get("__slots__", ())) if hasattr(value, n))
+    held = {**{name: getattr(value, name) for name in slots}, **getattr(value, "__dict__", {})}
+    arguments = getattr(getattr(kind.__init__, "__code__", None), "co_varnames", ())[: _count(kind.__init__)]
+    for name, one in held.items():
+        settings = not name.startswith("_") or name.lstrip("_") in arguments
+        if settings and not _computes(getattr_static(kind, name, None)):
             yield name, one
+
+
+def _tuple(slots: str | Iterable[str]) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _count(function: Any) -> int:
+    code = getattr(function, "__code__", None)
+    return 0 if code is None else int(code.co_argcount + code.co_kwonlyargcount)
+
+
+def _computes(found: Any) -> bool:
+    """Whether a class's attribute computes what an instance then holds under its name, as `cached_property` does."""
+    lazy = hasattr(type(found), "__get__") and not hasattr(type(found), "__set__")
+    return lazy and not callable(found)
+
+
+def _function(value: Any, depth: int) -> Any:
+    """Return a function's name, and the digest of its code where others may have that name."""
+    name, code = _name(value), getattr(value, "__code__", None)
+    owner = getattr(value, "__self__", None)
+    if owner is not None:
+        return {"kind": name, "of": plain_value(owner, depth - 1)}
+    if code is None or not ("<" in name or name.startswith("__main__.")):
+        return name
+    cells = [_cell(cell) for cell in value.__closure__ or ()]
+    defaults = [value.__defaults__, value.__kwdefaults__, cells]
+    return {
+        "kind": f"{name} {sha256(_code(code).encode()).hexdigest()[:SHOWN]}",
+        "with": plain_value(defaults, depth - 1),
+    }
+
+
+def _cell(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return None
+
+
+def _code(code: CodeType) -> str:
+    """Return what a function does: no line numbers, no addresses, and no order that a hash gives."""
+    constants = [_code(c) if isinstance(c, CodeType) else str(plain_value(c)) for c in code.co_consts]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _name(thing: Any) -> str:

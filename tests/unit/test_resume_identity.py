@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +13,15 @@ import pytest
 import torch
 from safetensors.torch import safe_open, save_file
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
 
 import posterity
 from posterity import (
@@ -31,6 +41,7 @@ from posterity import (
 )
 from posterity.errors import CorruptFile, Diverged, Mismatch, PosterityWarning
 from posterity.identity import plain_value
+from posterity.train.batches import as_data
 from posterity.train.digest import contents, digest
 from posterity.types import Likelihood, Prior
 
@@ -389,3 +400,115 @@ def test_values_are_told_apart_and_what_has_no_name_breaks_nothing() -> None:
     loop: dict[str, object] = {}
     loop["self"] = loop
     assert plain_value(loop)
+
+
+def doubled(rows):
+    x, y = default_collate(rows)
+    return 2 * x, y
+
+
+class Counted(Dataset):
+    def __init__(self) -> None:
+        self.asked = [0]
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, index: int):
+        self.asked[0] += 1
+        return X[index], Y[index]
+
+
+class Stream(IterableDataset):
+    def __init__(self, seed: int) -> None:
+        self.seed, self.scale = seed, torch.ones(2)
+
+    def __iter__(self):
+        generator = torch.Generator().manual_seed(self.seed)
+        return ((torch.randn(2, generator=generator) * self.scale, torch.zeros(())) for _ in range(30))
+
+
+def loaded(dataset: Dataset | None = None, **options):
+    return as_data(DataLoader(dataset or TensorDataset(X[:30], Y[:30]), **{"batch_size": 10, **options})).content()
+
+
+def test_what_a_loader_does_with_its_data_set_is_told_by_its_first_batch() -> None:
+    plain = loaded()
+    assert plain == loaded()
+    assert loaded(num_workers=1) == plain
+    assert loaded(shuffle=True) not in (plain, loaded(collate_fn=doubled))
+    first, second = (torch.Generator().manual_seed(seed) for seed in (7, 8))  # both are seeded for each epoch
+    assert loaded(shuffle=True, generator=first) == loaded(shuffle=True, generator=second)
+    assert loaded(collate_fn=doubled) != plain
+    assert loaded(Subset(TensorDataset(X, Y), range(30))) != loaded(Subset(TensorDataset(X, Y), range(5, 35)))
+    few = torch.ones(30).index_fill(0, torch.arange(20), 0.01)
+    assert loaded(sampler=WeightedRandomSampler(few, 30)) != loaded(sampler=WeightedRandomSampler(torch.ones(30), 30))
+    assert loaded(Stream(1)) == loaded(Stream(1)) != loaded(Stream(2))
+
+
+def test_a_data_set_that_counts_is_the_same_afterwards() -> None:
+    dataset = Counted()
+    before = loaded(dataset)
+    assert loaded(dataset) == before == loaded(Counted())
+
+
+def test_augmentations_are_told_apart_by_what_they_do() -> None:
+    def content(augment):
+        return TensorData(X, Y, augment=augment).content()
+
+    assert content(lambda x, _: x) == content(lambda x, _: x) != content(lambda x, _: -x)
+    assert content(lambda x, _: x + torch.rand(1)) == content(lambda x, _: x + torch.rand(1))
+
+
+class Private:
+    def __init__(self, std: float, link=None) -> None:
+        self._std, self.link, self._cache = std, link, object()
+
+
+class Slotted:
+    __slots__ = ("_seen", "std")
+
+    def __init__(self, std: float) -> None:
+        self.std = std
+
+
+def times(factor: float):
+    return lambda x: x * factor
+
+
+def test_constructors_arguments_and_code_without_a_name_are_known() -> None:
+    assert plain_value(Private(1)) == plain_value(Private(1)) != plain_value(Private(2))
+    assert plain_value(Slotted(1)) == plain_value(Slotted(1)) != plain_value(Slotted(2))
+    assert plain_value(Private(1, lambda x: x)) == plain_value(Private(1, lambda x: x))
+    assert plain_value(Private(1, lambda x: x)) != plain_value(Private(1, lambda x: -x))
+    first, second, third = ([lambda x, k=k: x * k, times(k)] for k in (1, 2, 1))
+    assert plain_value(first) == plain_value(third)
+    assert all(plain_value(a) != plain_value(b) for a, b in zip(first, second, strict=True))
+
+    def itself():
+        return itself
+
+    assert plain_value(itself)
+    assert plain_value(torch.nn.functional.relu) == "torch.nn.functional.relu"
+
+
+def test_what_an_object_computes_when_it_is_asked_is_none_of_its_settings() -> None:
+    base = torch.distributions.Categorical(probs=torch.ones(2) / 2)
+    before = plain_value(base)
+    assert base.logits is not None
+    assert plain_value(base) == before
+
+
+def test_code_without_a_name_is_known_in_another_process() -> None:
+    text = "from posterity.identity import plain_value; print(plain_value(lambda x: x in {'a', 'b', 'c', 'd'} and (x, 2.5)))"
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", text],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in "123"
+    }
+    assert len(printed) == 1

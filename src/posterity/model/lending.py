@@ -48,19 +48,26 @@ def lent(problem: Problem, inputs: Tensor) -> Iterator[Problem]:
         yield problem
 
 
-def _mark(network: nn.Module) -> list[tuple[Any, ...]]:
-    """Describe what a copy would not see if it changed: modules and tensors that are others now, modes, and hooks."""
-    return [
-        (
-            id(module),
-            module.training,
-            *[p if p is None else (id(p), p.data_ptr()) for p in module._parameters.values()],
-            *map(id, module._buffers.values()),
-            *module._forward_hooks,
-            *module._forward_pre_hooks,
-        )
-        for module in network.modules()
-    ]
+def _mark(network: nn.Module) -> list[Any]:
+    """Describe what a copy would not see if it changed: modules and tensors that are others now, modes, and hooks.
+
+    It is asked before each prediction, however small, so it walks by itself: `network.modules()` names what it finds.
+    """
+    found: list[Any] = []
+    seen: set[int] = set()
+    waiting: list[nn.Module | None] = [network]
+    for module in waiting:
+        if module is None or id(module) in seen:
+            continue
+        seen.add(id(module))
+        found += (id(module), module.training)
+        for p in module._parameters.values():
+            found += (None,) if p is None else (id(p), p.data_ptr())
+        for others in (module._buffers, module._forward_hooks, module._forward_pre_hooks):
+            if others:
+                found += map(id, others.values())
+        waiting += module._modules.values()
+    return found
 
 
 def _made(problem: Problem, inputs: Tensor) -> Problem | None:

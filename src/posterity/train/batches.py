@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from posterity.errors import InvalidInput, PosterityWarning
 from posterity.train.census import Census, begin, census, generators_of, lent_seed, seeded
-from posterity.train.digest import digest, of_loaders
+from posterity.train.digest import digest, of_augmentation, of_loaders
 from posterity.train.reading import pair, shown, whole
 from posterity.types import Batch
 
@@ -82,10 +82,8 @@ class TensorData:
     def content(self) -> dict[str, Any]:
         """Return what the data are, in values that tell them from others; see `posterity.train.digest`."""
         out = {} if self.held_out is None else dict(zip(("inputs", "targets"), map(digest, self.held_out), strict=True))
-        augment: Any = self.augment
-        named = augment and getattr(augment, "__qualname__", type(augment).__qualname__)
         own = {"inputs": digest(self.inputs), "targets": digest(self.targets), "batch size": self.batch_size}
-        return {**own, "augment": named, "validation": out}
+        return {**own, **of_augmentation(self.augment, self.inputs), "validation": out}
 
     def counted(self) -> "TensorData":  # tensors know how many they are
         return self

@@ -1,14 +1,16 @@
 """What data are, in a line of text: their shape and a SHA-256 of their numbers, so that other data are told from the same."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from typing import Any
 
 import numpy
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 SHOWN = 16  # hexadecimal digits
+SMALL = 2**16  # bytes of what may be a counter
+VIEWED = 16  # inputs whose augmentation is compared
 DEPTH = 4  # data sets inside of data sets, and lists inside of those
 
 
@@ -35,30 +37,45 @@ def contents(value: Any) -> str | None:
     >>> contents(object()) is None
     True
     """
-    whole, count = sha256(), 0
-    for part in _parts(value, DEPTH):
-        whole.update(digest(part).encode())
-        count += 1
-    return f"{count:,} parts, sha256 {whole.hexdigest()[:SHOWN]}" if count else None
+    return _joined(map(digest, _parts(value, DEPTH)))
 
 
 def of_loaders(training: Any, validation: Any, first: Callable[[], Any]) -> dict[str, str | None]:
-    """Return digests of what loaders' data sets hold in memory; where that is nothing, of the first batch.
+    """Return digests of what loaders' data sets hold in memory, and of the first batch.
+
+    The batch tells what the data set does not hold: samplers, collations, streams that are drawn. What changes by taking it,
+    as a counter does, is none of the data.
 
     Args:
         training: a loader, or a list of batches.
         validation: likewise, or None.
         first: gives the first batch; it is asked twice, and of a batch that is another each time nothing is known.
     """
-    known = {"training": _held(training), "validation": _held(validation)}
-    if known["training"] is None:
-        batch, again = contents(first()), contents(first())
-        known["first batch"] = batch if batch == again else None
-    return known
+    before = [digest(part) if part.nbytes <= SMALL else None for part in _held(training)]
+    batch, again = contents(first()), contents(first())
+    after = [digest(part) for part in _held(training)]
+    if len(before) == len(after):
+        after = [now for then, now in zip(before, after, strict=True) if then in (None, now)]
+    known = {"training": _joined(after), "validation": _joined(map(digest, _held(validation)))}
+    return {**known, "first batch": batch if batch == again else None}
 
 
-def _held(loader: Any) -> str | None:
-    return contents(getattr(loader, "dataset", loader))
+def of_augmentation(augment: Any, inputs: Tensor) -> dict[str, str | None]:
+    """Return an augmentation's name, and what it makes of a few inputs: no name tells one lambda from another."""
+    if augment is None:
+        return {"augment": None}
+    one, again = (digest(augment(inputs[:VIEWED].clone(), Generator().manual_seed(0))) for _ in range(2))
+    name = getattr(augment, "__qualname__", type(augment).__qualname__)
+    return {"augment": name, "augmented": one if one == again else None}
+
+
+def _held(loader: Any) -> Iterator[Tensor | numpy.ndarray]:
+    return _parts(getattr(loader, "dataset", loader), DEPTH)
+
+
+def _joined(digests: Iterable[str]) -> str | None:
+    lines = list(digests)
+    return f"{len(lines):,} parts, sha256 {sha256(''.join(lines).encode()).hexdigest()[:SHOWN]}" if lines else None
 
 
 def _parts(value: Any, depth: int) -> Iterator[Tensor | numpy.ndarray]:
