@@ -17,8 +17,8 @@ from posterity.data import Dataset, Scaling
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
-from posterity.posteriors.restoring import same_network
 from posterity.posteriors.specification import Specification
+from posterity.text import short
 from posterity.train.batches import TensorData
 from posterity.train.identity import differences
 from posterity.zoo import NetworkSpec
@@ -237,7 +237,9 @@ def _refuse_another(network: NetworkSpec, file: Path) -> None:
     if sum(map(prod, said.parameters.values())) > file.stat().st_size:
         raise CorruptFile(f"{file} is too small for the numbers of its network. Save or copy it again.")
     with torch.device("meta"):
-        same_network(said, network.build(), file)
+        shapes = {name: list(one.shape) for name, one in network.build().named_parameters()}
+    if shapes != said.parameters:
+        raise Mismatch(f"{file} is not of the network that it names, '{short(network.name)}': its shapes are others.")
 
 
 def _config_of(specification: Mapping[str, Any], file: Path) -> RunConfig:

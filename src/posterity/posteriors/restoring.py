@@ -108,7 +108,7 @@ class Restoring:
         """Build the problem that a file is of, around a network that is its own."""
         prior = self.prior or part.restored_prior(self.path)
         likelihood = self.likelihood or part.restored_likelihood(self.path)
-        same_network(part, network, self.path)
+        _same_network(part, network, self.path)
         if part.constant is not None and {n: tuple(r) for n, r in part.constant.items()} != padding_rows(network):
             raise Mismatch(
                 f"{self.path} has rows of padding {part.constant}; the network's are {padding_rows(network)}."
@@ -157,12 +157,7 @@ class Restoring:
         return problem
 
 
-def same_network(said: Described, network: nn.Module, path: Path) -> None:
-    """Refuse a network that is not the one a file says that it is of; its numbers are of no matter.
-
-    Raises:
-        Mismatch.
-    """
+def _same_network(said: Described, network: nn.Module, path: Path) -> None:
     name = type(network).__qualname__
     if name != said.network:
         raise Mismatch(f"{path} is a posterior of {said.network}; it was given a {name}. Build that network.")
