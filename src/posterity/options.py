@@ -109,7 +109,10 @@ def shown(value: object) -> str:
     ("'x'", '3', '[1, 2]', 'FieldInfo(…)')
     """
     plain = value is None or isinstance(value, str | int | float | list | tuple | dict)
-    return short(repr(value), LONGEST) if plain else f"{type(value).__name__}(…)"
+    try:
+        return short(repr(value), LONGEST) if plain else f"{type(value).__name__}(…)"
+    except ValueError:  # Python writes out no whole number of thousands of digits
+        return "a number of thousands of digits"
 
 
 def _text(error: Mapping[str, Any], value: object) -> str:

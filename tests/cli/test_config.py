@@ -1,8 +1,10 @@
 """Files and flags laid over each other; every mistake named."""
 
+import os
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -292,3 +294,29 @@ def test_a_file_of_any_content_is_one_line(call, tmp_path: Path, content: bytes,
 )
 def test_a_key_of_any_form_is_one_line(call, item: str) -> None:
     check_one_line(call("train", "digits", "--set", item))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join("a" * 400_000) + " = 1",
+        "[" + ".".join(["'a'"] * 200_000) + "]",
+        ".".join(['"\\""'] * 200_000) + " = 1",
+        f'[model]\n[model."{"A" * 400_000}"]\n' + "".join(f"a{i} = {{}}\n" for i in range(40_000)) + "b = nan",
+        f"seed = 0x{'f' * 20_000}",
+        f"[prior]\nkind = [0x{'f' * 20_000}]",
+    ],
+    ids=["key", "header", "texts", "long and wide", "digits", "digits of a kind"],
+)
+def test_a_configuration_made_to_hurt_is_one_line(call, tmp_path: Path, text: str) -> None:
+    """Dotted keys take the square of their length, and digits cannot be written: both are refused at once."""
+    (tmp_path / "run.toml").write_text(text)
+    started = process_time()
+    check_one_line(call("explain", "digits", "--config", tmp_path / "run.toml", "--quiet"), "run.toml")
+    assert process_time() - started < 10
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_a_pipe_is_no_configuration_and_is_not_waited_for(call, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "run.toml")
+    check_one_line(call("explain", "digits", "--config", tmp_path / "run.toml", "--quiet"), "run.toml", "pipe")

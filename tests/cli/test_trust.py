@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from posterity import tensors
+from posterity.tensors import read, write
 from tests.cli.test_mistakes import check_one_line
 
 PLANTED = """
@@ -71,9 +71,9 @@ def plant(run: Path, folder: Path, name: str) -> Path:
     target = folder / "evil"
     shutil.copytree(run, target)
     for file in target.glob("*.safetensors"):
-        header, held = tensors.read(file, "posterity")
+        header, held = read(file, "posterity")
         header["model"]["name"] = header["config"]["model"]["name"] = name
-        tensors.write(file, held, "posterity", header)  # whoever plants a name can seal it, too
+        write(file, held, "posterity", header)  # whoever plants a name can seal it, too
     config = target / "config.toml"
     config.write_text(config.read_text().replace("mlp:12", name))
     return target
@@ -83,8 +83,8 @@ def plant(run: Path, folder: Path, name: str) -> Path:
 @pytest.mark.parametrize("value", [3, None, [], {}, "x", {"name": 3}, {"name": [], "input_shape": {}}])
 def test_a_header_of_any_content_is_one_line(call, digits_run: Path, tmp_path: Path, key: str, value: object) -> None:
     file = tmp_path / "x.safetensors"
-    header, held = tensors.read(digits_run / "posterior.safetensors", "posterity")
-    tensors.write(file, held, "posterity", {**header, key: value})
+    header, held = read(digits_run / "posterior.safetensors", "posterity")
+    write(file, held, "posterity", {**header, key: value})
     check_one_line(call("evaluate", file))
 
 
@@ -106,3 +106,34 @@ def test_a_kind_is_never_code(call, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for command in ("train", "explain", "prior"):
         check_one_line(call(command, "--config", "run.toml"), f"Unknown {noun} 'planted_by_a_file:make'")
     assert not (tmp_path / "ran").exists()
+
+
+SCALED = {"input_mean": 0.0, "input_std": 1.0, "target_mean": 0.0, "target_std": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("method.temperature", "\x1b[31m"),
+        ("method", {"kind": "os:system"}),
+        ("remarks", [1]),
+        ("data.digests", [1]),
+        ("data.scaling", {**SCALED, "input_mean": "x"}),
+        ("data.scaling", {**SCALED, "input_mean": [[1.0], [1.0, 2.0]]}),
+        ("data.scaling", {**SCALED, "input_std": -1.0}),
+        ("data.scaling", {**SCALED, "target_mean": float("nan")}),
+        ("model.name", "mlp:999999999-999999999"),
+        ("model.name", "mlp:900000-900000"),
+        ("model.name", f"mlp:{'9' * 5000}"),
+        ("model.name", "mlp:" + "-".join("1" * 5000)),
+    ],
+)
+def test_what_a_command_takes_from_a_header_is_checked(
+    call, digits_run: Path, tmp_path: Path, path: str, value: object
+) -> None:
+    """Whoever edits a header can seal it again; and no memory is taken for a network that the file is not of."""
+    tensors, header = read(digits_run / "posterior.safetensors", "posterity")[::-1]
+    table, _, key = path.rpartition(".")
+    (header[table] if table else header)[key] = value
+    write(tmp_path / "x.safetensors", tensors, "posterity", header)
+    check_one_line(call("evaluate", tmp_path / "x.safetensors", "--quiet"))

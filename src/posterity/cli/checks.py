@@ -7,12 +7,13 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from posterity.cli.config import DEEPEST
 from posterity.cli.kinds import classes_in, keys_of, kinds_in
 from posterity.errors import InvalidInput, suggest, unknown
 from posterity.options import COMPOSED, deepest, shown, text_of
 from posterity.text import short
 
-DEEPEST = 32  # tables within tables
+PLACE = 200  # characters of a key, and of the tables that it is in, that are looked at
 LARGEST = 2**63 - 1
 Origin = Mapping[str, str]  # dotted key -> the flag that it came from
 
@@ -29,7 +30,7 @@ def refuse_unsound(values: Mapping[str, Any], origin: Origin, where: str) -> Non
         if depth > DEEPEST:
             raise InvalidInput(f"{where}: {short(path)} nests tables or lists more than {DEEPEST} deep.")
         if isinstance(value, Mapping):
-            left += [(f"{path}.{key}".lstrip("."), inner, depth + 1) for key, inner in value.items()]
+            left += [(f"{path}.{key[:PLACE]}".lstrip(".")[:PLACE], inner, depth + 1) for key, inner in value.items()]
         elif isinstance(value, list | tuple):
             left += [(path, inner, depth + 1) for inner in value]
         elif isinstance(value, float) and not math.isfinite(value):
@@ -128,7 +129,7 @@ def _label(path: str, origin: Origin, where: str) -> str:
 
 
 def _plain(value: object) -> str:
-    return short(str(value).lower() if isinstance(value, bool) else str(value))
+    return short(value) if isinstance(value, str) else shown(value).lower() if isinstance(value, bool) else shown(value)
 
 
 def _follow(location: tuple[int | str, ...], values: Mapping[str, Any]) -> tuple[list[str], Any]:

@@ -1,5 +1,6 @@
 """What `run.toml` holds: the whole configuration of a run, complete enough to reproduce it."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,10 +28,14 @@ from posterity.methods import (
 from posterity.methods.refine import Stage
 from posterity.model.likelihoods import AnyLikelihood
 from posterity.model.priors import AnyPrior, Normal
-from posterity.storage import replace_text
+from posterity.storage import reading, replace_text
 
 Count = Annotated[int, Field(ge=1)]
 LARGEST = 2**20  # bytes of a configuration
+DEEPEST = 32  # tables within tables
+# Of a key, which is a word or a text; of longer texts too few fit in a file to do harm.
+_PART = r"""(?:(?<![\w-])[\w-]+|"(?:[^"\\\n]|\\.){0,99}"|'[^'\n]{0,99}')"""
+DEEP_KEY = re.compile(rf"(?:{_PART}[ \t]*\.[ \t]*){{{DEEPEST}}}")
 
 
 class _Table(BaseModel):
@@ -132,11 +137,14 @@ class RunConfig(_Table):
 def read(path: Path) -> dict[str, Any]:
     """Read a TOML file. Raises `InvalidInput` where there is none, or it is no TOML."""
     try:
-        with path.open("rb") as stream:
+        with reading(path) as stream:
             content = stream.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise InvalidInput(f"{path} is larger than {LARGEST:,} bytes, so it is no configuration.")
-        values = tomllib.loads(content.decode("utf-8"))
+        text = content.decode("utf-8")
+        if DEEP_KEY.search(text):  # reading one takes the square of its length
+            raise InvalidInput(f"{path} is no configuration: a key in it has more than {DEEPEST} parts.")
+        values = tomllib.loads(text)
         return {key: _with_none(value) if key == "method" else value for key, value in values.items()}
     except FileNotFoundError as error:
         raise InvalidInput(f"There is no configuration file {path}.") from error

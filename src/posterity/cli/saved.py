@@ -1,12 +1,13 @@
 """A trained posterior from disk, with the network that it belongs to and the data that it was made of."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from posterity.cli.config import DataConfig, RunConfig
 from posterity.cli.directory import TWIN, RunDirectory
@@ -16,6 +17,8 @@ from posterity.data import Dataset, Scaling
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
+from posterity.posteriors.specification import Specification
+from posterity.text import short
 from posterity.train.batches import TensorData
 from posterity.train.identity import differences
 from posterity.zoo import NetworkSpec
@@ -42,22 +45,36 @@ class Saved:
         return Scaling(mean, std, found["target_mean"], found["target_std"])
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[Finite, Field(gt=0)]
+
+
 class _Scaling(BaseModel):
+    model_config = ConfigDict(strict=True)
     input_mean: Any  # numbers, or lists of them
     input_std: Any
-    target_mean: float
-    target_std: float
+    target_mean: Finite
+    target_std: Positive
+
+    def check(self, shape: Sequence[int]) -> None:
+        """Refuse what does not scale inputs of this shape."""
+        mean, std = (torch.tensor(one, dtype=torch.float32) for one in (self.input_mean, self.input_std))
+        fits = torch.broadcast_shapes(mean.shape, std.shape, tuple(shape)) == tuple(shape)
+        if not fits or not mean.isfinite().all() or not ((std > 0) & std.isfinite()).all():
+            raise ValueError("it scales no inputs of this shape")
 
 
 class _Data(BaseModel):
     """What a header says of the data; later versions may say more."""
 
+    model_config = ConfigDict(strict=True)
     name: str
     task: Literal["classification", "regression"]
     input_shape: list[Annotated[int, Field(ge=1)]]
     classes: list[str]
     features: list[str]
     source: dict[str, str]
+    digests: dict[str, str] = {}
     scaling: _Scaling | None
 
 
@@ -120,7 +137,7 @@ def open_run(path: Path, trust: bool = False) -> Saved:
     twin = None
     if directory and directory.posterior(TWIN).is_file():
         twin = _load(directory.posterior(TWIN), trust)
-    config = checked(_table(specification, "config", file), {}, f"the header of {file}")
+    config = _config_of(specification, file)
     return Saved(_load(file, trust), config, _data_of(specification, file), directory, twin)
 
 
@@ -208,7 +225,31 @@ def _load(file: Path, trust: bool) -> FunctionPosterior:
         raise InvalidInput(
             f"{file} needs the network '{network.name}', code that would be run. Add --trust if it is yours."
         )
+    if not network.imports_code:
+        _refuse_another(network, file)
+    _config_of(specification, file)
     return load(file, network.build())
+
+
+def _refuse_another(network: NetworkSpec, file: Path) -> None:
+    """Refuse a network that the file is not of, or too large for its numbers, before any memory is taken for it."""
+    said = Specification.of(read_specification(file), file)
+    if sum(map(prod, said.parameters.values())) > file.stat().st_size:
+        raise CorruptFile(f"{file} is too small for the numbers of its network. Save or copy it again.")
+    with torch.device("meta"):
+        shapes = {name: list(one.shape) for name, one in network.build().named_parameters()}
+    if shapes != said.parameters:
+        raise Mismatch(f"{file} is not of the network that it names, '{short(network.name)}': its shapes are others.")
+
+
+def _config_of(specification: Mapping[str, Any], file: Path) -> RunConfig:
+    """Return the configuration that a header holds, after a look at what it says of the method and of its remarks."""
+    where, config = f"the header of {file}", _table(specification, "config", file)
+    checked({**config, "method": _table(specification, "method", file)}, {}, where)
+    remarks = specification.get("remarks", [])
+    if not isinstance(remarks, list) or not all(isinstance(one, str) for one in remarks):
+        raise CorruptFile(f"{file} has a header whose 'remarks' are no list of texts. Save or copy it again.")
+    return checked(config, {}, where)
 
 
 def _table(specification: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
@@ -220,11 +261,18 @@ def _table(specification: Mapping[str, Any], key: str, file: Path) -> dict[str, 
 def _data_of(specification: Mapping[str, Any], file: Path) -> dict[str, Any]:
     """Return what a header says of the data, after a look at its types."""
     try:
-        _Data.model_validate(_table(specification, "data", file))
+        found = _Data.model_validate(_table(specification, "data", file))
     except ValidationError as error:
-        place = ".".join(map(str, error.errors()[0]["loc"]))
+        place = ".".join(str(part)[:40] for part in error.errors()[0]["loc"])
         raise CorruptFile(
             f"{file} has a header whose data.{place} is not what a run writes. Save or copy it again."
+        ) from error
+    try:
+        if found.scaling is not None:
+            found.scaling.check(found.input_shape)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # torch's, of what are no numbers in rows
+        raise CorruptFile(
+            f"{file} has a header whose data.scaling does not scale its inputs. Save or copy it again."
         ) from error
     return _table(specification, "data", file)
 

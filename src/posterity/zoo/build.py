@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from posterity.errors import InvalidInput, unknown
+from posterity.text import short
 from posterity.zoo.alexnet import AlexNet, AlexNetHalf
 from posterity.zoo.cnn import SmallCNN, ThreeConvThreeFC
 from posterity.zoo.images import ImageNetwork
@@ -19,6 +20,7 @@ from posterity.zoo.mlp import MLP
 from posterity.zoo.resnet import ResNet20
 
 DEFAULT_HIDDEN = (800, 800)
+DIGITS, LAYERS = 9, 256  # of a hidden width, and how many: names come from files, too
 IMAGE_NETWORKS: Mapping[str, type[ImageNetwork]] = MappingProxyType(
     {
         "lenet": LeNet,
@@ -167,14 +169,18 @@ def _made(
         return network(*sizes, **options)
     except TypeError as error:
         raise InvalidInput(f"Network '{name}': an option is of the wrong type ({one_line(error)}).") from error
+    except RuntimeError as error:  # more numbers than there is memory for, or than can be counted
+        raise InvalidInput(f"Network '{name}' cannot be built at this size ({one_line(error)}).") from error
 
 
 def _hidden(name: str) -> tuple[int, ...]:
     if name == "mlp":
         return DEFAULT_HIDDEN
     parts = name.removeprefix("mlp:").split("-")
-    if not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+    whole = all(part.isascii() and part.isdigit() and len(part) <= DIGITS and int(part) > 0 for part in parts)
+    if not whole or len(parts) > LAYERS:
         raise InvalidInput(
-            f"Network '{name}': expected hidden widths above 0 with hyphens between, as mlp:50 or mlp:800-800."
+            f"Network '{short(name)}': expected hidden widths above 0 with hyphens between, as mlp:50 or mlp:800-800; "
+            f"{LAYERS} at most."
         )
     return tuple(map(int, parts))
