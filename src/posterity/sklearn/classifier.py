@@ -1,0 +1,115 @@
+"""Classification with uncertainty: a Bayesian network behind scikit-learn's interface."""
+
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d
+
+from posterity.core.optimizer import Optimizer
+from posterity.errors import InvalidInput
+from posterity.methods import MeanField
+from posterity.model.likelihoods import Categorical
+from posterity.model.priors import Normal
+from posterity.predict.predictive import Classification
+from posterity.sklearn.estimator import Array, BayesianEstimator, to_numpy
+
+
+class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[misc]  # untyped
+    """A Bayesian network for classes: p(y = c | x, D) = ∫ softmax(f(θ, x))_c p(θ | D) dθ.
+
+    Columns are cleaned, scaled and encoded inside (`ColumnEncoder`); labels may be whatever scikit-learn takes.
+
+    Args:
+        method: any inference method of posterity, made; "auto" is mean field by local reparameterisation, 2,000 steps.
+        hidden: widths of the hidden layers.
+        network: makes another network from the numbers of inputs and of classes.
+        prior: of the weights; Normal(0, 1) unless given.
+        likelihood: of labels 0, 1, …; `Categorical()` unless given.
+        batch_size: rows per step; 256, or all of fewer, unless given.
+        n_draws: networks drawn for a prediction.
+        random_state: of the initial weights, the inference, and the draws.
+        device, verbose: where it runs; whether it shows its progress.
+
+    Attributes:
+        classes_: the labels, in the order of `predict_proba`'s columns.
+        posterior_: the posterior, of a network of encoded columns.
+        encoder_: the `ColumnEncoder`.
+        n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+
+    Raises:
+        InvalidInput: from `fit`, for tables and labels that cannot be used.
+
+    >>> import warnings
+    >>> from posterity import MeanField
+    >>> from posterity.sklearn import BayesianClassifier
+    >>> x = np.linspace(-1, 1, 40)[:, None]
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     model = BayesianClassifier(MeanField(epochs=5), random_state=0, device="cpu")
+    ...     model = model.fit(x, np.where(x[:, 0] > 0, "yes", "no"))
+    >>> model.classes_.tolist(), model.predict_proba(x).shape
+    (['no', 'yes'], (40, 2))
+    """
+
+    usual_prior = Normal(0, 1)
+    usual_steps = 2000
+
+    @staticmethod
+    def usual(epochs: int) -> MeanField:
+        """Return the method of "auto"."""
+        return MeanField("local_reparam", epochs=epochs, optimizer=Optimizer(lr=0.01))
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Infer the posterior of a table X (N, D) and its labels y (N,)."""
+        if y is None:
+            raise InvalidInput("This BayesianClassifier requires y to be passed, but the target y is None.")
+        labels = column_or_1d(np.asarray(y), warn=True)
+        check_classification_targets(labels)
+        inputs = self._inputs(X, reset=True)
+        if len(inputs) != len(labels):
+            raise InvalidInput(f"X has {len(inputs)} rows and y {len(labels)}; each row needs its label.")
+        encoder = LabelEncoder()
+        codes = encoder.fit_transform(labels)
+        self.classes_ = encoder.classes_
+        if len(self.classes_) < 2:
+            raise InvalidInput(
+                f"All labels are {self.classes_[0]!r}: one class is nothing to tell apart; give 2 or more."
+            )
+        likelihood = Categorical() if self.likelihood is None else self.likelihood
+        self.posterior_ = self._infer(inputs, torch.from_numpy(codes.astype(np.int64)), len(self.classes_), likelihood)
+        return self
+
+    def predictive(self, X: Any) -> Classification:
+        """Return the whole predictive: probabilities, their parts, entropy and mutual information, log p(y)."""
+        found = self._predictive(X)
+        if not isinstance(found, Classification):
+            raise InvalidInput(
+                f"This likelihood predicts a {type(found).__name__}; a BayesianClassifier needs one of classes."
+            )
+        return found
+
+    def predict_proba(self, X: Any) -> Array:
+        """Return the probability of each class, (N, C), in the order of `classes_`."""
+        found = to_numpy(self.predictive(X).mean)
+        probabilities: Array = found / found.sum(axis=1, keepdims=True)
+        return probabilities
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """Return log `predict_proba`."""
+        found: Array = np.log(self.predict_proba(X))
+        return found
+
+    def predict(self, X: Any) -> Array:
+        """Return the most probable class, (N,)."""
+        places = self.predict_proba(X).argmax(axis=1)
+        found: Array = self.classes_[places]
+        return found
+
+    def predict_uncertainty(self, X: Any) -> dict[str, Array]:
+        """Return, in nats, the `entropy` of each prediction, and its part that more data could remove, `mutual_information`."""
+        found = self.predictive(X)
+        return {"entropy": to_numpy(found.entropy), "mutual_information": to_numpy(found.mutual_information)}

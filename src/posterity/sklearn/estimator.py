@@ -1,0 +1,131 @@
+"""What the two estimators share: a table to inputs, inputs to a posterior, seeds, and what scikit-learn asks of them."""
+
+from math import ceil
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Generator, Tensor
+
+from posterity.errors import InvalidInput
+from posterity.fitting import fit
+from posterity.posteriors.base import FunctionPosterior
+from posterity.predict.predictive import AnyPredictive
+from posterity.sklearn.columns import ColumnEncoder
+from posterity.train.batches import TensorData
+from posterity.train.engine import Engine
+from posterity.types import Likelihood, Prior
+from posterity.zoo import MLP
+
+Array = NDArray[Any]
+BATCH = 256  # rows of a step
+
+
+class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
+    """The common part of `BayesianRegressor` and `BayesianClassifier`: everything but the targets.
+
+    `usual_prior`, `usual_steps` and `usual` are what an estimator infers with where nothing else is given.
+    """
+
+    usual_prior: ClassVar[Prior]
+    usual_steps: ClassVar[int]
+
+    @staticmethod
+    def usual(epochs: int) -> Any:
+        """Return the method of "auto"."""
+        raise NotImplementedError
+
+    # scikit-learn checks nothing before `fit`, so that parameters can be set in any order: they are of any type here.
+    def __init__(
+        self,
+        method: Any = "auto",
+        *,
+        hidden: Any = (50,),
+        network: Any = None,
+        prior: Any = None,
+        likelihood: Any = None,
+        batch_size: Any = None,
+        n_draws: Any = 100,
+        random_state: Any = None,
+        device: Any = "auto",
+        verbose: Any = False,
+    ):
+        self.method = method
+        self.hidden = hidden
+        self.network = network
+        self.prior = prior
+        self.likelihood = likelihood
+        self.batch_size = batch_size
+        self.n_draws = n_draws
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        tags.non_deterministic = False
+        return tags
+
+    def _inputs(self, X: Any, reset: bool = False) -> Tensor:
+        """Encode a table; with `reset` learn how."""
+        if reset:
+            self.encoder_ = ColumnEncoder().fit(X)
+            self.n_features_in_ = self.encoder_.n_features_in_
+            if hasattr(self.encoder_, "feature_names_in_"):
+                self.feature_names_in_ = self.encoder_.feature_names_in_
+            elif hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        return torch.from_numpy(self.encoder_.transform(X)).to(self._dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """Tables are small, and float64 answers do not hang on the order of rows; Apple's devices have none."""
+        return torch.float32 if Engine(device=self.device).torch_device().type == "mps" else torch.float64
+
+    def _infer(self, inputs: Tensor, targets: Tensor, width: int, likelihood: Likelihood) -> FunctionPosterior:
+        """Infer the posterior of the network with `width` outputs.
+
+        Raises:
+            InvalidInput: for options that cannot be used.
+        """
+        if isinstance(self.method, str) and self.method != "auto":
+            raise InvalidInput(f"method is '{self.method}'; it must be 'auto' or made, as MeanField().")
+        if self.n_draws < 1:
+            raise InvalidInput(f"n_draws is {self.n_draws}; it must be at least 1.")
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed_)
+            widths = (inputs.shape[1], *self.hidden, width)
+            network = MLP(widths) if self.network is None else self.network(inputs.shape[1], width)
+        network = network.to(self._dtype)
+        data = TensorData(inputs, targets, min(self.batch_size or BATCH, len(inputs)))
+        usual = self.usual(ceil(self.usual_steps / data.steps_per_epoch))
+        return fit(
+            network,
+            data,
+            likelihood=likelihood,
+            prior=self.usual_prior if self.prior is None else self.prior,
+            method=usual if isinstance(self.method, str) else self.method,
+            engine=Engine(seed=self.seed_, progress=bool(self.verbose), device=self.device),
+        )
+
+    def _predictive(self, X: Any) -> AnyPredictive:
+        """Predict a table in the units that the network was trained in: the same table always gives the same draws."""
+        check_is_fitted(self, "posterior_")
+        inputs = self._inputs(X).to(self.posterior_.device)
+        generator = Generator(device=inputs.device).manual_seed(self.seed_)
+        found: AnyPredictive = self.posterior_.predict(inputs, self.n_draws, generator=generator)
+        return found
+
+
+def to_numpy(values: Tensor) -> Array:
+    """Return a tensor as a float64 array."""
+    found: Array = values.detach().cpu().numpy().astype(np.float64)
+    return found

@@ -1,0 +1,168 @@
+"""Regression with intervals: a Bayesian network behind scikit-learn's interface."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import RegressorMixin
+from sklearn.utils.validation import check_array, column_or_1d
+from torch import Generator
+
+from posterity.errors import InvalidInput
+from posterity.methods import SGLD
+from posterity.model.likelihoods import HeteroscedasticGaussian
+from posterity.model.priors import Normal
+from posterity.predict.predictive import Regression
+from posterity.sklearn.estimator import Array, BayesianEstimator, to_numpy
+
+
+class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc]  # untyped
+    """A Bayesian network for real targets: p(y | x, D) = ∫ N(y; f(θ, x), σ(θ, x)²) p(θ | D) dθ.
+
+    Columns are cleaned, scaled and encoded inside (`ColumnEncoder`); targets are standardised, and every answer is in their own
+    units. The network says its noise σ for each row, unless `likelihood` says otherwise.
+
+    Args:
+        method: any inference method of posterity, made; "auto" is a preconditioned chain of stochastic-gradient
+            Langevin dynamics of 7,500 steps.
+        hidden: widths of the hidden layers.
+        network: makes another network from the numbers of inputs and of outputs (two for each target: its mean and its raw
+            noise, see `HeteroscedasticGaussian`; one with `Gaussian()`).
+        prior: of the weights; Normal(0, 1/√fan-in) unless given.
+        likelihood: `HeteroscedasticGaussian()` unless given; `Gaussian()` has one learnt noise level for each target. Its
+            numbers are in units of the standardised targets.
+        batch_size: rows per step; 256, or all of fewer, unless given.
+        n_draws: networks drawn for a prediction.
+        random_state: of the initial weights, the inference, and the draws.
+        device, verbose: where it runs; whether it shows its progress.
+
+    Attributes:
+        posterior_: the posterior, of a network of encoded columns and standardised targets.
+        encoder_: the `ColumnEncoder`.
+        target_mean_, target_std_: of the training rows.
+        n_features_in_, feature_names_in_: as everywhere in scikit-learn.
+
+    Raises:
+        InvalidInput: from `fit`, for tables and targets that cannot be used.
+
+    >>> import warnings
+    >>> from posterity import MeanField
+    >>> from posterity.sklearn import BayesianRegressor
+    >>> x = np.linspace(-1, 1, 40)[:, None]
+    >>> y = 1000 + 200 * x[:, 0]
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     model = BayesianRegressor(MeanField(epochs=5), random_state=0, device="cpu").fit(x, y)
+    >>> mean, std = model.predict(x, return_std=True)
+    >>> lower, upper = model.predict_interval(x, 0.9).T
+    >>> mean.shape, bool((std > 0).all()), bool((lower < mean).all() and (mean < upper).all())
+    ((40,), True, True)
+    """
+
+    usual_prior = Normal(0, 1, fan_in=True)
+    usual_steps = 7500
+
+    @staticmethod
+    def usual(epochs: int) -> SGLD:
+        """Return the method of "auto"."""
+        return SGLD(epochs=epochs, lr=3e-3, draws=100, preconditioner="rmsprop")
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Infer the posterior of a table X (N, D) and its targets y, (N,) or (N, T)."""
+        targets = _targets(y)
+        inputs = self._inputs(X, reset=True)
+        if len(inputs) != len(targets):
+            raise InvalidInput(f"X has {len(inputs)} rows and y {len(targets)}; each row needs its target.")
+        if len(inputs) < 2:
+            raise InvalidInput("One row, n_samples = 1, has no spread to learn a noise from; give at least 2 samples.")
+        self.target_mean_ = targets.mean(axis=0)
+        spread = targets.std(axis=0)
+        # What varies by no more than rounding is constant: it has no scale of its own, and is left in its units.
+        self.target_std_ = np.where(spread > 1e-12 * np.abs(targets).max(axis=0), spread, 1.0)[()]
+        standardised = torch.from_numpy((targets - self.target_mean_) / self.target_std_).to(self._dtype)
+        likelihood = HeteroscedasticGaussian() if self.likelihood is None else self.likelihood
+        count = 1 if targets.ndim == 1 else targets.shape[1]
+        width = count * (2 if getattr(likelihood, "kind", "") == "heteroscedastic" else 1)
+        if targets.ndim == 2 and count == 1:
+            standardised = standardised[:, 0]
+        self._column = targets.ndim == 2 and count == 1
+        self.posterior_ = self._infer(inputs, standardised, width, likelihood)
+        return self
+
+    def predictive(self, X: Any) -> Regression:
+        """Return the whole predictive, in units of the targets: mean, aleatoric, epistemic, quantiles, log p(y)."""
+        found = self._predictive(X)
+        if not isinstance(found, Regression):
+            raise InvalidInput(
+                f"This likelihood predicts a {type(found).__name__}; a BayesianRegressor needs a Gaussian one."
+            )
+        mean, std = np.squeeze(self.target_mean_), np.squeeze(self.target_std_)
+        return _precise(found).rescale(torch.as_tensor(mean), torch.as_tensor(std))
+
+    def predict(self, X: Any, return_std: bool = False) -> Array | tuple[Array, Array]:
+        """Return the predictive mean, (N,) or (N, T), and with `return_std` its standard deviation, noise included."""
+        found = self.predictive(X)
+        mean = self._shaped(to_numpy(found.mean))
+        return (mean, self._shaped(to_numpy(found.std))) if return_std else mean
+
+    def predict_interval(self, X: Any, level: float = 0.9) -> Array:
+        """Return the central interval that holds the target with probability `level`: (N, 2), or (N, T, 2)."""
+        lower, upper = self.predictive(X).interval(level)
+        return np.stack([self._shaped(to_numpy(lower)), self._shaped(to_numpy(upper))], axis=-1)
+
+    def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Array:
+        """Return quantiles of the predictive: (N, Q), or (N, T, Q)."""
+        found = self.predictive(X).quantile(torch.tensor(list(quantiles), dtype=torch.float64))
+        return np.stack([self._shaped(to_numpy(values)) for values in found], axis=-1)
+
+    def sample(self, X: Any, n_samples: int = 100, random_state: Any = None) -> Array:
+        """Draw targets, each of a drawn network with its noise: (N, n_samples), or (N, T, n_samples)."""
+        found = self.predictive(X)
+        seed = self.seed_ if random_state is None else int(np.random.default_rng(random_state).integers(2**31))
+        generator = Generator(device=found.means.device).manual_seed(seed)
+        which = torch.randint(len(found.means), (n_samples,), generator=generator, device=found.means.device)
+        means, stds = found.means[which], found.variances[which].sqrt()
+        noise = torch.randn(means.shape, generator=generator, dtype=means.dtype, device=means.device)
+        return np.stack([self._shaped(to_numpy(values)) for values in means + stds * noise], axis=-1)
+
+    def _shaped(self, values: Array) -> Array:
+        return values[:, None] if self._column else values
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.single_output = True
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _targets(y: Any) -> Array:
+    """Check targets: (N,) or (N, T) finite numbers."""
+    if y is None:
+        raise InvalidInput("This BayesianRegressor requires y to be passed, but the target y is None.")
+    values = check_array(y, ensure_2d=False, dtype=None, allow_nd=False, input_name="y")
+    if values.dtype.kind not in "biuf":
+        try:
+            values = values.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(
+                f"Unknown label type: targets of kind {values.dtype} are no numbers ({error}). For names of classes there is "
+                "BayesianClassifier."
+            ) from error
+    values = values.astype(np.float64)
+    found: Array = (
+        values
+        if values.ndim == 2 and values.shape[1] > 1
+        else (values if values.ndim == 2 and _is_frame(y) else column_or_1d(values, warn=True))
+    )
+    return found
+
+
+def _is_frame(y: Any) -> bool:
+    return hasattr(y, "columns")
+
+
+def _precise(found: Regression) -> Regression:
+    """Hold numbers in float64: units of the targets may be far from 1."""
+    functions = torch.as_tensor(found.function_variances).double().cpu()
+    return Regression(found.means.double().cpu(), found.noise.double().cpu(), functions)
