@@ -112,6 +112,14 @@ def test_a_posterior_that_makes_no_sense_is_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("value", ["x", True, [1.0], None])
+def test_a_log_evidence_that_is_no_number_is_refused(value, tmp_path):
+    resaved(tmp_path / "p.safetensors", "point", lambda values, found: values.update(log_evidence=value))
+    posterior = posterity.load(tmp_path / "p.safetensors", network("point"))
+    with pytest.raises(InvalidInput, match="no number"):
+        _ = posterior.log_evidence
+
+
 def test_a_damaged_reference_is_refused(tmp_path):
     path = tmp_path / "r.safetensors"
     good = reference("boston")

@@ -215,7 +215,10 @@ class FunctionPosterior(ABC):
         """
         if "log_evidence" not in self.provenance:
             raise InvalidInput("The method that made this posterior does not estimate the evidence; Laplace does.")
-        return float(self.provenance["log_evidence"])
+        found = self.provenance["log_evidence"]
+        if isinstance(found, bool) or not isinstance(found, int | float):
+            raise InvalidInput(f"This posterior says that its log evidence is {found!r:.80}, which is no number.")
+        return float(found)
 
     def save(self, path: Any) -> None:
         """Write the posterior to one safetensors file that describes itself; see `posterity.load`."""

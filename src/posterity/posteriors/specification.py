@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -124,12 +125,18 @@ def described(part: Any) -> dict[str, Any]:
 
 def _restored(values: Mapping[str, Any], union: Any, what: str, path: Path) -> Any:
     try:
-        return TypeAdapter(union).validate_json(json.dumps(values), strict=True)
+        return _adapter(union).validate_json(json.dumps(values), strict=True)
     except ValidationError as error:
         if error.errors(include_url=False)[0]["type"] in _STRANGE:
             name = str(values.get("kind"))[:80]
             raise InvalidInput(f"The file's {what} {name!r} is not posterity's own; pass {what}=…") from error
         raise damaged(path, f"its {what}: {_first(error)}", AGAIN) from error
+
+
+@cache
+def _adapter(union: Any) -> TypeAdapter[Any]:
+    """Making one takes longer than reading a small file."""
+    return TypeAdapter(union)
 
 
 def _first(error: ValidationError) -> str:
