@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
 
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
-_MORE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK
+_MORE = os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINK
 
 
 @contextmanager
@@ -64,6 +65,15 @@ def append_text(path: Path, text: str) -> None:
             stream.write(text.encode())
     except OSError as error:
         raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def unlinked(path: str, flags: int) -> int:
+    """Open a file that is gone on with, as an `opener` of Python's `open`; a link in its place is refused.
+
+    Raises:
+        OSError: as the system does.
+    """
+    return os.open(path, flags | _NO_LINK, 0o666)
 
 
 def refuse_links(folder: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from posterity.storage import append_text, replace_text, replacing
+from posterity.storage import append_text, replace_text, replacing, unlinked
 
 
 def write_half(path: Path) -> None:
@@ -81,3 +81,18 @@ def test_long_names(tmp_path: Path):
     name = "n" * 250
     replace_text(tmp_path / name, "text")
     assert (tmp_path / name).read_text() == "text"
+
+
+def test_a_file_that_is_gone_on_with_is_no_link(tmp_path: Path):
+    victim, part = tmp_path / "victim", tmp_path / "a.part"
+    victim.write_text("mine")
+    part.symlink_to(victim)
+    for mode in ("ab", "wb"):
+        with pytest.raises(OSError, match="symbolic link"), open(part, mode, opener=unlinked):
+            pass
+    assert victim.read_text() == "mine"
+    part.unlink()
+    for mode, text in (("wb", b"one"), ("ab", b" two")):
+        with open(part, mode, opener=unlinked) as file:
+            file.write(text)
+    assert part.read_text() == "one two"

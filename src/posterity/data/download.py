@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 
 from posterity.data.sets import Known
 from posterity.errors import CorruptFile, DataNotFound
+from posterity.storage import unlinked
 
 CHUNK = 1 << 16
 TIMEOUT = 30  # seconds without a byte
@@ -80,7 +81,8 @@ def _transfer(url: str, part: Path, progress: bool | None) -> None:
             offset = 0
         length = response.headers.get("Content-Length")
         total = offset + int(length) if length else None
-        with part.open("ab" if offset else "wb") as sink, _progress(part.stem, progress) as advance:
+        mode = "ab" if offset else "wb"
+        with open(part, mode, opener=unlinked) as sink, _progress(part.stem, progress) as advance:
             done = _copy(response, sink, offset, (advance, total))
     if total is not None and done < total:
         raise OSError(f"the connection closed after {done} of {total} bytes")
