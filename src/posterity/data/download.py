@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import IO, TypeAlias
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -88,7 +88,7 @@ def _transfer(url: str, part: Path, progress: bool | None) -> None:
         raise OSError(f"the connection closed after {done} of {total} bytes")
 
 
-def _copy(response: HTTPResponse, sink: BinaryIO, done: int, report: tuple[_Bar, int | None]) -> int:
+def _copy(response: HTTPResponse, sink: IO[bytes], done: int, report: tuple[_Bar, int | None]) -> int:
     advance, total = report
     while chunk := response.read(CHUNK):
         sink.write(chunk)
