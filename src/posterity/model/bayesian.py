@@ -107,8 +107,9 @@ class Bayesian(nn.Module):
         return outputs
 
     def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the network, whatever its weights are; the first pass shows how it looks up its tables."""
-        with nullcontext() if self._seen or torch.compiler.is_compiling() else KnownLookups(self.network):
+        """Run the network, whatever its weights are; the first pass with gradients shows how it looks up its tables."""
+        known = self._seen or not torch.is_grad_enabled() or torch.compiler.is_compiling()
+        with nullcontext() if known else KnownLookups(self.network):
             return self.network(*args, **kwargs)
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
