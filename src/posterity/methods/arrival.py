@@ -181,8 +181,9 @@ def variational(rows: Sequence[Row], best: int | None, advice: str = "a larger s
         return []
     early = near_point(rows, best)
     upto = rows if best is None else rows[:best]
-    found = [*still_stds(upto, advice), *moving_latents(upto), *early]
-    return found if early else [*falling(rows), *moving_divergence(rows), *found]
+    if early:  # which says how wide the stds are, too
+        return [*moving_latents(upto), *early]
+    return [*falling(rows), *moving_divergence(rows), *still_stds(upto, advice), *moving_latents(upto)]
 
 
 def point(rows: Sequence[Row], best: int | None) -> list[Remark]:
