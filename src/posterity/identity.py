@@ -21,7 +21,7 @@ from posterity.model.problem import Problem
 from posterity.train.digest import SHOWN, digest
 from posterity.train.identity import Identity
 
-DEPTH = 6  # of attributes inside of attributes
+DEPTH, NEAR = 6, 2  # of attributes inside of attributes; of a module's own
 FEW = 8  # names that are listed
 
 
@@ -40,7 +40,7 @@ def identified(network: nn.Module, problem: Problem, method: Any, source: Any) -
         "method": plain_value(method),
         "prior": plain_value(problem.prior),
         "likelihood": plain_value(problem.likelihood),
-        "network": _network(network),
+        "network": _network(network, NEAR),
         "random": _listed(problem.coordinates.random_names),
     }
     if getattr(method, "starts_anew", False):
@@ -70,7 +70,7 @@ def plain_value(value: Any, depth: int = DEPTH) -> Any:
         case partial():
             return {"kind": _name(value.func), "with": plain_value([value.args, value.keywords], depth - 1)}
         case nn.Module():
-            return _network(value)
+            return _network(value, min(depth, NEAR) - 1) if depth > 0 else _name(type(value))
     if isinstance(value, FunctionType | MethodType) and depth > 0:
         return _function(value, depth)
     if isinstance(value, type) or hasattr(value, "__qualname__"):
@@ -147,17 +147,20 @@ def _name(thing: Any) -> str:
     return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', thing)}".removeprefix("builtins.")
 
 
-def _network(network: nn.Module) -> dict[str, Any]:
-    """Return each module's class and settings by its name, the parameters' names and shapes, and what is frozen."""
-    modules = {name or "class": _module(module) for name, module in network.named_modules()}
+def _network(network: nn.Module, depth: int) -> dict[str, Any]:
+    """Return each module's class and settings by its name, the parameters' names and shapes, and what is frozen.
+
+    Settings are looked into as deep as `depth` says: those of a traced network lead back to it, in a circle.
+    """
+    modules = {name or "class": _module(module, depth) for name, module in network.named_modules()}
     shapes = [f"{n} {tuple(p.shape)} {p.dtype}" for n, p in network.named_parameters()]
     fixed = [(n, p) for n, p in network.named_parameters() if not p.requires_grad]
     constant = weights_of([*fixed, *network.named_buffers()])
     return {**modules, "parameters": _listed(shapes), **({"frozen": constant} if constant else {})}
 
 
-def _module(module: nn.Module) -> str:
-    settings = {k: plain_value(v) for k, v in _public(module) if k != "training"}
+def _module(module: nn.Module, depth: int) -> str:
+    settings = {k: plain_value(v, depth) for k, v in _public(module) if k != "training"}
     return f"{type(module).__qualname__}({', '.join(f'{k}={v}' for k, v in settings.items())})"
 
 

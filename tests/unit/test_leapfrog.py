@@ -137,6 +137,7 @@ class Branching(nn.Linear):
         return super().forward(x) if float(self.weight.sum()) > 0 else -super().forward(x)
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor")  # torch's word on such a network, once in a process
 def test_a_density_whose_operations_depend_on_values_is_refused() -> None:
     with pytest.raises(InvalidInput, match="operations and shapes are the same at every value.*Leave compiled=False"):
         posterity.fit(
