@@ -96,6 +96,21 @@ class Likelihood(ABC):
         """Return the likelihood that starts where these data say, before anything is trained; itself unless overridden."""
         return self
 
+    def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Any:
+        """Return the Fisher information of p(y | f) in the outputs f (B, D), for Laplace; None where it is not known.
+
+        (B, D), its diagonal, where outputs know nothing of each other, else (B, D, D), or an `OutputCurvature`. What is not
+        known of a target (a label of −100) has none.
+        """
+        return None
+
+    def latent_curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Params | None:
+        """Return the batch's Fisher information in each of the likelihood's own coordinates, by name, for Laplace.
+
+        None: the squares of the scores of the targets that were seen are summed instead.
+        """
+        return None
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:  # noqa: B027  # nothing to refuse unless overridden
         """Raise `InvalidInput` where the targets cannot be those of a network with such outputs."""
 
