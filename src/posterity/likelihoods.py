@@ -7,22 +7,32 @@
 
 from posterity.model.likelihoods import (
     Bernoulli,
+    Beta,
     Categorical,
+    Gamma,
     Gaussian,
     HeteroscedasticGaussian,
+    LogNormal,
     NegativeBinomial,
+    Ordinal,
     Poisson,
+    StudentT,
 )
 from posterity.model.suited import suited
 from posterity.types import Likelihood
 
 __all__ = [
     "Bernoulli",
+    "Beta",
     "Categorical",
+    "Gamma",
     "Gaussian",
     "HeteroscedasticGaussian",
     "Likelihood",
+    "LogNormal",
     "NegativeBinomial",
+    "Ordinal",
     "Poisson",
+    "StudentT",
     "suited",
 ]

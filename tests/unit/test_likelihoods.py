@@ -14,7 +14,18 @@ from torch import distributions as dist
 
 import posterity
 from posterity import MAP, Engine, InvalidInput, Laplace, MeanField, Normal, Optimizer, average, fit
-from posterity.likelihoods import Gaussian, Likelihood, NegativeBinomial, Poisson, suited
+from posterity.likelihoods import (
+    Beta,
+    Gamma,
+    Gaussian,
+    Likelihood,
+    LogNormal,
+    NegativeBinomial,
+    Ordinal,
+    Poisson,
+    StudentT,
+    suited,
+)
 from posterity.metrics import evaluate
 from posterity.model.outputs import latent_curvature, output_curvature
 from posterity.model.problem import Problem
@@ -25,6 +36,8 @@ F = torch.randn(B, 1, generator=torch.Generator().manual_seed(0), dtype=torch.fl
 MEAN = 3 * F.squeeze(-1).exp().numpy()
 COUNTS = torch.tensor([0, 3, 1, 40, 2, 0])
 LEVELS = torch.tensor([0.05, 0.95], dtype=torch.float64)
+OUTPUT, SHARE = F.squeeze(-1).numpy(), MEAN / (1 + MEAN)
+POSITIVE = torch.tensor([0.01, 3.0, 1.0, 90.0, 2.0, 0.5]).double()
 PROBABLE = 1 / (1 + 0.7 * MEAN)
 
 CASES = {  # likelihood, its latents at natural values, targets, SciPy's distribution, scoringrules' score
@@ -35,6 +48,34 @@ CASES = {  # likelihood, its latents at natural values, targets, SciPy's distrib
         COUNTS,
         st.nbinom(1 / 0.7, PROBABLE),
         lambda y: sr.crps_negbinom(y, 1 / 0.7, PROBABLE),
+    ),
+    "student_t": (
+        StudentT(),
+        {"scale": 0.8, "df": 3.5},
+        torch.tensor([0.0, 2.0, -30.0, 0.5, 0.1, 4.0]).double(),
+        st.t(3.5, OUTPUT, 0.8),
+        lambda y: sr.crps_t(y, 3.5, OUTPUT, 0.8),
+    ),
+    "log_normal": (
+        LogNormal(unit=3.0),
+        {"std": 0.6},
+        POSITIVE,
+        st.lognorm(0.6, scale=MEAN),
+        lambda y: sr.crps_lognormal(y, np.log(MEAN), 0.6),
+    ),
+    "gamma": (
+        Gamma(unit=3.0),
+        {"cv": 0.8},
+        POSITIVE,
+        st.gamma(1 / 0.64, scale=0.64 * MEAN),
+        lambda y: sr.crps_gamma(y, 1 / 0.64, 1 / (0.64 * MEAN)),
+    ),
+    "beta": (
+        Beta(unit=3.0),
+        {"spread": 0.3},
+        torch.tensor([0.01, 0.5, 0.7, 0.999, 0.2, 0.9]).double(),
+        st.beta(SHARE * 7 / 3, (1 - SHARE) * 7 / 3),
+        lambda y: sr.crps_beta(y, SHARE * 7 / 3, (1 - SHARE) * 7 / 3),
     ),
 }
 
@@ -116,6 +157,40 @@ def test_what_is_drawn_has_uniform_pits_and_the_expected_curvature(name: str) ->
     assert float(score.mean().abs()) < 4 * float(score.std()) / n**0.5
 
 
+def test_grades_are_those_of_cumulative_logits() -> None:
+    cuts, grades = np.array([-1.0, 0.2, 1.7]), torch.tensor([0, 3, 1, 2, 2, 0])
+    likelihood = Ordinal(4, tuple(cuts))
+    latents = {"cuts": likelihood.latents()["cuts"].initial.double()}
+    found = General(likelihood(F[None], {"cuts": latents["cuts"][None]}))
+    below = np.concatenate([1 / (1 + np.exp(OUTPUT[:, None] - cuts)), np.ones((B, 1))], 1)
+    probs = np.diff(below, prepend=0, axis=1)
+    np.testing.assert_allclose(found.probs, probs, atol=1e-6)
+    np.testing.assert_allclose(found.log_prob(grades), np.log(probs[range(B), grades]), rtol=1e-6)
+    np.testing.assert_allclose(found.mean, (probs * np.arange(4)).sum(1), rtol=1e-6)
+    np.testing.assert_allclose(found.variance, (probs * np.arange(4) ** 2).sum(1) - found.mean.numpy() ** 2, rtol=1e-5)
+    ranked = ((below - (np.arange(4) >= grades.numpy()[:, None])) ** 2).sum(1)
+    np.testing.assert_allclose(found.crps(grades), ranked, rtol=1e-6)
+    np.testing.assert_allclose(found.quantile(0.7), (below < 0.7).sum(1))
+    assert set(found.sample(50).unique().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+    leaf = F.clone().requires_grad_()
+    table = likelihood(leaf, latents).log_probs
+    scores = torch.stack([torch.autograd.grad(table[:, k].sum(), [leaf], retain_graph=True)[0] for k in range(4)], -1)
+    expected = (table.exp() * scores.squeeze(1).square()).sum(-1, keepdim=True)
+    torch.testing.assert_close(likelihood.curvature(F, grades, latents), expected.detach(), atol=1e-9, rtol=1e-9)
+    started = Ordinal(4).started(F, grades)
+    shares = started(torch.zeros(1, 1), {"cuts": started.latents()["cuts"].initial}).probs
+    np.testing.assert_allclose(shares, [[2.5 / 8, 1.5 / 8, 2.5 / 8, 1.5 / 8]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["scale", "df", "spread", "cuts"])
+def test_priors_of_latents_are_densities(name: str) -> None:
+    latent = {**StudentT().latents(), **Beta().latents(), **Ordinal(2).latents()}[name]
+    u = torch.linspace(-60, 8 if name == "df" else 60, 8001, dtype=torch.float64)
+    density = torch.stack([latent.log_prob(v.reshape(latent.initial.shape)) for v in u]).exp()
+    total = torch.trapezoid(density, u)
+    assert float(total) == pytest.approx(1, abs=0.02 if name == "scale" else 1e-4)  # a Cauchy's tail goes on
+
+
 def test_curvature_in_the_latents_is_that_of_the_scores_and_a_gaussians_is_exact() -> None:
     likelihood = NegativeBinomial(unit=3.0)
     problem = Problem(nn.Linear(1, 1).double(), Normal(0, 1), likelihood, B)
@@ -136,6 +211,11 @@ def test_curvature_in_the_latents_is_that_of_the_scores_and_a_gaussians_is_exact
         (NegativeBinomial(), torch.tensor([1.5, 2.0, 0.2]), r"Target 0 is 1.5, and NegativeBinomial.*LogNormal\(\)"),
         (Poisson(), torch.tensor([1.0, float("nan"), 0.0]), "Target 1 is nan.*leave"),
         (Poisson(), torch.ones(3, 2), r"Poisson needs outputs \(B, D\)"),
+        (LogNormal(), torch.tensor([1.0, 0.0, 0.5]), "Target 1 is 0.0, and LogNormal takes numbers above 0.*Gaussian"),
+        (Gamma(), torch.tensor([1.0, -3.0, 0.5]), "Target 1 is -3.0, and Gamma"),
+        (Beta(), torch.tensor([0.5, 1.0, 0.5]), "Target 1 is 1.0, and Beta takes shares.*Smithson"),
+        (StudentT(), torch.tensor([0.5, float("inf"), 0.5]), "Target 1 is inf"),
+        (Ordinal(3), torch.tensor([1, 2, 3]), r"Target 2 is 3, and Ordinal\(3\) takes grades from 0 to 2"),
         (Poisson(unit=(1.0, 2.0)), torch.ones(3), "has 2 numbers for 1 outputs"),
     ],
 )
@@ -167,6 +247,41 @@ def counts(seed: int) -> Tensor:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return torch.poisson(dist.Gamma(2.0, 2.0 / RATE).sample())
+
+
+def simulated(name: str) -> tuple[Likelihood, Tensor, dict[str, float]]:
+    """A likelihood, data of it, and what is to be learnt."""
+    f = X[:, 0]
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        uniform = torch.rand(400)
+        match name:
+            case "student_t":
+                return StudentT(), f + 0.3 * dist.StudentT(3.0).sample((400,)), {"scale": 0.3, "df": 3.0}
+            case "log_normal":
+                return LogNormal(), 1e5 * torch.exp(f + 0.5 * torch.randn(400)), {"std": 0.5}
+            case "gamma":
+                return Gamma(), 1e-6 * RATE * dist.Gamma(4.0, 4.0).sample((400,)), {"cv": 0.5}
+            case "beta":
+                shares = dist.Beta(4 * f.sigmoid(), 4 * (-f).sigmoid()).sample()
+                return Beta(), shares.clamp(1e-6, 1 - 1e-6), {"spread": 0.2}
+        return Ordinal(3), torch.bucketize(2 * f + uniform.logit(), torch.tensor([-1.0, 1.0])), {}
+
+
+@pytest.mark.parametrize("name", ["student_t", "log_normal", "gamma", "beta", "ordinal"])
+def test_what_is_learnt_is_what_was_drawn_in_any_units(name: str) -> None:
+    likelihood, targets, value = simulated(name)
+    posterior = fitted(likelihood, "laplace", targets)
+    for latent, true in value.items():
+        draws = posterior.latents[f"likelihood.{latent}"].draws
+        assert float((draws.mean() - true).abs()) < 4 * float(draws.std()) + 0.05 * true
+    scores = evaluate(posterior.predict(X, 2, generator=torch.Generator().manual_seed(0)), targets)
+    assert {"rmse", "nll", "crps", "aleatoric_std"} <= scores.keys()
+    assert all(np.isfinite(list(scores.values())))
+    assert 0.86 < scores["coverage_90"] < 0.94 or name == "ordinal"
+    assert name != "ordinal" or torch.allclose(
+        posterior.latents["likelihood.cuts"].mean, torch.tensor([-1.0, 1.0]), atol=0.5
+    )
 
 
 STEPS: dict[str, Callable] = {

@@ -109,15 +109,15 @@ class Gamma(dist.Gamma):
 
 
 class Beta(dist.Beta):
-    """Shares in (0, 1) of a mean m, and of variance spread · m (1 − m), 0 < spread < 1; F is SciPy's.
+    """Shares in (0, 1) of a mean m, given by its log-odds, and of variance spread · m (1 − m), 0 < spread < 1; F is SciPy's.
 
-    >>> Beta(torch.tensor(0.5), torch.tensor(0.2)).variance
+    >>> Beta(torch.tensor(0.0), torch.tensor(0.2)).variance
     tensor(0.0500)
     """
 
-    def __init__(self, mean: Tensor, spread: Tensor) -> None:
+    def __init__(self, log_odds: Tensor, spread: Tensor) -> None:
         size = (1 - spread) / spread
-        super().__init__(mean * size, (1 - mean) * size, validate_args=False)
+        super().__init__(log_odds.sigmoid() * size, (-log_odds).sigmoid() * size, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         a, b, y = precise(self.concentration1), precise(self.concentration0), precise(value)

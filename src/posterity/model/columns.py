@@ -55,6 +55,11 @@ class Columns(Likelihood):
     def information(self, outputs: Tensor, latents: Params) -> Tensor:
         """Return E[(∂ log p(y | f)/∂f)²] of each output, of its shape."""
 
+    def fits(self, targets: Tensor) -> Tensor:
+        """Say which targets the family can give."""
+        inside: Tensor = self.support.check(targets)
+        return inside & targets.isfinite()
+
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         """Say by the data (N, D), in float64, what starts where, (D,), by the names of fields or of what is learnt."""
         return {}
@@ -104,7 +109,7 @@ class Columns(Likelihood):
                 f"Targets of shape {tuple(targets.shape)} and outputs of shape {tuple(outputs.shape)} were given; {name} needs "
                 f"outputs (B, D), and targets (B,) where D is 1, else (B, D). {advice(VALUES, targets, outputs.shape)}"
             )
-        fits = self.support.check(targets) & targets.isfinite()
+        fits = self.fits(targets)
         if not bool(fits.all()):
             row = int((~fits.reshape(len(targets), -1).all(1)).nonzero()[0, 0])
             raise InvalidInput(

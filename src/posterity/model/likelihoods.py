@@ -27,6 +27,11 @@ from posterity.model.classes import refuse_count
 from posterity.model.counts import NegativeBinomial as NegativeBinomial
 from posterity.model.counts import Poisson as Poisson
 from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
+from posterity.model.ordinal import Ordinal as Ordinal
+from posterity.model.positive import Gamma as Gamma
+from posterity.model.positive import LogNormal as LogNormal
+from posterity.model.robust import StudentT as StudentT
+from posterity.model.shares import Beta as Beta
 from posterity.options import STRICT, dataclass
 from posterity.types import Latent, Likelihood, Params
 
@@ -153,7 +158,17 @@ def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[st
 
 
 AnyLikelihood = Annotated[
-    Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian | Poisson | NegativeBinomial,
+    Categorical
+    | Bernoulli
+    | Gaussian
+    | HeteroscedasticGaussian
+    | Poisson
+    | NegativeBinomial
+    | StudentT
+    | LogNormal
+    | Gamma
+    | Beta
+    | Ordinal,
     Field(discriminator="kind"),
 ]
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log
-from typing import final
+from typing import Any, final
 
 import torch
 from torch import Generator, Tensor
@@ -142,6 +142,22 @@ class General:
         """
         values = self._own(y)
         return self._needed(lambda curve: curve.cdf(precise(values))).to(self._dtype)
+
+    @property
+    def probs(self) -> Tensor:
+        """p̄(y = k) of each whole number that the family can give, (B, *E, K), as of K grades.
+
+        Raises:
+            InvalidInput: where these have no end.
+        """
+        support: Any = self._curve.support if self._curve is not None else None
+        upper = getattr(support, "upper_bound", None)
+        if upper is None or not support.is_discrete:
+            raise InvalidInput(f"{self.family} is of no K whole numbers; ask for cdf(…) or quantile(…).")
+        numbers = torch.arange(int(support.lower_bound), int(torch.as_tensor(upper).max()) + 1, dtype=torch.float64)
+        numbers = numbers.to(self.means.device).reshape(-1, *[1] * (self.means.dim() - 1))
+        below = self._needed(lambda curve: curve.cdf(numbers.expand(-1, *curve.shape))).movedim(0, -1)
+        return below.diff(dim=-1, prepend=torch.zeros_like(below[..., :1])).to(self._dtype)
 
     def crps(self, targets: Tensor) -> Tensor:
         """Return ∫(F(t) − 1[t ≥ y])² dt of each number in a target, (B, *E), in units of the target, to a millionth of it.
