@@ -7,7 +7,7 @@ problem; a method turns a problem and data into a posterior; a posterior predict
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
@@ -83,6 +83,10 @@ class Prior(ABC):
 
 class Likelihood(ABC):
     """A conditional density p(y | outputs): `__call__` is the one required method."""
+
+    own_units: ClassVar[bool] = (
+        False  # whether targets mean something in their own units alone, as counts and shares do
+    )
 
     @abstractmethod
     def __call__(self, outputs: Tensor, latents: Params) -> Distribution:

@@ -1,7 +1,9 @@
 """Likelihoods of counts, positive numbers, shares, grades and heavy tails, against SciPy, scoringrules and autograd."""
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -374,3 +376,20 @@ def test_a_strangers_counts_have_exact_quantiles_a_crps_and_a_laplace_approximat
     own = [fit(network, (F, COUNTS.double()), likelihood=one, **kinds) for one in (Events(), Poisson(unit=3.0))]
     assert own[0].log_evidence == pytest.approx(own[1].log_evidence, rel=1e-9)
     torch.testing.assert_close(own[0].tensors(), own[1].tensors())
+
+
+def test_a_gaussian_on_counts_says_what_would_suit() -> None:
+    with pytest.warns(
+        posterity.ScaleWarning, match=r"as counts do: likelihood=posterity.likelihoods.NegativeBinomial\(\)"
+    ):
+        fit(nn.Linear(2, 1), (X, counts(0)), likelihood=Gaussian(), method=MAP(epochs=1), engine=Engine(progress=False))
+
+
+def test_the_page_runs() -> None:
+    names: dict = {}
+    page = Path(__file__).parents[2] / "docs" / "likelihoods.md"
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        exec(compile(block, page.name, "exec"), names)
+    assert names["found"].family == "Exponential"
+    low, high = names["posterior"].latents["likelihood.dispersion"].interval(0.9)
+    assert low < 0.5 < high

@@ -9,6 +9,7 @@ from torch import distributions as dist
 
 from posterity.core import families
 from posterity.model.columns import Columns, Learnt, Levels
+from posterity.model.noise import residual_std
 from posterity.options import STRICT, dataclass
 from posterity.types import Params
 
@@ -27,6 +28,7 @@ class Poisson(Columns):
     tensor([-2.0000, -1.3069])
     """
 
+    own_units: ClassVar[bool] = True
     support: ClassVar[Any] = dist.constraints.nonnegative_integer
     takes: ClassVar[str] = COUNTS
     unit: Levels | None = None
@@ -51,12 +53,14 @@ class NegativeBinomial(Columns):
 
     Args:
         unit: the mean where f is 0, one number or one for each target; None: `fit` takes the mean of the targets.
-        initial_dispersion: of a learnt one; None: `fit` takes that of all targets around their mean, at least 0.05, at most 2.
+        initial_dispersion: of a learnt one; None: `fit` takes what a linear model of log(y + ½) leaves beyond a Poisson's
+            1/mean, at least 0.05 and at most 2.
 
     >>> NegativeBinomial(unit=2.0, dispersion=0.5)(torch.zeros(2, 1), {}).variance
     tensor([4., 4.])
     """
 
+    own_units: ClassVar[bool] = True
     support: ClassVar[Any] = dist.constraints.nonnegative_integer
     takes: ClassVar[str] = COUNTS
     learnt: ClassVar[Mapping[str, Learnt]] = {"dispersion": Learnt(0.3)}
@@ -75,8 +79,8 @@ class NegativeBinomial(Columns):
 
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         mean = usual(targets)
-        spread = (targets.var(0, correction=0) - mean) / mean.square()
-        return {"unit": mean, "dispersion": spread.clamp(LEAST, MOST)}
+        relative = residual_std(inputs, (targets + 0.5).log()).square() - mean.reciprocal()
+        return {"unit": mean, "dispersion": relative.clamp(LEAST, MOST)}
 
 
 def usual(targets: Tensor) -> Tensor:

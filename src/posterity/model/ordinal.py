@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from math import lgamma
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -48,6 +48,7 @@ class Ordinal(Likelihood):
     tensor([[0.5000, 0.3808, 0.1192]])
     """
 
+    own_units: ClassVar[bool] = True
     grades: Annotated[int, Field(ge=2)]
     initial_cuts: tuple[float, ...] | None = None
     kind: Literal["ordinal"] = "ordinal"

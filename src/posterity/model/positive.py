@@ -31,6 +31,7 @@ class LogNormal(Columns):
     tensor([0.5000])
     """
 
+    own_units: ClassVar[bool] = True
     support: ClassVar[Any] = dist.constraints.positive
     takes: ClassVar[str] = POSITIVE
     learnt: ClassVar[Mapping[str, Learnt]] = {"std": Learnt(0.3)}
@@ -66,6 +67,7 @@ class Gamma(Columns):
     tensor([1.])
     """
 
+    own_units: ClassVar[bool] = True
     support: ClassVar[Any] = dist.constraints.positive
     takes: ClassVar[str] = POSITIVE
     learnt: ClassVar[Mapping[str, Learnt]] = {"cv": Learnt(0.3)}

@@ -34,6 +34,7 @@ class Beta(Columns):
     tensor([0.0500])
     """
 
+    own_units: ClassVar[bool] = True
     support: ClassVar[Any] = dist.constraints.interval(0.0, 1.0)
     takes: ClassVar[str] = "shares, numbers above 0 and below 1,"
     learnt: ClassVar[Mapping[str, Learnt]] = {"spread": SPREAD}

@@ -1,4 +1,7 @@
-"""Which likelihood suits targets, told from their values: one sentence, of the first row that holds."""
+"""Which likelihood suits targets, told from their values: one sentence, of the first row that holds.
+
+All that are named are in `posterity.likelihoods`.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -8,12 +11,13 @@ from torch import Tensor
 from posterity.model.held import Held
 
 GRADES = 7  # whole numbers from 0 or 1 on, so many at most and none left out, may be grades
+OVERDISPERSED = 1.5  # variance / mean of counts, from which on they are no Poisson's of one rate
 
 ROWS: Sequence[tuple[Callable[[Held], bool], str]] = (
     (lambda t: t.missing, "Some are NaN or infinite: leave these out."),
     (lambda t: t.only(0, 1), "Labels 0 and 1: likelihood=Bernoulli()."),
     (
-        lambda t: t.whole and t.low >= 0 and dispersed(t.targets) > 1.5,
+        lambda t: t.whole and t.low >= 0 and dispersed(t.targets) > OVERDISPERSED,
         "Whole numbers from 0 on that vary more than their mean, as counts do: likelihood=NegativeBinomial(); as values, "
         "Gaussian().",
     ),

@@ -56,6 +56,11 @@ class Regression:
         return in_words(type(self).__name__, len(self.means), self.mean.shape, "targets", parts)
 
     @property
+    def count(self) -> int:
+        """The number of functions, n."""
+        return len(self.means)
+
+    @property
     def variances(self) -> Tensor:
         """σ_s² + v_s: the whole variance of each component."""
         return self._variances.to(self.noise.dtype)
