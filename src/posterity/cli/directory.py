@@ -89,11 +89,12 @@ class RunDirectory:
         """Make the directory, and hold it for writing; see then, alone, that nobody else has just put a run there.
 
         Raises:
-            Occupied: where another process holds it. InvalidInput: as `refuse_occupied`.
+            Occupied: where another process holds it. InvalidInput: as `refuse_occupied`, and as `verify` at the end.
         """
         with lock.held(self.path) as own:
             self._refuse_full(force)
             yield own
+            own.verify()  # what was written last, when the folder was another one already, is not in the run's
 
     def verify(self) -> None:
         """Raise `InvalidInput` where the directory was removed, or replaced, since it was held."""
