@@ -107,7 +107,7 @@ class Engine:
             raise InvalidInput(f"There is no folder for a file of {name}: give one, Engine(directory='runs/mine').")
         if like.device.type != "cpu":
             raise InvalidInput(
-                f"What lives in a file is on the processor, and this network on {like.device}: device='cpu'."
+                f"What lives in a file is on the processor, this network on {like.device}: device='cpu'."
             )
         with self.alone():
             again = self.resume and keeping.begun(path.parent)
