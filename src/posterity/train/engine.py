@@ -106,9 +106,7 @@ class Engine:
         if path is None:
             raise InvalidInput(f"There is no folder for a file of {name}: give one, Engine(directory='runs/mine').")
         if like.device.type != "cpu":
-            raise InvalidInput(
-                f"What lives in a file is on the processor, this network on {like.device}: device='cpu'."
-            )
+            raise InvalidInput(f"A mapped file is on the processor, this network on {like.device}: device='cpu'.")
         with self.alone():
             again = self.resume and keeping.begun(path.parent)
             return mapped(path, name, (rows, *like.shape), like.dtype, again=again)
