@@ -7,7 +7,7 @@ problem; a method turns a problem and data into a posterior; a posterior predict
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from torch import Generator, Size, Tensor
 from torch.distributions import Distribution
@@ -84,6 +84,10 @@ class Prior(ABC):
 class Likelihood(ABC):
     """A conditional density p(y | outputs): `__call__` is the one required method."""
 
+    own_units: ClassVar[bool] = (
+        False  # whether targets mean something in their own units alone, as counts and shares do
+    )
+
     @abstractmethod
     def __call__(self, outputs: Tensor, latents: Params) -> Distribution:
         """Return the distribution of the targets; its batch shape is (..., B): one event is one target."""
@@ -95,6 +99,21 @@ class Likelihood(ABC):
     def started(self, inputs: Tensor, targets: Tensor) -> "Likelihood":
         """Return the likelihood that starts where these data say, before anything is trained; itself unless overridden."""
         return self
+
+    def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Any:
+        """Return the Fisher information of p(y | f) in the outputs f (B, D), for Laplace; None where it is not known.
+
+        (B, D), its diagonal, where outputs know nothing of each other, else (B, D, D), or an `OutputCurvature`. What is not
+        known of a target (a label of −100) has none.
+        """
+        return None
+
+    def latent_curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Params | None:
+        """Return the batch's Fisher information in each of the likelihood's own coordinates, by name, for Laplace.
+
+        None: the squares of the scores of the targets that were seen are summed instead.
+        """
+        return None
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:  # noqa: B027  # nothing to refuse unless overridden
         """Raise `InvalidInput` where the targets cannot be those of a network with such outputs."""

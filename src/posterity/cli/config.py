@@ -49,6 +49,7 @@ class DataConfig(_Table):
     split: Annotated[int, Field(ge=0)] = 0
     image_size: Count | None = None
     standardise: bool = True  # False: inputs and targets in the units of the files
+    standardise_targets: bool = True  # False for a likelihood whose targets have units of their own
     target: str | None = None
     task: Literal["classification", "regression"] | None = None
     root: str | None = None

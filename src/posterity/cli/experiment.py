@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
+from posterity.cli.kinds import kinds_in
+from posterity.cli.targets import advice, in_own_units
 from posterity.cli.weights import load_weights
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.data.augment import flipped_and_shifted
@@ -44,6 +46,7 @@ from posterity.zoo import NetworkSpec, image_side
 
 DROPOUT_RATE = 0.1  # of networks without dropout of their own
 BATCH, LEAST = TensorData.batch_size, 8  # examples per step, usually and at least
+OF_CLASSES = ("categorical", "bernoulli")  # kinds of likelihoods
 STEPS = 40  # of an epoch, at least
 
 
@@ -119,6 +122,7 @@ def built(config: RunConfig) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module
     config = _sized(config)
     dataset = load_dataset(config.data)
     config = _resolved(config, dataset)
+    dataset = dataset if config.data.standardise_targets else in_own_units(dataset)
     assert config.likelihood is not None  # _resolved saw to both
     assert config.model.name is not None
     outputs = _num_outputs(config.likelihood, dataset)
@@ -141,7 +145,9 @@ def load_dataset(data: DataConfig) -> Dataset:
     options = Options(target=data.target, task=data.task)
     dataset = load(data.name, root=data.root, split=data.split, image_size=data.image_size, options=options)
     dataset = replace(dataset, digests=dataset.digested())
-    return dataset.standardised() if data.standardise else dataset.unscaled()
+    noted = replace(dataset, notes=(*dataset.notes, *advice(dataset))) if data.standardise_targets else dataset
+    dataset = noted.standardised() if data.standardise else noted.unscaled()
+    return dataset if data.standardise_targets else in_own_units(dataset)
 
 
 def _sized(config: RunConfig) -> RunConfig:
@@ -162,14 +168,17 @@ def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:
     likelihood = config.likelihood or (Categorical() if dataset.classes else Gaussian())
     classes = isinstance(likelihood, Categorical | Bernoulli)
     if classes != bool(dataset.classes):
-        choices = "categorical, bernoulli" if dataset.classes else "gaussian, heteroscedastic"
+        of_values = [kind for kind in kinds_in(AnyLikelihood) if kind not in OF_CLASSES]
+        other = " Are its labels numbers? --task regression." if dataset.classes else ""
         raise InvalidInput(
-            f"--likelihood {likelihood.kind} does not fit '{dataset.name}', a task of {dataset.task}. Choices: {choices}."
+            f"--likelihood {likelihood.kind} does not fit '{dataset.name}', a task of {dataset.task}. Choices: "
+            f"{', '.join(OF_CLASSES if dataset.classes else of_values)}.{other}"
         )
     name = config.model.name or ("lenet" if len(dataset.input_shape) == 3 else "mlp:50")
     model = ModelConfig(name=name, weights=config.model.weights, **config.model.options)
     own = config.data.batch_size or batch_size(config, len(dataset.train_inputs))
-    data = config.data.model_copy(update={"batch_size": own})
+    scaled = config.data.standardise_targets and not likelihood.own_units
+    data = config.data.model_copy(update={"batch_size": own, "standardise_targets": scaled})
     return config.model_copy(update={"likelihood": likelihood, "model": model, "data": data})
 
 

@@ -18,11 +18,12 @@ from posterity.cli.flags import AS_TRAINED, BY_ITSELF, PLAIN, Output, Source, Us
 from posterity.cli.inputs import read_inputs
 from posterity.cli.promises import Promises, kept, promises_of
 from posterity.cli.saved import Saved
-from posterity.cli.scoring import predict as averaged
 from posterity.data import Scaling
 from posterity.data.pictures import MAX_PIXELS
 from posterity.errors import InvalidInput, unknown
-from posterity.predict.predictive import Classification, Regression
+from posterity.posteriors.average import Averaging
+from posterity.predict.checks import existing
+from posterity.predict.predictive import AnyPredictive, Classification, General, Regression, classes_or_values
 from posterity.report.summary import percent
 from posterity.storage import replace_text
 from posterity.text import cell
@@ -91,15 +92,17 @@ def predict(
     draws = use.count(saved.config.predictive_draws if promises is None else promises.draws)
     if form.tempered and promises is None:
         raise InvalidInput(f"--tempered: this run has no temperature yet. Find it: posterity calibrate {run}")
-    predictive = averaged(saved.posterior, rows.inputs, draws, saved.config.seed)
-    if isinstance(predictive, Regression):
+    predictive = Averaging(draws, saved.config.seed).predict(saved.posterior, rows.inputs)
+    if not isinstance(predictive, Classification):
         scaling = saved.scaling or Scaling(torch.zeros(()), torch.ones(()))
         predictive = predictive.rescale(scaling.target_mean, scaling.target_std)
-    shown = promises.temperature.apply(predictive) if form.tempered and promises is not None else predictive
+    shown: AnyPredictive = predictive
+    if form.tempered and promises is not None:
+        shown = promises.temperature.apply(classes_or_values(predictive))
     names, labels = rows.names, saved.data["classes"]
-    records = values(shown, names) if isinstance(shown, Regression) else classes(shown, names, labels)
+    records = classes(shown, names, labels) if isinstance(shown, Classification) else values(shown, names)
     if promises is not None:
-        promised = _promised(promises, predictive, saved, draws, Voice(output))
+        promised = _promised(promises, classes_or_values(predictive), saved, draws, Voice(output))
         records = [{**record, **own} for record, own in zip(records, promised, strict=True)]
     text = as_csv(records) if wanted == "csv" else as_json(records)
     if form.out is not None:
@@ -138,14 +141,14 @@ def classes(predictive: Classification, names: Sequence[str], labels: Sequence[s
     ]
 
 
-def values(predictive: Regression, names: Sequence[str]) -> list[Record]:
+def values(predictive: Regression | General, names: Sequence[str]) -> list[Record]:
     """Return a record per input: mean, its standard deviation and parts, and the central 90 % interval."""
     lower, upper = predictive.interval(LEVEL)
     columns = {
-        "mean": predictive.mean,
-        "std": predictive.std,
-        "epistemic_std": predictive.epistemic.sqrt(),
-        "aleatoric_std": predictive.aleatoric.sqrt(),
+        "mean": existing(lambda: predictive.mean, lower),
+        "std": existing(lambda: predictive.std, lower),
+        "epistemic_std": existing(lambda: predictive.epistemic.sqrt(), lower),
+        "aleatoric_std": existing(lambda: predictive.aleatoric.sqrt(), lower),
         "lower_90": lower,
         "upper_90": upper,
     }

@@ -19,6 +19,16 @@ PRIORS = (
     "mixture, product: of several priors, which a file says (--config)",
 )
 
+LIKELIHOODS = (
+    "categorical, bernoulli: classes; two of them",
+    "gaussian, heteroscedastic: numbers, of one noise level, or one for each row",
+    "student_t: numbers of which some are far off; --likelihood.df",
+    "poisson, negative_binomial: counts; the second where they vary more than their mean",
+    "log_normal, gamma: numbers above 0, of a noise that grows with them",
+    "beta: shares, above 0 and below 1",
+    "ordinal: grades from 0 on; --likelihood.grades 5, --task regression",
+)
+
 
 @dataclass(frozen=True)
 class Key:
@@ -81,7 +91,7 @@ class ProblemSettings:
         str | None,
         Key("likelihood.kind"),
         Parameter(
-            group=PROBLEM, metavar="NAME", help="categorical, bernoulli, gaussian or heteroscedastic. [from the task]"
+            group=PROBLEM, metavar="NAME", help="\n".join(("[categorical, or gaussian, by the task]", *LIKELIHOODS))
         ),
     ] = None
     seed: Annotated[str | None, Key("seed"), Parameter(group=RUN, metavar="INT", help="Of everything random. [0]")] = (

@@ -150,7 +150,10 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     config = saved.config.data
     if name is None:
         return unchanged(load_dataset(config), saved)
-    kept = {key: getattr(config, key) for key in ("image_size", "target", "task", "root", "standardise")}
+    kept = {
+        key: getattr(config, key)
+        for key in ("image_size", "target", "task", "root", "standardise", "standardise_targets")
+    }
     other = load_dataset(DataConfig(name=name, **kept))
     for what, mine, theirs in (
         ("inputs", tuple(saved.data["input_shape"]), other.input_shape),

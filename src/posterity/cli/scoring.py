@@ -13,7 +13,7 @@ from posterity.metrics.scores import evaluate
 from posterity.posteriors.average import Averaging
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import Mixture
-from posterity.predict.predictive import Classification, Regression, classes_or_values
+from posterity.predict.predictive import AnyPredictive, Classification, Regression, classes_or_values
 
 LABELS = {
     "accuracy": "Accuracy ↑",
@@ -57,7 +57,7 @@ class Scored:
 
     name: str
     posterior: FunctionPosterior
-    predictive: Classification | Regression
+    predictive: AnyPredictive
     scores: dict[str, float]
     draws: int
     temperature: float | None
@@ -124,13 +124,13 @@ def predict(posterior: FunctionPosterior, inputs: Tensor, draws: int, seed: int)
 
 def score(posterior: FunctionPosterior, dataset: Dataset, draws: int, seed: int) -> Scored:
     """Score a posterior on a data set's test part, in original units."""
-    predictive, targets = predict(posterior, dataset.test_inputs, draws, seed), dataset.test_targets
-    if isinstance(predictive, Regression) and dataset.scaling is not None:
+    predictive, targets = Averaging(draws, seed).predict(posterior, dataset.test_inputs), dataset.test_targets
+    if not isinstance(predictive, Classification) and dataset.scaling is not None:
         predictive = predictive.rescale(dataset.scaling.target_mean, dataset.scaling.target_std)
         targets = dataset.scaling.restore_targets(targets)
     method = posterior.provenance["method"]
-    averaged = len(predictive.probs if isinstance(predictive, Classification) else predictive.means)
-    return Scored(title(method), posterior, predictive, evaluate(predictive, targets), averaged, **temperatures(method))
+    scores = evaluate(predictive, targets)
+    return Scored(title(method), posterior, predictive, scores, predictive.count, **temperatures(method))
 
 
 def remarks(scored: Scored) -> list[str]:

@@ -9,6 +9,7 @@ information has the one column ∂(−log p(y_n | f))/∂f. Everything is in nat
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 
 import torch
@@ -95,6 +96,40 @@ class IndependentCurvature(OutputCurvature):
 
     def times(self, u: Tensor) -> Tensor:
         return self.values * u
+
+
+@dataclass(frozen=True, eq=False)
+class MatrixCurvature(OutputCurvature):
+    """Λ ⪰ 0 as they are, (B, D, D), for few outputs; the columns are their eigenvectors times roots of eigenvalues.
+
+    >>> MatrixCurvature(torch.tensor([[[4.0, 0.0], [0.0, 1.0]]])).total()
+    tensor([[4., 0.],
+            [0., 1.]])
+    """
+
+    matrices: Tensor
+
+    @cached_property
+    def roots(self) -> Tensor:
+        values, vectors = torch.linalg.eigh(self.matrices)
+        root: Tensor = vectors * values.clamp(min=0).sqrt().unsqueeze(-2)
+        return root
+
+    @property
+    def width(self) -> int:
+        return self.matrices.shape[1]
+
+    def column(self, k: int) -> Tensor:
+        return self.roots[..., k]
+
+    def total(self) -> Tensor:
+        return self.matrices.sum(0)
+
+    def diagonal(self) -> Tensor:
+        return self.matrices.diagonal(dim1=1, dim2=2)
+
+    def times(self, u: Tensor) -> Tensor:
+        return (self.matrices @ u.unsqueeze(-1)).squeeze(-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.metrics.checks import precise, probs_and_labels, real_targets
-from posterity.predict.predictive import Regression
+from posterity.predict.predictive import General, Regression
 
 GRID = 2**15  # intervals of [0, 1] that confidences are smoothed on
 SHARPEST, HALVINGS = 1e-3, 20  # the finest kernel, and halvings of the bracket of its std
@@ -181,14 +181,19 @@ class CoverageCurve:
         return (self.level - self.coverage).mean().item()
 
 
-def coverage_curve(predictive: Regression, targets: Tensor, levels: Tensor | None = None) -> CoverageCurve:
+def coverage_curve(predictive: Regression | General, targets: Tensor, levels: Tensor | None = None) -> CoverageCurve:
     """Return how often central intervals hold the target, at each level (0.05, 0.10 … 0.95 unless given).
 
     With u = F(y), the central interval of level l holds y where |2u − 1| ≤ l (Kuleshov et al., 2018): one pass over
-    the data serves every level.
+    the data serves every level. Of whole numbers, and where F is not known, it is the interval itself that is asked for.
     """
-    values = real_targets(targets, predictive.means.shape[1:])
     wanted = torch.arange(1, 20, dtype=torch.float64) / 20 if levels is None else precise(levels)
+    if isinstance(predictive, General):
+        ends = predictive.quantile(torch.cat([(1 - wanted) / 2, (1 + wanted) / 2]))
+        lower, upper = precise(ends).split(len(wanted))
+        y = real_targets(targets, lower.shape[1:])
+        return CoverageCurve(wanted, ((lower <= y) & (y <= upper)).flatten(1).double().mean(1))
+    values = real_targets(targets, predictive.means.shape[1:])
     centred = (2 * precise(predictive.cdf(values)) - 1).abs().flatten()
     ordered = centred.sort().values
     return CoverageCurve(wanted, torch.searchsorted(ordered, wanted, right=True).double() / len(ordered))

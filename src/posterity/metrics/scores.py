@@ -6,7 +6,7 @@ float64; wrong shapes, labels or NaN raise `InvalidInput`. Lower is better, exce
 its level).
 """
 
-from math import sqrt, tau
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from posterity.errors import InvalidInput
 from posterity.metrics.calibration import ece, smooth_ece
 from posterity.metrics.checks import precise, probs_and_labels, real_targets
 from posterity.metrics.selective import risk_coverage
+from posterity.predict.mixture import mixture_crps
 from posterity.predict.predictive import Classification, General, Regression
 from posterity.types import Predictive, Scores
 
@@ -67,25 +68,21 @@ def crps_mixture(means: Tensor, variances: Tensor, targets: Tensor) -> Tensor:
         raise InvalidInput(f"Expected means and variances of one shape (draws, batch, ...), got {shapes}.")
     y = real_targets(targets, means.shape[1:])
     mu, var = precise(means), precise(variances)
-    to_target = _expected_distance(y - mu, var).mean(0)
-    within = _expected_distance(torch.zeros_like(mu), 2 * var).sum(0)
-    for i in range(1, len(mu)):
-        within = within + 2 * _expected_distance(mu[:i] - mu[i], var[:i] + var[i]).sum(0)
-    return to_target - within / (2 * len(mu) ** 2)
+    return mixture_crps(y, mu, var)
 
 
-def crps(predictive: Regression, targets: Tensor) -> float:
+def crps(predictive: Regression | General, targets: Tensor) -> float:
     """Return the mean CRPS, in units of the target: the absolute error of a forecast that is a distribution."""
-    return crps_mixture(predictive.means, predictive.variances, targets).mean().item()
+    return precise(predictive.crps(targets)).mean().item()
 
 
-def coverage(predictive: Regression, targets: Tensor, level: float = 0.9) -> float:
+def coverage(predictive: Regression | General, targets: Tensor, level: float = 0.9) -> float:
     """Return the fraction of targets inside the central interval of this level; calibrated where the two are equal."""
     lower, upper, y = _interval(predictive, targets, level)
     return _inside(lower, upper, y)
 
 
-def interval_score(predictive: Regression, targets: Tensor, level: float = 0.9) -> float:
+def interval_score(predictive: Regression | General, targets: Tensor, level: float = 0.9) -> float:
     """Return the mean of (u − l) + (2/α)·(miss), α = 1 − level, in units of the target (Gneiting & Raftery, 2007)."""
     lower, upper, y = _interval(predictive, targets, level)
     miss = (lower - y).clamp(min=0) + (y - upper).clamp(min=0)
@@ -106,7 +103,7 @@ def pinball_loss(quantiles: Tensor, targets: Tensor, level: float) -> float:
     return torch.maximum(level * away, (level - 1) * away).mean().item()
 
 
-def sharpness(predictive: Regression, level: float = 0.9) -> float:
+def sharpness(predictive: Regression | General, level: float = 0.9) -> float:
     """Return the mean width of the central interval, in units of the target: small is good once coverage is right."""
     lower, upper = predictive.interval(level)
     return _width(lower, upper)
@@ -124,8 +121,8 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
     Regression, in units of the target: `rmse`; `nll` (nats per example); `crps`; `coverage_90` (fraction) and
     `interval_width_90` of the central 90 % interval; `aleatoric_std` and `epistemic_std` (means over examples).
 
-    Targets of any other distribution: the same but `crps`, each where the distribution has the moments; intervals are of
-    4096 draws.
+    Targets of any other distribution: the same, each where the distribution has the moments, and `crps` where it has a
+    distribution function; without one intervals are of 4096 draws.
 
     Raises `InvalidInput` for a predictive of another kind, and for targets that do not fit it.
     """
@@ -176,23 +173,25 @@ def _evaluate_gaussians(predictive: Regression, targets: Tensor) -> Scores:
 
 def _evaluate_general(predictive: General, targets: Tensor) -> Scores:
     scores = predictive.scores(targets)
-    lower, upper = map(precise, predictive.interval(0.9))
-    scores |= {
-        "coverage_90": _inside(lower, upper, precise(targets).to(lower.device)),
-        "interval_width_90": _width(lower, upper),
+    lower, upper, y = _interval(predictive, targets, 0.9)
+    asked: dict[str, Callable[[], float]] = {
+        "crps": lambda: crps(predictive, targets),
+        "coverage_90": lambda: _inside(lower, upper, y),
+        "interval_width_90": lambda: _width(lower, upper),
+        "aleatoric_std": lambda: precise(predictive.aleatoric).sqrt().mean().item(),
+        "epistemic_std": lambda: precise(predictive.epistemic).sqrt().mean().item(),
     }
-    for part in ("aleatoric", "epistemic"):
+    for name, ask in asked.items():
         try:
-            scores[f"{part}_std"] = precise(getattr(predictive, part)).sqrt().mean().item()
-        except InvalidInput:  # this family has no such moment
+            scores[name] = ask()
+        except InvalidInput:  # this family has no such moment, or no distribution function
             continue
     return scores
 
 
-def _interval(predictive: Regression, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:
-    y = real_targets(targets, predictive.means.shape[1:])
+def _interval(predictive: Regression | General, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:
     lower, upper = predictive.interval(level)
-    return precise(lower), precise(upper), y
+    return precise(lower), precise(upper), real_targets(targets, lower.shape)
 
 
 def _inside(lower: Tensor, upper: Tensor, y: Tensor) -> float:
@@ -201,10 +200,3 @@ def _inside(lower: Tensor, upper: Tensor, y: Tensor) -> float:
 
 def _width(lower: Tensor, upper: Tensor) -> float:
     return (precise(upper) - precise(lower)).mean().item()
-
-
-def _expected_distance(m: Tensor, variance: Tensor) -> Tensor:
-    """Return A = E|N(m, s²)|."""
-    s = variance.sqrt()
-    z = m / s.clamp(min=torch.finfo(s.dtype).tiny)  # a width of 0 is allowed: A = |m|
-    return m * torch.erf(z / sqrt(2)) + 2 * s * torch.exp(-0.5 * z.square()) / sqrt(tau)

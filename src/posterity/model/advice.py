@@ -189,7 +189,8 @@ VALUES: Sequence[Row] = (
     ),
     (
         lambda t: not t.real,
-        "Counts and other whole numbers: targets.float(). Class labels: likelihood=Categorical().",
+        "Counts: likelihood=NegativeBinomial() or Poisson() of posterity.likelihoods. Other whole numbers: targets.float(). "
+        "Class labels: likelihood=Categorical().",
     ),
     (lambda t: True, "Targets of the outputs' shape; (B,) for outputs (B, 1)."),
 )

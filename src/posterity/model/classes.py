@@ -8,6 +8,7 @@ from typing import Literal
 from torch import Tensor
 from torch import distributions as dist
 
+from posterity.core.curvature import CategoricalCurvature
 from posterity.errors import InvalidInput
 from posterity.model.advice import BINARY, CLASSES, SITES, advice
 from posterity.model.advice import IGNORED as IGNORED
@@ -102,6 +103,11 @@ class Categorical(Likelihood):
                 f"{numbered}. {advice(CLASSES, labels, logits.shape, self.axes)}"
             )
 
+    def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> CategoricalCurvature:
+        """diag(p) − p pᵀ; a label that is not known has none."""
+        known = (targets.long() != IGNORED).unsqueeze(-1)
+        return CategoricalCurvature(outputs.softmax(-1) * known)
+
     def _classes_last(self, outputs: Tensor) -> Tensor:
         first = self.axes is not None and self.axes[1] == "C"
         return outputs.movedim(-1 - self.sites, -1) if first else outputs
@@ -184,6 +190,12 @@ class Bernoulli(Likelihood):
                 f"{said}{_ONE_OR_SEVERAL}. Targets of shape {tuple(targets.shape)} were given; here they have shape "
                 f"{tuple(shape)} and values that are 0 or 1. {advice(BINARY, targets, outputs.shape)}"
             )
+
+    def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Tensor:
+        """p (1 − p); a label that is not known has none."""
+        probability = outputs.sigmoid()
+        known = (targets.to(outputs.dtype) != IGNORED).reshape(outputs.shape)
+        return probability * (1 - probability) * known
 
 
 class SiteBernoulli(dist.Bernoulli):

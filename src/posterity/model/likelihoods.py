@@ -24,7 +24,14 @@ from posterity.model.classes import Categorical as Categorical
 from posterity.model.classes import SiteBernoulli as SiteBernoulli
 from posterity.model.classes import SiteCategorical as SiteCategorical
 from posterity.model.classes import refuse_count
+from posterity.model.counts import NegativeBinomial as NegativeBinomial
+from posterity.model.counts import Poisson as Poisson
 from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
+from posterity.model.ordinal import Ordinal as Ordinal
+from posterity.model.positive import Gamma as Gamma
+from posterity.model.positive import LogNormal as LogNormal
+from posterity.model.robust import StudentT as StudentT
+from posterity.model.shares import Beta as Beta
 from posterity.options import STRICT, dataclass
 from posterity.types import Latent, Likelihood, Params
 
@@ -83,6 +90,16 @@ class Gaussian(Likelihood):
             return torch.as_tensor(self.std, dtype=outputs.dtype, device=outputs.device)
         return beside_outputs(softplus(latents["std"]), outputs, each=isinstance(self.initial_std, tuple))
 
+    def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Tensor:
+        """1/std²."""
+        return self.noise(outputs, latents).to(outputs).square().reciprocal().expand_as(outputs)
+
+    def latent_curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Params:
+        """2 B (std′/std)² of each target's noise level; where D targets share one it is 2 D B (std′/std)²."""
+        rho = latents["std"]
+        relative = rho.sigmoid() / softplus(rho)
+        return {"std": 2 * targets.numel() / rho.numel() * relative.square()}
+
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         _check_real(outputs, targets)
         levels = next((len(v) for v in (self.std, self.initial_std) if isinstance(v, tuple)), None)
@@ -107,6 +124,12 @@ class HeteroscedasticGaussian(Likelihood):
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
         mean, raw = outputs.chunk(2, dim=-1)
         return _normal(mean, softplus(raw) + self.min_std)
+
+    def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Tensor:
+        """1/std² of the mean, 2 (sigmoid(raw)/std)² of raw."""
+        raw = outputs.chunk(2, dim=-1)[1]
+        std = softplus(raw) + self.min_std
+        return torch.cat([std.square().reciprocal(), 2 * (raw.sigmoid() / std).square()], -1)
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         if outputs.dim() != 2 or outputs.shape[1] % 2:
@@ -135,7 +158,20 @@ def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[st
     return "rmse", torch.stack([squares.sum(), squares.new_tensor(squares.numel())]).double()
 
 
-AnyLikelihood = Annotated[Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian, Field(discriminator="kind")]
+AnyLikelihood = Annotated[
+    Categorical
+    | Bernoulli
+    | Gaussian
+    | HeteroscedasticGaussian
+    | Poisson
+    | NegativeBinomial
+    | StudentT
+    | LogNormal
+    | Gamma
+    | Beta
+    | Ordinal,
+    Field(discriminator="kind"),
+]
 
 
 def _normal(mean: Tensor, std: Tensor) -> dist.Distribution:

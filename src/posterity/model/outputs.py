@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from posterity.core.curvature import CategoricalCurvature, IndependentCurvature, OutputCurvature, ScoreCurvature
-from posterity.core.gaussian import softplus
+from posterity.core.curvature import IndependentCurvature, MatrixCurvature, OutputCurvature, ScoreCurvature
 from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
-from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.problem import Problem, read
 from posterity.types import Likelihood, Params
 
@@ -42,16 +40,11 @@ def output_curvature(
 ) -> OutputCurvature:
     """Return the curvature of −log p(y | f) in the outputs f (B, D): its expectation over y, or that of the y seen.
 
-    The expectation, `ggn`, is the Fisher information of p(y | f):
-
-        Categorical                diag(p) − p pᵀ            Bernoulli      p (1 − p)
-        Gaussian                   1/std²                    with outputs (mean, raw), std = min_std + softplus(raw):
-        HeteroscedasticGaussian    1/std² of the mean, 2 (sigmoid(raw)/std)² of raw
-
+    The expectation, `ggn`, is the Fisher information of p(y | f), which the likelihood says: `Likelihood.curvature`.
     `fisher` is ∂(−log p)/∂f times its transpose, the empirical Fisher information, for any likelihood.
 
     Raises:
-        InvalidInput: for `ggn` of a likelihood that is not posterity's own, or outputs of more than one dimension.
+        InvalidInput: for `ggn` of a likelihood that does not say it, or outputs of more than one dimension.
     """
     if outputs.dim() != 2:
         raise InvalidInput(
@@ -63,57 +56,43 @@ def output_curvature(
             total = problem.likelihood(leaf, latents).log_prob(targets).sum()
             (score,) = torch.autograd.grad(total, [leaf])
         return ScoreCurvature(-score)
-    match problem.likelihood:
-        case Categorical():
-            known = (targets.long() != IGNORED).unsqueeze(-1)  # a label that is not known has no curvature
-            return CategoricalCurvature(outputs.softmax(-1) * known)
-        case Bernoulli():
-            probability = outputs.sigmoid()
-            known = (targets.to(outputs.dtype) != IGNORED).reshape(outputs.shape)
-            return IndependentCurvature(probability * (1 - probability) * known)
-        case Gaussian():
-            std = problem.likelihood.noise(outputs, latents)
-            return IndependentCurvature(std.to(outputs).square().reciprocal().expand_as(outputs))
-        case HeteroscedasticGaussian(min_std=least):
-            raw = outputs.chunk(2, dim=-1)[1]
-            std = softplus(raw) + least
-            return IndependentCurvature(torch.cat([std.square().reciprocal(), 2 * (raw.sigmoid() / std).square()], -1))
-    raise unknown_curvature(problem.likelihood)
+    found = problem.likelihood.curvature(outputs, targets, latents)
+    if found is None:
+        raise unknown_curvature(problem.likelihood)
+    if not isinstance(found, Tensor):
+        return found  # type: ignore[no-any-return]  # a form of its own
+    return IndependentCurvature(found) if found.dim() == 2 else MatrixCurvature(found)
 
 
 def refuse_unknown(likelihood: Likelihood, kind: Kind) -> None:
-    """Refuse a likelihood whose curvature is not known, and one of one's own with latents."""
-    known = isinstance(likelihood, Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian)
-    if not known and kind == "ggn":
+    """Refuse a likelihood that does not say its curvature, where that is asked for."""
+    if kind == "ggn" and getattr(type(likelihood), "curvature", Likelihood.curvature) is Likelihood.curvature:
         raise unknown_curvature(likelihood)
-    if not known and likelihood.latents():
-        raise InvalidInput(f"{type(likelihood).__name__} has latents, whose curvature is not known; fix them.")
 
 
 def unknown_curvature(likelihood: Likelihood) -> InvalidInput:
     return InvalidInput(
         f"The Gauss–Newton curvature of {type(likelihood).__name__} is not known; use curvature='fisher', which needs its "
-        "log-density alone."
+        "log-density alone, or give it a method `curvature`."
     )
 
 
 def latent_curvature(problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params) -> Tensor:
-    """Return the batch's curvature in each of the likelihood's latents, (L,): 2 B (std′/std)² of each target's noise level.
+    """Return the batch's curvature in each of the likelihood's latents, (L,): its diagonal.
 
-    Where D targets share one it is 2 D B (std′/std)². A Gaussian's expected curvature has no cross terms of noise levels and
-    means; the empirical one's are left out.
+    `ggn` is what the likelihood says, where it does; else Σ_n of the squared scores of the targets that were seen. Cross terms
+    are left out, among latents and with the outputs: a Gaussian's noise level has none.
     """
     if not latents:
         return outputs.new_zeros(0)
-    rho = latents["std"]
-    if kind == "ggn":
-        relative = rho.sigmoid() / softplus(rho)
-        return (2 * targets.numel() / rho.numel() * relative.square()).reshape(-1)
-    with torch.enable_grad():
-        leaf = rho.detach().expand(len(outputs), *rho.shape).clone().requires_grad_()  # its own for each example
-        total = problem.likelihood(outputs.detach()[:, None], {"std": leaf}).log_prob(targets[:, None]).sum()
-        (score,) = torch.autograd.grad(total, [leaf])
-    return score.square().sum(0).reshape(-1)
+    found = problem.likelihood.latent_curvature(outputs, targets, latents) if kind == "ggn" else None
+    if found is None:
+        with torch.enable_grad():  # each example has its own, as draws do
+            leaves = {n: v.detach().expand(len(outputs), *v.shape).clone().requires_grad_() for n, v in latents.items()}
+            total = problem.likelihood(outputs.detach()[:, None], leaves).log_prob(targets[:, None]).sum()
+            scores = torch.autograd.grad(total, list(leaves.values()))
+        found = {n: score.square().sum(0) for n, score in zip(leaves, scores, strict=True)}
+    return torch.cat([found[n].reshape(-1) for n in latents])
 
 
 def refuse_bags(network: nn.Module, random: frozenset[str]) -> None:

@@ -13,6 +13,7 @@ from torch.distributions import constraints
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from posterity.model.probe import Probe, probed
 from posterity.model.problem import Problem
+from posterity.model.suited import OVERDISPERSED, dispersed, suited
 from posterity.types import Likelihood
 
 # Measured with mean field, MAP and SGHMC at their defaults on a table of 400 data, 60 epochs, as error / std of the targets,
@@ -49,7 +50,8 @@ def remarks(problem: Problem, inputs: Tensor, targets: Tensor) -> list[str]:
     wild = not found  # inputs that are far make outputs that are far
     match likelihood:
         case Gaussian():
-            return [*found, *links, *_of_values(outputs, targets, wild), *_of_noise(likelihood, targets)]
+            values = [*_of_values(outputs, targets, wild), *_of_noise(likelihood, targets)]
+            return [*found, *links, *values, *_of_counts(targets)]
         case HeteroscedasticGaussian():
             means = outputs.chunk(2, -1)[0]
             return [*found, *links, *_of_values(means, targets, wild), *_of_least_noise(likelihood, targets)]
@@ -153,6 +155,13 @@ def _of_noise(likelihood: Gaussian, targets: Tensor) -> Iterator[str]:
             "learnt, far below it every error of the first steps is taken for certain. Give it in units of the targets, or "
             "learn it: likelihood=Gaussian()."
         )
+
+
+def _of_counts(targets: Tensor) -> Iterator[str]:
+    """Say that targets are counts, which a Gaussian gives below 0 and between whole numbers."""
+    y = _columns(targets)
+    if bool((y >= 0).all() & (y == y.round()).all()) and float(y.max()) > 1 and dispersed(y) > OVERDISPERSED:
+        yield suited(y).replace("NegativeBinomial()", "posterity.likelihoods.NegativeBinomial()")
 
 
 def _of_least_noise(likelihood: HeteroscedasticGaussian, targets: Tensor) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What a predictive is asked must fit what it predicts: labels, values and levels are refused where they do not."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Size, Tensor
@@ -65,6 +65,14 @@ def central(level: float) -> Tensor:
     if not 0 < level < 1:
         raise InvalidInput(f"An interval's level is a probability strictly between 0 and 1, such as 0.9; got {level}.")
     return torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+
+
+def existing(ask: Callable[[], Tensor], like: Tensor) -> Tensor:
+    """Return a moment, or NaN in the shape of `like` where the family has none."""
+    try:
+        return ask()
+    except InvalidInput:
+        return torch.full_like(like, torch.nan)
 
 
 def in_words(kind: str, functions: int, shape: Sequence[int], what: str, parts: Mapping[str, Tensor]) -> str:

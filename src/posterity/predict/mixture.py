@@ -1,4 +1,6 @@
-"""Quantiles of n draws, and of n equally likely Gaussians."""
+"""Quantiles of n draws; quantiles and the CRPS of n equally likely Gaussians. Of other families: `predict/curve.py`."""
+
+from math import sqrt, tau
 
 import torch
 from torch import Tensor
@@ -41,3 +43,19 @@ def mixture_quantile(means: Tensor, stds: Tensor, level: float) -> Tensor:
         low = mixture_cdf(middle, means, stds) < level
         lower, upper = torch.where(low, middle, lower), torch.where(low, upper, middle)
     return (lower + upper) / 2
+
+
+def mixture_crps(y: Tensor, means: Tensor, variances: Tensor) -> Tensor:
+    """Return the CRPS at y (B, ...) of equal mixtures of n Gaussians (n, B, ...), all in float64, in closed form."""
+    to_target = _expected_distance(y - means, variances).mean(0)
+    within = _expected_distance(torch.zeros_like(means), 2 * variances).sum(0)
+    for i in range(1, len(means)):
+        within = within + 2 * _expected_distance(means[:i] - means[i], variances[:i] + variances[i]).sum(0)
+    return to_target - within / (2 * len(means) ** 2)
+
+
+def _expected_distance(m: Tensor, variance: Tensor) -> Tensor:
+    """Return A = E|N(m, s²)|."""
+    s = variance.sqrt()
+    z = m / s.clamp(min=torch.finfo(s.dtype).tiny)  # a width of 0 is allowed: A = |m|
+    return m * torch.erf(z / sqrt(2)) + 2 * s * torch.exp(-0.5 * z.square()) / sqrt(tau)

@@ -12,7 +12,7 @@ from posterity.errors import InvalidInput
 from posterity.predict import decomposition
 from posterity.predict.checks import central, finite_values, in_words, quantile_levels
 from posterity.predict.decomposition import precise
-from posterity.predict.mixture import mixture_cdf, mixture_quantile
+from posterity.predict.mixture import mixture_cdf, mixture_crps, mixture_quantile
 from posterity.types import Scores
 
 
@@ -54,6 +54,11 @@ class Regression:
         """Say in one line what it is of, with mean variances."""
         parts = {"mean variance": self.variance, "of it epistemic": self.epistemic}
         return in_words(type(self).__name__, len(self.means), self.mean.shape, "targets", parts)
+
+    @property
+    def count(self) -> int:
+        """The number of functions, n."""
+        return len(self.means)
 
     @property
     def variances(self) -> Tensor:
@@ -116,6 +121,11 @@ class Regression:
         """Return F(y) = (1/n)Σ_s Φ((y − μ_s)/σ_s) for y of shape (B[, D])."""
         values = finite_values(y, self.means.shape[1:]).to(self.means.device)
         return mixture_cdf(values, precise(self.means), self._variances.sqrt()).to(self.means.dtype)
+
+    def crps(self, targets: Tensor) -> Tensor:
+        """Return ∫(F(t) − 1[t ≥ y])² dt of each target, (B[, D]), float64, in units of the target, in closed form."""
+        values = finite_values(targets, self.means.shape[1:]).to(self.means.device)
+        return mixture_crps(values, precise(self.means), precise(self.variances))
 
     def log_prob(self, targets: Tensor) -> Tensor:
         """Return log (1/n)Σ_s Π_d N(y_d; μ_sd, σ_sd²), shape (B,), in nats, for targets of shape (B[, D])."""

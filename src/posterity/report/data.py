@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from posterity.errors import InvalidInput
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import AnyPredictive, Classification, General, Regression
 from posterity.types import Latent
 
 Epoch = Mapping[str, Any]
@@ -20,7 +20,7 @@ class Model:
     """One trained model: its predictions on the test inputs, their scores (`metrics.evaluate`), and how it was trained."""
 
     name: str
-    predictive: Classification | Regression
+    predictive: AnyPredictive
     scores: Mapping[str, float]
     history: Sequence[Epoch]
     parameters: int
@@ -69,13 +69,13 @@ class ReportData:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        kinds: dict[str, type] = {"classification": Classification, "regression": Regression}
+        kinds = {"classification": (Classification,), "regression": (Regression, General)}
         if self.task not in kinds:
             raise InvalidInput(f"Unknown task '{self.task}'. Choices: {', '.join(kinds)}.")
         for model in self.models:
             if not isinstance(model.predictive, kinds[self.task]):
-                raise InvalidInput(f"A report of {self.task} needs a {kinds[self.task].__name__} of '{model.name}'.")
-            batch = model.predictive.mean.shape[0]
+                raise InvalidInput(f"A report of {self.task} needs a {kinds[self.task][0].__name__} of '{model.name}'.")
+            batch = model.predictive.quantile(0.5).shape[0]
             if not batch == len(self.targets) == len(self.inputs):
                 counts = (
                     f"{len(self.inputs)} inputs, {len(self.targets)} targets, {batch} predictions of '{model.name}'"

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from posterity.metrics.calibration import coverage_curve
-from posterity.predict.predictive import Regression
+from posterity.predict.checks import existing
+from posterity.predict.predictive import General, Regression
 from posterity.report.style import (
     ALEATORIC,
     BAYESIAN,
@@ -39,9 +40,11 @@ class Bands:
     epistemic_std: Vector
 
     @classmethod
-    def of(cls, predictive: Regression) -> "Bands":
-        """Take the bands of a predictive of one target."""
-        parts = (predictive.mean, *predictive.interval(0.9), predictive.aleatoric.sqrt(), predictive.epistemic.sqrt())
+    def of(cls, predictive: Regression | General) -> "Bands":
+        """Take the bands of a predictive of one target; NaN for what the family has not."""
+        lower, upper = predictive.interval(0.9)
+        asked = (lambda: predictive.aleatoric.sqrt(), lambda: predictive.epistemic.sqrt())
+        parts = (existing(lambda: predictive.mean, lower), lower, upper, *(existing(ask, lower) for ask in asked))
         return cls(*(numbers(part) for part in parts))
 
     @property
@@ -91,7 +94,7 @@ def plot_fit(inputs: Tensor, bands: Bands, targets: Tensor) -> Figure:
     return figure
 
 
-def plot_coverage(predictives: Mapping[str, Regression], targets: Tensor) -> Figure:
+def plot_coverage(predictives: Mapping[str, Regression | General], targets: Tensor) -> Figure:
     """Draw how often central intervals hold the truth against how often they should."""
     figure, (ax,) = panels(1, width=HALF, height=4.2)
     ax.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle="--")

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from markupsafe import Markup
 from torch import Tensor
 
 from posterity.metrics.calibration import coverage_curve
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import Classification, General, Regression
 from posterity.report import figures_classification as classes
 from posterity.report import figures_latents as unknowns
 from posterity.report import figures_regression as values
@@ -24,7 +25,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     match data.bayesian.predictive:
         case Classification():
             middle = _classification(data)
-        case Regression():
+        case Regression() | General():
             middle = _regression(data)
     return (
         *_arrival(data),
@@ -214,11 +215,17 @@ def _regression(data: ReportData) -> tuple[Section, ...]:
     found = {
         m.name: _one_target(m.predictive.rescale(mean, std))
         for m in data.models
-        if isinstance(m.predictive, Regression)
+        if not isinstance(m.predictive, Classification)
     }
     y = data.targets.flatten() * std + mean
     bayesian = found[data.bayesian.name]
     bands, ninety = values.Bands.of(bayesian), torch.tensor([0.9])
+    if not np.isfinite(bands.std).all():
+        return (
+            Section(
+                "Predictions and their bands", "", "This family has no variance at some inputs: there are no bands."
+            ),
+        )
     alone = data.targets.numel() == len(data.targets)
     fit = _fit(data.inputs, bands, y) if alone and data.inputs.numel() == len(data.inputs) else ()
     prediction = Section(
@@ -260,8 +267,10 @@ def _fit(inputs: Tensor, bands: values.Bands, targets: Tensor) -> tuple[Section,
     return (Section("The fit", reading, "", (figure,)),)
 
 
-def _one_target(predictive: Regression) -> Regression:
+def _one_target(predictive: Regression | General) -> Regression | General:
     """Return every target of every input as an example of its own."""
+    if isinstance(predictive, General):  # of a table, which has one
+        return predictive
     own = predictive.function_variances
     flat = own.flatten(1) if isinstance(own, Tensor) else own
     return Regression(predictive.means.flatten(1), predictive.noise.flatten(1), flat)
