@@ -52,6 +52,16 @@ class ProblemSettings:
         Key("data.task"),
         Parameter(group=DATA, metavar="TASK", help="classification or regression, where the target does not tell."),
     ] = None
+    drop: Annotated[
+        str | None,
+        Key("data.drop"),
+        Parameter(group=DATA, metavar="COLUMNS", help="Columns of a table to leave out: --drop id,name."),
+    ] = None
+    keep: Annotated[
+        str | None,
+        Key("data.keep"),
+        Parameter(group=DATA, metavar="COLUMNS", help="Columns to keep that seem to say nothing, as identifiers."),
+    ] = None
     root: Annotated[
         str | None,
         Key("data.root"),

@@ -14,6 +14,7 @@ from posterity.cli.directory import TWIN, RunDirectory
 from posterity.cli.experiment import Experiment, load_dataset
 from posterity.cli.merge import checked
 from posterity.data import Dataset, Scaling
+from posterity.data.form import TableForm
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
@@ -43,6 +44,12 @@ class Saved:
             return None
         mean, std = torch.tensor(found["input_mean"]), torch.tensor(found["input_std"])
         return Scaling(mean, std, found["target_mean"], found["target_std"])
+
+    @property
+    def form(self) -> TableForm:
+        """How the training table was read and encoded; of runs of earlier versions, and arrays, as plain numbers."""
+        found = self.data.get("form")
+        return TableForm.plain(self.data["features"]) if found is None else TableForm.from_dict(found)
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -76,6 +83,7 @@ class _Data(BaseModel):
     source: dict[str, str]
     digests: dict[str, str] = {}
     scaling: _Scaling | None
+    form: dict[str, Any] | None = None
 
 
 def described(experiment: Experiment) -> dict[str, Any]:
@@ -98,6 +106,7 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "features": list(dataset.features),
         "source": dict(dataset.source),
         "digests": dict(dataset.digests),
+        "form": None if dataset.form is None else dataset.form.to_dict(),
         "scaling": None
         if scaling is None
         else {
@@ -150,8 +159,9 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     config = saved.config.data
     if name is None:
         return unchanged(load_dataset(config), saved)
-    kept = {key: getattr(config, key) for key in ("image_size", "target", "task", "root", "standardise")}
-    other = load_dataset(DataConfig(name=name, **kept))
+    kept = config.model_dump(exclude={"name", "split", "validation", "batch_size", "augment"})
+    form = None if saved.data.get("form") is None else saved.form
+    other = load_dataset(DataConfig(name=name, **kept), form)
     for what, mine, theirs in (
         ("inputs", tuple(saved.data["input_shape"]), other.input_shape),
         ("columns", tuple(saved.data["features"]), other.features),
@@ -273,6 +283,13 @@ def _data_of(specification: Mapping[str, Any], file: Path) -> dict[str, Any]:
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # torch's, of what are no numbers in rows
         raise CorruptFile(
             f"{file} has a header whose data.scaling does not scale its inputs. Save or copy it again."
+        ) from error
+    try:
+        if found.form is not None and TableForm.from_dict(found.form).features != tuple(found.features):
+            raise ValueError("its columns are not those of the network")
+    except ValueError as error:
+        raise CorruptFile(
+            f"{file} has a header whose data.form does not read its table. Save or copy it again."
         ) from error
     return _table(specification, "data", file)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+Floats: TypeAlias = NDArray[np.float64]
 Kind: TypeAlias = Literal["number", "category", "date"]
 DAY, WEEK, YEAR = 86_400.0, 7.0, 365.2425  # seconds; days; days
 MISSING = "(missing)"  # the category of cells that hold none
@@ -36,7 +37,7 @@ class Code:
     """
 
     kind: Kind
-    median: float = 0.0
+    median: float | None = 0.0  # None: a missing cell is a mistake
     gaps: bool = False
     clock: bool = False
     words: tuple[str, ...] = ()
@@ -47,11 +48,11 @@ class Code:
 class Encoding:
     """What the columns of a table become, by their names; learnt from training rows, applied to any.
 
-    >>> column = Column("category", np.array(["red", "blue", "red"], object))
-    >>> encoding = Encoding.learnt({"colour": column, "size": Column("number", np.array([1.0, np.nan, 3.0]))})
+    >>> colour, size = np.array(["red", "blue", "red"], object), np.array([1.0, np.nan, 3.0])
+    >>> encoding = Encoding.learnt({"colour": Column("category", colour), "size": Column("number", size)})
     >>> encoding.number_names, encoding.indicator_names
     (('size', 'size is missing'), ('colour = blue', 'colour = red'))
-    >>> encoding.numbers({"size": Column("number", np.array([np.nan]))}).tolist()
+    >>> encoding.numbers({"colour": Column("category", colour[:1]), "size": Column("number", size[1:2])}).tolist()
     [[2.0, 1.0]]
     """
 
@@ -101,7 +102,7 @@ class Encoding:
             if code.kind == "category"
         )
 
-    def numbers(self, columns: Mapping[str, Column]) -> NDArray[np.float64]:
+    def numbers(self, columns: Mapping[str, Column]) -> Floats:
         """Return numbers and dates (N, D) in the units of the table, then the columns that say which were missing."""
         found: list[Array] = []
         gaps: list[Array] = []
@@ -110,7 +111,7 @@ class Encoding:
                 continue
             cells = columns[name].cells
             gone = np.isnan(cells)
-            cells = np.where(gone, code.median, cells)
+            cells = np.where(gone, code.median or 0.0, cells)
             found.append(cells)
             for period in _periods(code).values():
                 angle = 2 * np.pi * (cells % period) / period
