@@ -161,6 +161,8 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
         return unchanged(load_dataset(config), saved)
     kept = config.model_dump(exclude={"name", "split", "validation", "batch_size", "augment"})
     form = None if saved.data.get("form") is None else saved.form
+    if form is not None:
+        kept["task"] = saved.data["task"]
     other = load_dataset(DataConfig(name=name, **kept), form)
     for what, mine, theirs in (
         ("inputs", tuple(saved.data["input_shape"]), other.input_shape),

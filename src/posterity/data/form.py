@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -13,11 +13,9 @@ from pydantic import TypeAdapter
 from posterity.data.columns import MISSING, Code, Column, Encoding
 from posterity.data.files import corrupt
 from posterity.data.reading import Reading
-from posterity.data.sheet import Sheet, Wanted, read_sheet
+from posterity.data.sheet import Sheet, Wanted, read_sheet, some
 from posterity.errors import MANY, InvalidInput
 from posterity.text import short
-
-SOME = 5  # examples in a sentence
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,9 @@ class TableForm:
         return found
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, for JSON."""
-        return asdict(self)
+        """Return plain values, for JSON, without what is as usual: there may be many columns."""
+        found: dict[str, Any] = _adapter().dump_python(self, mode="json", exclude_defaults=True)
+        return found
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -129,16 +128,17 @@ class TableForm:
         if missing:
             notes.append(f"Missing cells: {listed([f'{name} {count:,}' for name, count in missing.items()])}.")
         for one in self.columns:
+            if strange := one.reading.unknown(sheet.cells[one.name]):
+                notes.append(f"'{one.name}': {some([*map(short, strange)])} are no truth values: taken as missing.")
             known = {*one.code.words, MISSING}
             if one.code.kind != "category":
                 continue
             unknown = [cell for cell in columns[one.name].cells.tolist() if cell not in known]
             if unknown:
                 seen = "that were rare in training, or not there" if one.code.rare else "that training did not see"
-                some = ", ".join(f"'{short(word)}'" for word in sorted(set(unknown))[:SOME])
-                more = " …" if len(set(unknown)) > SOME else ""
+                words = some([f"'{short(word)}'" for word in sorted(set(unknown))])
                 notes.append(
-                    f"'{one.name}': {len(unknown):,} cells hold categories {seen} ({some}{more}): taken as unknown."
+                    f"'{one.name}': {len(unknown):,} cells hold categories {seen} ({words}): taken as unknown."
                 )
         return columns, tuple(notes)
 
@@ -149,8 +149,8 @@ def listed(names: Sequence[str]) -> str:
     >>> listed(["a", "b"])
     'a, b'
     """
-    some = ", ".join(map(short, names[:MANY]))
-    return f"{some}, and {len(names) - MANY:,} more" if len(names) > MANY else some
+    first = ", ".join(map(short, names[:MANY]))
+    return f"{first}, and {len(names) - MANY:,} more" if len(names) > MANY else first
 
 
 @cache

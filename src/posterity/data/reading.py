@@ -39,12 +39,19 @@ class Reading:
         if self.kind == "category":
             words = [MISSING if word in cells.markers else word for word in cells.words]
             return Column("category", np.array(words, object)[cells.codes])
-        values = [np.nan if word in cells.markers else self._value(word) for word in cells.words]
+        unknown = {*cells.markers, *self.unknown(cells)}
+        values = [np.nan if word in unknown else self._value(word) for word in cells.words]
         for word, value in zip(cells.words, values, strict=True):
             if value is None or np.isinf(value):
                 raise corrupt(sheet.path, f"{sheet.place(name, cells.row_of(word))}: '{word}' is no {self._wanted}")
         found: Array = np.array(values, np.float64)[cells.codes]
         return Column("date" if self.kind == "date" else "number", found)
+
+    def unknown(self, cells: Cells) -> list[str]:
+        """Return the words that are no truth value where those are expected: they are as good as missing."""
+        if self.kind != "truth":
+            return []
+        return [word for word in cells.words if word not in cells.markers and word.lower() not in TRUE]
 
     def _value(self, word: str) -> float | None:
         if self.kind == "truth":

@@ -3,7 +3,7 @@
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any
@@ -40,7 +40,7 @@ class Layout:
     trailing: bool
 
     def rows(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        """Return the rows that are not blank, header and all, with the number of their last lines from 1.
+        """Return the rows of lines that are not blank, header and all, with the number of their last lines from 1.
 
         Raises:
             csv.Error: where quotes do not match.
@@ -53,20 +53,23 @@ def is_missing(cell: str) -> bool:
     return cell.strip().lower() in MARKERS
 
 
-def layout(lines: Sequence[str], header: bool | None = None, known: Sequence[str] = ()) -> Layout | None:
+def layout(
+    lines: Sequence[str], header: bool | None = None, known: Collection[str] = (), alone: bool = False
+) -> Layout | None:
     """Tell the layout from the first lines of a table; None where there is no row.
 
     Args:
         lines: with their ends.
         header: whether the first row holds names; None to tell it from its cells and those below.
         known: names of which the header, where there is one, holds some.
+        alone: whether what holds none of these is no header.
     """
     comments = _leading(lines)
     rest = list(lines[comments:])
     declared = DECLARED.fullmatch(rest[0]) if rest else None
     skipped = comments + (declared is not None)
     separator = declared[1] if declared else _separator(lines[skipped:])
-    rows = [row for _, row in _tried(lines[skipped:], separator)][:SAMPLE]
+    rows = list(islice((row for _, row in _tried(lines[skipped:], separator) if any(row)), SAMPLE))
     if not rows:
         return None
     body = rows[1:] or rows
@@ -75,7 +78,7 @@ def layout(lines: Sequence[str], header: bool | None = None, known: Sequence[str
     trailing = width > 1 and not any(ends) and (len(rows[0]) < width or not rows[0][width - 1])
     names: tuple[str, ...] | None = tuple(rows[0])
     if header is None:
-        header = any(cell in known for cell in rows[0]) if known else _is_header(rows[0], rows[1:])
+        header = any(cell in known for cell in rows[0]) or (not alone and _is_header(rows[0], rows[1:]))
         names = names if header else _commented(lines[:comments], separator, width)
     elif not header:
         names = None
@@ -100,7 +103,7 @@ def _separator(lines: Sequence[str]) -> str:
     """Choose what parts most rows into equally many cells, at least two; among several, by which more cells are numbers."""
     best, score = ",", (False, -1.0)
     for separator in SEPARATORS:
-        rows = [row for _, row in islice(_tried(lines, separator), SAMPLE)]
+        rows = list(islice((row for _, row in _tried(lines, separator) if any(row)), SAMPLE))
         widths = Counter(map(len, rows))
         if not rows or (width := widths.most_common(1)[0][0]) < 2 or widths[width] < MOSTLY * len(rows) - 1:
             continue
@@ -130,8 +133,9 @@ def _rows(lines: Iterable[str], separator: str, before: int) -> Iterator[tuple[i
             return
         except csv.Error as error:
             raise csv.Error(f"line {before + reader.line_num} is no CSV ({error})") from error
-        if not "".join(row).isspace() and any(row):
-            yield before + reader.line_num, [cell.strip() for cell in row]
+        row = [cell.strip() for cell in row]
+        if len(row) > 1 or any(row):
+            yield before + reader.line_num, row
 
 
 def _commented(comments: Sequence[str], separator: str, width: int) -> tuple[str, ...] | None:

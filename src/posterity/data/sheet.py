@@ -92,7 +92,7 @@ def read_sheet(content: bytes, path: Path, wanted: Wanted, min_columns: int = 2)
     (('a', 'b'), [1.0, 2.0], ('x',), [2, 3])
     """
     codec, letters = encoding_of(content, path)
-    found = layout(_beginning(content, codec), wanted.header, wanted.known)
+    found = layout(_beginning(content, codec), wanted.header, wanted.known, bool(wanted.unnamed))
     if found is None:
         raise corrupt(path, "it has no rows below its header, or none at all")
     names, notes = _names(found, path, wanted, min_columns)
@@ -205,13 +205,16 @@ class _Reading:
 
     def _whole(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         """Return the rows of data, each of as many cells as the table has columns; a last one that breaks off is left out."""
-        width, before = self.layout.width, None
+        width, before, blank = self.layout.width, None, list[int]()
         what = "the header has" if self.layout.in_rows else "the first row has"
         rows = self.layout.rows(lines)
         try:
             if self.layout.in_rows:
-                next(rows, None)
+                next((row for _, row in rows if any(row)), None)
             for line, row in rows:
+                if not any(row):
+                    blank.append(line)
+                    continue
                 if before is not None:
                     raise corrupt(self.path, f"line {before[0]} has {len(before[1])} cells, {what} {width}")
                 if len(row) == width + 1 and self.layout.trailing and not row[-1]:
@@ -224,6 +227,9 @@ class _Reading:
                 yield line, row
         except csv.Error as error:
             raise corrupt(self.path, str(error)) from error
+        if blank:
+            many = "s" * (len(blank) > 1)
+            self.notes.append(f"{len(blank):,} row{many} of empty cells alone left out (line{many} {some(blank)}).")
         if before is not None:
             self.notes.append(
                 f"Line {before[0]}, the last, breaks off after {len(before[1])} of {width} cells: left out."
@@ -238,6 +244,15 @@ class _Reading:
                     f"line {lines[row]}, column '{name}': {cell[:LONGEST_NAME]} is above 2^53, where not every whole number "
                     f"is one of float64; leave the column out: --drop '{name}'",
                 )
+
+
+def some(things: Sequence[object], most: int = 5) -> str:
+    """Name some of many things.
+
+    >>> some(range(9))
+    '0, 1, 2, 3, 4, …'
+    """
+    return ", ".join(map(str, things[:most])) + ", …" * (len(things) > most)
 
 
 def _lines(content: bytes, codec: str) -> Iterator[str]:
@@ -265,6 +280,8 @@ def _names(found: Layout, path: Path, wanted: Wanted, min_columns: int) -> tuple
     notes = []
     if found.comments:
         notes.append(f"{found.comments} line{'s' * (found.comments > 1)} of comments passed over.")
+    if found.trailing:
+        notes.append("Each row ends with a separator too many.")
     if found.header is None:
         if places := next((names for names in wanted.unnamed if len(names) == found.width), None):
             return places, ("No header: columns are taken by their places.", *notes)

@@ -15,7 +15,7 @@ from posterity.data.form import Input, TableForm, listed
 from posterity.data.reading import Reading, read_kinds, thousands
 from posterity.data.scale import Rows, Table, standardised
 from posterity.data.separated import SEPARATORS
-from posterity.data.sheet import Sheet, Wanted, read_sheet
+from posterity.data.sheet import Sheet, Wanted, read_sheet, some
 from posterity.data.tables import Target, encode_targets, key, target_name, target_of, uninformative
 from posterity.errors import InvalidInput, unknown
 from posterity.text import short
@@ -56,7 +56,7 @@ def load_table(content: bytes, path: Path, options: Options, split: Split) -> Da
     """
     form = options.table.form
     sheet, readings, doubts = _told(content, path, options) if form is None else _known(content, path, options, form)
-    name = target_name(sheet.names, options.target, path)
+    name = target_name(sheet.names, options.target or (form.target if form else "") or None, path)
     target = target_of(sheet, name, readings.get(name), options.task)
     targets, classes = encode_targets(target.values, options.task or target.task, path.name)
     train, test = split(targets, classes)
@@ -187,9 +187,8 @@ def _of_file(sheet: Sheet, path: Path) -> str:
 
 def _of_target(sheet: Sheet, target: Target, targets: NDArray[Any], classes: Sequence[str]) -> str:
     if classes:
-        count = np.bincount(targets)
-        some = ", ".join(f"{short(name)} ({rows:,})" for name, rows in zip(classes[:SOME], count[:SOME], strict=True))
-        said = f"{len(classes)} classes, {some}{', …' if len(classes) > SOME else ''}"
+        parts = [f"{short(name)} ({rows:,})" for name, rows in zip(classes, np.bincount(targets), strict=True)]
+        said = f"{len(classes)} classes, {some(parts)}"
     else:
         how = f" ({target.how})" if target.how else ""
         said = f"a quantity from {targets.min():,.6g} to {targets.max():,.6g}{how}"
@@ -197,8 +196,7 @@ def _of_target(sheet: Sheet, target: Target, targets: NDArray[Any], classes: Seq
     gone = np.flatnonzero(~target.kept)
     if len(gone):
         many = "s" * (len(gone) > 1)
-        lines = ", ".join(str(sheet.lines[row]) for row in gone[:SOME]) + ", …" * (len(gone) > SOME)
-        text += f" {len(gone):,} row{many} without a target left out (line{many} {lines})."
+        text += f" {len(gone):,} row{many} without a target left out (line{many} {some(sheet.lines[gone[: SOME + 1]].tolist())})."
     return text
 
 
@@ -208,26 +206,26 @@ def _of_inputs(sheet: Sheet, inputs: Inputs, form: TableForm) -> list[str]:
         names = [name for name, one in inputs.readings.items() if one.kind == kind]
         if names:
             plural = word if len(names) == 1 else f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
-            parts.append(f"{len(names):,} {plural} ({_some(names)})")
+            parts.append(f"{len(names):,} {plural} ({_few(names)})")
     written = {
         name: str(one.writing) for name, one in inputs.readings.items() if one.kind == "number" and str(one.writing)
     }
     wide = f"; {len(form.features):,} numbers for the network" if len(form.features) != len(inputs.columns) else ""
     lines = [f"Inputs: {', '.join(parts)}{wide}."]
     if written:
-        lines[0] += f" Written: {_some([f'{name} ({how})' for name, how in written.items()])}."
+        lines[0] += f" Written: {_few([f'{name} ({how})' for name, how in written.items()])}."
     gone = {name: _missing(column) for name, column in inputs.columns.items()}
     if found := [f"{name} {count:,}" for name, count in gone.items() if count]:
-        markers = sorted({word for name in inputs.columns for word in sheet.cells[name].markers if word})
-        said = f" (empty, or {', '.join(markers[:SOME])})" if markers else ""
-        lines.append(f"Missing cells{said}: {_some(found)}; the median, or a category of their own, stands for them.")
+        markers = sorted({word or "empty" for name in inputs.columns for word in sheet.cells[name].markers})
+        said = "" if markers == ["empty"] else f" ({some(markers)})"
+        lines.append(f"Missing cells{said}: {_few(found)}; the median, or a category of their own, stands for them.")
     reasons: dict[str, list[str]] = {}
     for name, why in inputs.left.items():
         reasons.setdefault(why, []).append(name)
     if reasons:
-        lines.append(
-            f"Left out: {'; '.join(f'{_some(names)} ({why})' for why, names in reasons.items())}. --keep NAME keeps one."
-        )
+        why = "; ".join(f"{_few(names)} ({why})" for why, names in reasons.items())
+        hint = " --keep NAME keeps one." if set(reasons) - {"dropped", "empty", "constant"} else ""
+        lines.append(f"Left out: {why}.{hint}")
     return lines
 
 
@@ -235,6 +233,6 @@ def _missing(column: Column) -> int:
     return int((column.cells == MISSING).sum() if column.kind == "category" else np.isnan(column.cells).sum())
 
 
-def _some(names: Collection[str]) -> str:
+def _few(names: Collection[str]) -> str:
     some = ", ".join(map(short, list(names)[:SOME]))
     return f"{some}, and {len(names) - SOME:,} more" if len(names) > SOME else some
