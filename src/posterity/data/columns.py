@@ -60,7 +60,7 @@ class Encoding:
 
     @classmethod
     def learnt(
-        cls, columns: Mapping[str, Column], max_categories: int | None = MAX_CATEGORIES, min_frequency: float = 1
+        cls, columns: Mapping[str, Column], max_categories: int | None = MAX_CATEGORIES, min_frequency: int | float = 1
     ) -> Self:
         """Learn medians and categories.
 
@@ -148,7 +148,7 @@ def _periods(code: Code) -> dict[str, float]:
     return {"year": YEAR, "week": WEEK} | ({"day": 1.0} if code.clock else {})
 
 
-def _categories(cells: Array, most: int | None, least: float) -> Code:
+def _categories(cells: Array, most: int | None, least: int | float) -> Code:
     times = Counter(cells.tolist())
     least = least * len(cells) if 0 < least < 1 else least
     kept = sorted(word for word, count in times.items() if count >= least)

@@ -113,4 +113,4 @@ def _offset(zone: str | None) -> float:
     """Return the seconds by which a zone is before Greenwich."""
     if zone is None or zone[0] not in "+-":
         return 0.0
-    return (-1 if zone[0] == "-" else 1) * (3600 * int(zone[1:3]) + 60 * int(zone[-2:]))
+    return (-60.0 if zone[0] == "-" else 60.0) * (60 * int(zone[1:3]) + int(zone[-2:]))

@@ -6,11 +6,12 @@ from typing import Literal
 
 import numpy as np
 
+from posterity.data.cells import Cells
 from posterity.data.columns import MISSING, Array, Column
 from posterity.data.dates import TRUTH, Order, days, orders, truth
 from posterity.data.files import corrupt
 from posterity.data.numerals import PLAIN, Decimal, Writing, could_be_decimals, is_number, writings
-from posterity.data.sheet import Cells, Sheet
+from posterity.data.sheet import Sheet
 
 MIXED = 0.5  # of the cells that are numbers, from which on texts beside them are a surprise
 TRUE = {word: float(place) for pair in TRUTH for place, word in enumerate(pair)}
@@ -155,9 +156,12 @@ def _writing(
     if _doubtful(words, ways):
         wanted = decimal or ("," if separator == ";" and any("," in word for word in words) else ".")
         way = next(one for one in ways if one.decimal == wanted)
-        word = next(word for word in words if "," in word or "." in word)
-        other = "," if way.decimal == "." else "."
-        notes.append(f"'{name}': {word} was read as {way.value(word):.10g}. If it is not: --data.decimal '{other}'.")
+        if decimal is None:
+            word = next(word for word in words if "," in word or "." in word)
+            other = "," if way.decimal == "." else "."
+            notes.append(
+                f"'{name}': {word} was read as {way.value(word):.10g}. If it is not: --data.decimal '{other}'."
+            )
     return way
 
 

@@ -133,7 +133,7 @@ def _rows(lines: Iterable[str], separator: str, before: int) -> Iterator[tuple[i
             return
         except csv.Error as error:
             raise csv.Error(f"line {before + reader.line_num} is no CSV ({error})") from error
-        row = [cell.strip() for cell in row]
+        row = list(map(str.strip, row))
         if len(row) > 1 or any(row):
             yield before + reader.line_num, row
 

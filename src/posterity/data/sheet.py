@@ -2,45 +2,25 @@
 
 import csv
 import io
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posterity.data.cells import Cells, Gathering
 from posterity.data.columns import Floats
 from posterity.data.decoding import encoding_of
 from posterity.data.files import corrupt
-from posterity.data.separated import LETTERS, Layout, is_missing, layout
-from posterity.errors import InvalidInput
+from posterity.data.separated import LETTERS, Layout, layout
+from posterity.errors import CorruptFile, InvalidInput
 
 MAX_COLUMNS = 100_000
 LONGEST_NAME = 200  # characters of a column's or class's; the longest sets the memory that all rows' take
 LARGEST_WHOLE = 2**53  # up to which float64 holds every whole number
 PIECE, LEAST = 1 << 20, 32  # cells, and rows, that are read at a time
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """One column: plain numbers with NaN where missing, or texts, of which `words` holds each once and `codes` says where."""
-
-    floats: Floats | None
-    words: tuple[str, ...] = ()
-    codes: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    markers: Counter[str] = field(default_factory=Counter)  # how missing cells are written, and how many are
-
-    def row_of(self, word: str) -> int:
-        """Return the first row that holds a text."""
-        return int(np.argmax(self.codes == self.words.index(word)))
-
-    def rows(self, kept: NDArray[np.bool_]) -> "Cells":
-        """Return some of the rows."""
-        if self.floats is not None:
-            return Cells(self.floats[kept], markers=self.markers)
-        return Cells(None, self.words, self.codes[kept], self.markers)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,66 +96,6 @@ def read_sheet(content: bytes, path: Path, wanted: Wanted, min_columns: int = 2)
     )
 
 
-class _Column:
-    """One column while it is read."""
-
-    def __init__(self, name: str, text: bool, missing: frozenset[str]) -> None:
-        self.name = name
-        self.late = False
-        self.text = text
-        self._missing = missing
-        self._floats: list[Floats] = []
-        self._codes: list[NDArray[np.int32]] = []
-        self._index: dict[str, int] = {}
-        self._markers: Counter[str] = Counter()
-
-    def add(self, cells: Sequence[str]) -> Floats | None:
-        """Take some cells; return them where they are plain numbers."""
-        if self.late:
-            return None
-        if not self.text:
-            if (floats := self._numbers(cells)) is not None:
-                self._floats.append(floats)
-                return floats
-            self.text, self.late = True, bool(self._floats)
-        index = self._index
-        codes = (index.setdefault(cell, len(index)) for cell in cells)
-        self._codes.append(np.fromiter(codes, np.int32, len(cells)))
-        return None
-
-    def _numbers(self, cells: Sequence[str]) -> Floats | None:
-        if "_" in "".join(cells):  # Python reads 1_2 as 12; in a table it is a name
-            return None
-        try:
-            floats = np.fromiter(map(float, cells), np.float64, len(cells))
-        except ValueError:
-            markers: Counter[str] = Counter()
-            floats = np.empty(len(cells))
-            for place, cell in enumerate(cells):
-                if is_missing(cell) or cell.lower() in self._missing:
-                    markers[cell] += 1
-                    floats[place] = np.nan
-                    continue
-                try:
-                    floats[place] = float(cell)
-                except ValueError:
-                    return None
-            self._markers += markers
-            return floats
-        if count := int(np.isnan(floats).sum()):
-            self._markers["NaN"] += count
-        return floats
-
-    def cells(self) -> Cells:
-        if not self.text:
-            return Cells(np.concatenate(self._floats), markers=self._markers)
-        codes = np.concatenate(self._codes)
-        gone = {code: word for word, code in self._index.items() if is_missing(word) or word.lower() in self._missing}
-        times = np.bincount(codes, minlength=len(self._index))
-        markers = Counter({word: int(times[code]) for code, word in gone.items()})
-        return Cells(None, tuple(self._index), codes, markers)
-
-
 class _Reading:
     """One pass over the rows of a table."""
 
@@ -184,7 +104,7 @@ class _Reading:
     ) -> None:
         self.path, self.layout, self.names = path, found, names
         self.places = [place for place, name in enumerate(names) if wanted.column(name)]
-        self.columns = [_Column(names[place], names[place] in texts, wanted.missing) for place in self.places]
+        self.columns = [Gathering(names[place], names[place] in texts, wanted.missing) for place in self.places]
         self.lines: list[NDArray[np.int64]] = []
         self.notes: list[str] = []
 
@@ -206,7 +126,6 @@ class _Reading:
     def _whole(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
         """Return the rows of data, each of as many cells as the table has columns; a last one that breaks off is left out."""
         width, before, blank = self.layout.width, None, list[int]()
-        what = "the header has" if self.layout.in_rows else "the first row has"
         rows = self.layout.rows(lines)
         try:
             if self.layout.in_rows:
@@ -216,11 +135,11 @@ class _Reading:
                     blank.append(line)
                     continue
                 if before is not None:
-                    raise corrupt(self.path, f"line {before[0]} has {len(before[1])} cells, {what} {width}")
+                    raise self._ragged(*before)
                 if len(row) == width + 1 and self.layout.trailing and not row[-1]:
                     row = row[:-1]
                 if len(row) > width:
-                    raise corrupt(self.path, f"line {line} has {len(row)} cells, {what} {width}")
+                    raise self._ragged(line, row)
                 if len(row) < width:
                     before = line, row
                     continue
@@ -234,6 +153,11 @@ class _Reading:
             self.notes.append(
                 f"Line {before[0]}, the last, breaks off after {len(before[1])} of {width} cells: left out."
             )
+
+    def _ragged(self, line: int, row: Sequence[str]) -> CorruptFile:
+        what = "the header has" if self.layout.header else "the first row has"
+        advice = "complete the line, or quote the cell that holds the separator"
+        return corrupt(self.path, f"line {line} has {len(row)} cells, {what} {self.layout.width}; {advice}")
 
     def _refuse_wide(self, name: str, cells: Sequence[str], floats: Floats, lines: NDArray[np.int64]) -> None:
         """Refuse whole numbers that float64 does not tell from their neighbours: long identifiers, mostly."""

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from posterity.data.cells import Cells
 from posterity.data.columns import Column
 from posterity.data.files import corrupt
+from posterity.data.numerals import is_number
 from posterity.data.reading import Reading
-from posterity.data.sheet import LONGEST_NAME, Cells, Sheet
+from posterity.data.sheet import LONGEST_NAME, Sheet
 from posterity.errors import InvalidInput, unknown
 
 MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity
@@ -57,6 +59,14 @@ def target_of(sheet: Sheet, name: str, reading: Reading | None, task: str | None
     ]  # of which classes are made
     kept = ~np.array(gone, bool)[cells.codes]
     words = [word for word, no in zip(cells.words, gone, strict=True) if not no]
+    numbers = sum(map(is_number, words))
+    if task is None and MAX_CLASSES < numbers < len(words):
+        odd = next(word for word in words if not is_number(word))
+        raise corrupt(
+            sheet.path,
+            f"{sheet.place(name, cells.row_of(odd))}: '{odd}' is no number, and {numbers:,} others of the target are. Mend or "
+            f"empty the cell; if it stands for a missing one: --data.missing '{odd}'",
+        )
     if (length := max(map(len, words))) > LONGEST_NAME:
         raise corrupt(sheet.path, f"column '{name}' has a cell of {length:,} characters, no class name")
     return Target(name, np.array([word for word in cells.words])[cells.codes[kept]], kept)

@@ -61,8 +61,7 @@ def load_table(content: bytes, path: Path, options: Options, split: Split) -> Da
     targets, classes = encode_targets(target.values, options.task or target.task, path.name)
     train, test = split(targets, classes)
     if form is None:
-        form, inputs, more = _formed(sheet, readings, target, train, options.table)
-        doubts += more
+        form, inputs = _formed(sheet, readings, doubts, target, train, options.table)
     else:
         inputs = Inputs({one.name: one.reading for one in form.columns}, _kept(form.cells(sheet)[0], target), {})
     encoding = form.encoding
@@ -117,9 +116,9 @@ def _known(
 
 
 def _formed(
-    sheet: Sheet, readings: Mapping[str, Reading], target: Target, train: Rows, reader: Reader
-) -> tuple[TableForm, Inputs, list[str]]:
-    """Choose the inputs, and learn from the training rows what becomes of them."""
+    sheet: Sheet, readings: Mapping[str, Reading], doubts: list[str], target: Target, train: Rows, reader: Reader
+) -> tuple[TableForm, Inputs]:
+    """Choose the inputs, and learn from the training rows what becomes of them; what is not certain joins the `doubts`."""
     names = [name for name in sheet.cells if name != target.name]
     own = {name: readings[name] for name in names if name in readings}
     columns = _kept({name: reading.column(sheet, name) for name, reading in own.items()}, target)
@@ -135,9 +134,10 @@ def _formed(
         why = ", ".join(f"{short(name)} ({why})" for name, why in list(inputs.left.items())[:SOME])
         raise InvalidInput(
             f"'{sheet.path.name}': no input column varies over the {len(train)} training rows. Left out: {why}. "
-            "To keep one: --keep NAME."
+            + " ".join(["To keep one: --keep NAME.", *doubts])
         )
-    notes += _leaks(inputs.columns, target)
+    doubts += notes
+    doubts += _leaks(inputs.columns, target)
     encoding = Encoding.learnt({name: training[name] for name in inputs.columns})
     form = TableForm(
         tuple(Input(name, inputs.readings[name], code) for name, code in encoding.codes.items()),
@@ -145,7 +145,7 @@ def _formed(
         () if sheet.headed else sheet.names,
         target.name,
     )
-    return form, inputs, notes
+    return form, inputs
 
 
 def _kept(columns: Mapping[str, Column], target: Target) -> dict[str, Column]:
@@ -196,7 +196,8 @@ def _of_target(sheet: Sheet, target: Target, targets: NDArray[Any], classes: Seq
     gone = np.flatnonzero(~target.kept)
     if len(gone):
         many = "s" * (len(gone) > 1)
-        text += f" {len(gone):,} row{many} without a target left out (line{many} {some(sheet.lines[gone[: SOME + 1]].tolist())})."
+        lines = some(sheet.lines[gone[: SOME + 1]].tolist())
+        text += f" {len(gone):,} row{many} without a target left out (line{many} {lines})."
     return text
 
 
