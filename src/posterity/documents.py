@@ -1,6 +1,7 @@
 """JSON from files that anyone may have written: bounded in size, depth and numbers of things, and plain when it is read."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from hashlib import sha256
@@ -85,7 +86,10 @@ def content(path: Path, size: int = SIZE) -> bytes:
     """
     try:
         with reading(path) as file:
-            found = file.read(size + 1)
+            there = os.fstat(file.fileno()).st_size
+            found = file.read(
+                min(there, size) + 1
+            )  # a reader takes the memory that it is asked for, and returns some of it
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror or error}.") from error
     if len(found) > size:

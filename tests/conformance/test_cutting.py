@@ -104,17 +104,17 @@ def moments(method: Any, data: Any) -> tuple[float, float, int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "way"),
+    ("name", "way", "epochs"),
     [
-        pytest.param(name, way, marks=() if (name, way) in QUICK else pytest.mark.slow)
+        pytest.param(name, way, 200) if (name, way) in QUICK else pytest.param(name, way, 600, marks=pytest.mark.slow)
         for name in METHODS
         for way in WAYS
     ],
 )
 @pytest.mark.filterwarnings("ignore:All 2 members")  # data that are all alike leave one optimum
-def test_the_posterior_is_that_of_the_data_that_are_seen(name: str, way: str) -> None:
+def test_the_posterior_is_that_of_the_data_that_are_seen(name: str, way: str, epochs: int) -> None:
     make, seen = WAYS[way]
-    mean, std, num_data = moments(METHODS[name](600), make())
+    mean, std, num_data = moments(METHODS[name](epochs), make())
     exact, width = float(seen.sum()) / (len(seen) + 1), (len(seen) + 1) ** -0.5
     assert num_data == len(seen)
     assert abs(mean - exact) < 0.35 * width  # the outlier in a batch of the wrong weight is at least 5 of these

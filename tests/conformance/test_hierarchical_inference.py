@@ -99,7 +99,7 @@ def test_mean_field_finds_the_scale_with_its_known_bias(centered: bool) -> None:
             TensorData(x, y, 30),
             likelihood=Gaussian(std=NOISE),
             prior=Hierarchical(scale=HalfNormal(1.0), centered=centered),
-            method=MeanField(epochs=1200, draws=2, antithetic=True, optimizer=Optimizer(lr=0.05)),
+            method=MeanField(epochs=500, draws=2, antithetic=True, optimizer=Optimizer(lr=0.05)),
             engine=Engine(seed=seed, **QUIET),
         )
         draws = posterior.latents["prior.scale.weight"].draws.log()
@@ -120,13 +120,10 @@ def test_divergence_is_unbiased(centered: bool, family: str, per: str) -> None:
     mean, std = where.theta(), torch.full((where.layout.size,), 0.2, dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
     divergence = Divergence.of(where)
-    values = torch.stack([divergence.value(mean, std, generator) for _ in range(1500)])
+    values = torch.stack([divergence.value(mean, std, generator) for _ in range(400)])
+    thetas = mean + std * torch.randn((6000, len(mean)), generator=generator, dtype=torch.float64)
     q = torch.distributions.Normal(mean, std)
-    direct = []
-    for _ in range(6000):
-        theta = mean + std * torch.randn(mean.shape, generator=generator, dtype=torch.float64)
-        direct.append(q.log_prob(theta).sum() - where.log_prior(theta))
-    drawn = torch.stack(direct)
+    drawn = q.log_prob(thetas).sum(1) - torch.func.vmap(where.log_prior)(thetas)
     error = (values.var() / len(values) + drawn.var() / len(drawn)).sqrt()
     assert abs(values.mean() - drawn.mean()) < 4 * error
     assert values.std() < drawn.std()  # what the closed form is for
@@ -163,17 +160,17 @@ def test_non_centred_estimators_have_the_mean_gradient_of_plain_draws(name: str)
     torch.testing.assert_close(start["weight"], network.weight.detach())  # conversion keeps what the network computes
     estimator: Estimator = NonCentred(ESTIMATORS[name](where.params, where.start), where)
     generator = torch.Generator().manual_seed(2)
-    count = 3000
+    count, plenty = 1500, 20_000
     ours = [estimator(lambda: (network(x) - y).square().mean(), mean, std, generator) for _ in range(count)]
-    plain = []
-    for _ in range(count):
-        leaves = mean.clone().requires_grad_(), std.clone().requires_grad_()
-        theta = leaves[0] + leaves[1] * torch.randn(mean.shape, generator=generator, dtype=torch.float64)
-        views = where.layout.views(where.weights(theta))
-        loss = (x @ views["weight"].T + views["bias"] - y).square().mean()
-        plain.append(torch.cat(torch.autograd.grad(loss, leaves, allow_unused=True)))
-    a, b = torch.stack([torch.cat([e.mean, e.std]) for e in ours]), torch.stack(plain)
-    error = (a.var(0) / count + b.var(0) / count).sqrt()
+
+    def loss(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:
+        views = where.layout.views(where.weights(mean + std * noise))
+        return (x @ views["weight"].T + views["bias"] - y).square().mean()
+
+    noise = torch.randn((plenty, len(mean)), generator=generator, dtype=torch.float64)
+    plain = torch.func.vmap(torch.func.grad(loss, (0, 1)), (None, None, 0))(mean, std, noise)
+    a, b = torch.stack([torch.cat([e.mean, e.std]) for e in ours]), torch.cat(plain, 1)
+    error = (a.var(0) / count + b.var(0) / plenty).sqrt()
     assert ((a.mean(0) - b.mean(0)).abs() <= 4.5 * error + 1e-12).all()
     assert (b.mean(0).abs() > 4.5 * error).sum() >= 8  # the test can tell gradients from none
 
@@ -207,12 +204,12 @@ def test_map_finds_the_joint_mode_of_non_centred_coordinates() -> None:
         TensorData(x, y, 30),
         likelihood=own.likelihood,
         prior=own.prior,
-        method=MAP(epochs=3000, optimizer=Optimizer(lr=0.03)),
+        method=MAP(epochs=1000, optimizer=Optimizer(lr=0.05, schedule="cosine")),
         engine=Engine(**QUIET),
     )
     theta = posterior.mean.requires_grad_()
     (gradient,) = torch.autograd.grad(own.log_joint(theta, (x, y)), [theta])
-    assert gradient.abs().max() < 1e-4
+    assert gradient.abs().max() < 0.01  # at the mode of centred coordinates that of log s is 10, of its ten weights
     plain = posterior.network()
     scale = posterior.latents["prior.scale.weight"].mean
     torch.testing.assert_close(plain.weight.reshape(-1), scale * theta[:10].detach())

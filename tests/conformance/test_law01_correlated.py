@@ -14,7 +14,7 @@ from posterity.core.covariance import CholeskyCovariance, LowRankCovariance
 from posterity.model.correlated import CorrelatedDivergence
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.low_rank import LowRankGaussian
-from tests.conformance.table import FAST, STEPS, TABLE, Conjugate
+from tests.conformance.table import COUPLED_STEPS, FAST, TABLE, Conjugate
 
 SEEDS = 8
 Correlated = LowRankGaussian | FullRankGaussian
@@ -96,9 +96,9 @@ MUTATIONS = {
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_a_factor_of_two_anywhere_fails_the_law(mutation: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, home = MUTATIONS[mutation]
-    method = FullRank(epochs=STEPS // 3, optimizer=FAST, draws=4, antithetic=True)
+    method = FullRank(epochs=COUPLED_STEPS // 3, optimizer=FAST, draws=4, antithetic=True)
     if home is None:
-        method = FullRank(epochs=STEPS // 3, optimizer=FAST, draws=4, antithetic=True, temperature=2.0)
+        method = FullRank(epochs=COUPLED_STEPS // 3, optimizer=FAST, draws=4, antithetic=True, temperature=2.0)
     elif name == "noise":
         own = home.noise
         monkeypatch.setattr(home, "noise", lambda self, generator: 2 * own(self, generator))
@@ -113,7 +113,7 @@ def test_a_factor_of_two_anywhere_fails_the_law(mutation: str, monkeypatch: pyte
 
 def test_a_rank_that_is_too_small_still_has_the_exact_mean_and_beats_mean_field() -> None:
     case = Conjugate.make()
-    posterior = case.fit(LowRank(1, epochs=STEPS // 2, optimizer=FAST, draws=4, antithetic=True))
+    posterior = case.fit(LowRank(1, epochs=COUPLED_STEPS // 2, optimizer=FAST, draws=4, antithetic=True))
     assert posterior.factor.shape == (3, 1)
     assert gap(posterior) < 0.1
 
@@ -142,7 +142,7 @@ def test_sequential_data_give_the_posterior_of_all(name: str) -> None:
         data,
         likelihood=Gaussian(std=0.5),
         prior=first,
-        method=replace(TABLE[name].method, epochs=STEPS // 3),
+        method=replace(TABLE[name].method, epochs=COUPLED_STEPS // 3),
         engine=engine,
     )
     assert gap(found) < 0.05  # a prior without correlations would be much further off

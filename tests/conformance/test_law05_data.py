@@ -45,7 +45,7 @@ def test_gradient_of_a_step_is_that_of_the_log_joint(kind: str) -> None:
     inference = MeanFieldInference(target, MeanField(kind, initial_std=0.2), budget)
     state = inference.init(NamedStreams(0, "test"))
     start = {k: v.clone() for k, v in state.items()}
-    n = 3000
+    n = 1200
     rows = []
     for _ in range(n):
         for key, value in start.items():

@@ -16,7 +16,6 @@ sys.path.append(str(BENCHMARKS))
 import fuzz  # noqa: E402  # they are beside the library, not in it
 from fuzzing import targets, trial  # noqa: E402
 
-READERS = ("idx", "npz", "npy", "csv", "png", "jpeg", "cifar")
 INPUTS = 250
 
 
@@ -32,7 +31,7 @@ def failing(name: str, inputs: int = INPUTS) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", targets.MAKERS)
 def test_no_damaged_or_hostile_file_gives_a_traceback_a_hang_or_other_content(name):
     assert failing(name) == set()
 

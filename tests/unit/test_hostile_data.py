@@ -22,6 +22,7 @@ from posterity.data.published import remark
 from posterity.data.scale import Scaling
 from posterity.data.sets import IDX_FILES, SETS
 from posterity.data.sheet import MAX_COLUMNS
+from posterity.documents import content
 from posterity.errors import CorruptFile, InvalidInput, PosterityError
 
 PATH = Path("given")
@@ -233,6 +234,7 @@ def test_a_form_that_has_no_known_checksum_says_so():
         b"cos\nsystem\n(U\x04true" + b"tR.",
         b"cnumpy\nndarray\n(J\xff\xff\xff\x7fJ\xff\xff\xff\x7ft\x81.",
         b"}(K\x01u.",
+        b"}}\x93.",  # a name that is two dictionaries
         b"t.",
         b"h\x05.",
         b"e.",
@@ -249,6 +251,12 @@ def test_a_form_that_has_no_known_checksum_says_so():
 def test_programs_that_no_data_set_needs_are_refused(program):
     with pytest.raises(CorruptFile, match="its pickle cannot be read"):
         unpickled(b"\x80\x02" + program, PATH, most=10_000)
+
+
+@pytest.mark.usefixtures("little_memory")
+def test_a_reader_takes_memory_for_what_is_there_and_not_for_what_could_be(tmp_path):
+    (tmp_path / "log").write_bytes(b"abc")
+    assert content(tmp_path / "log", 2**40) == b"abc"
 
 
 def test_archives_of_cifar_are_opened_no_further_than_the_set_is_large(tmp_path, monkeypatch):

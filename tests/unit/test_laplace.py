@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,9 @@ from posterity import (
     TensorData,
 )
 from posterity.core.gaussian import inverse_softplus, softplus
+from posterity.core.jacobian import rows_of
 from posterity.methods.expansion import Expansion, expanded, inverse_root
+from posterity.posteriors import linearised
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.point import Point
@@ -318,6 +321,22 @@ def test_a_regression_is_predicted_in_closed_form(structure: str) -> None:
     error = torch.distributions.Normal(drawn, 0.2).log_prob(y).std(0) / n**0.5
     total = found.scores(y)["expected_nll"]
     assert abs(total + own.mean()) < 4 * error.mean()
+
+
+def test_a_closed_form_holds_no_more_of_the_jacobian_than_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    posterior = around(small(), wavy(), Gaussian(std=0.2), Laplace(None, "full"))
+    x, held = wavy(200)[0], []
+
+    def watched(*given: object) -> Iterator[tuple[slice, int, Tensor]]:
+        for part, first, rows in rows_of(*given):
+            held.append(rows.nbytes)
+            yield part, first, rows
+
+    monkeypatch.setattr(linearised, "rows_of", watched)
+    expected = posterior.predict(x).epistemic
+    torch.testing.assert_close(posterior.predict(x, max_bytes=2**16).epistemic, expected)
+    assert held[0] > max(held[1:])
+    assert max(held[1:]) <= 2**16 // linearised.COPIES
 
 
 def test_a_learnt_noise_level_is_averaged_over_and_more_targets_are_drawn() -> None:

@@ -15,8 +15,6 @@ from posterity.report.compare import (
     COLUMNS,
     COSTS,
     Column,
-    Contender,
-    Result,
     calibration_of,
     grid,
     grids,
@@ -27,6 +25,7 @@ from posterity.report.compare import (
     write_comparison,
     written,
 )
+from posterity.report.contenders import Contender, Result
 
 LABELS = torch.randint(4, (400,), generator=torch.Generator().manual_seed(0))
 

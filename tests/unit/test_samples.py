@@ -187,13 +187,19 @@ def test_draws_on_disk_are_those_in_memory(tmp_path: Path) -> None:
         assert torch.equal(posterity.load(tmp_path / "p.safetensors", nn.Linear(1, 1)).thetas, expected)
 
 
-def test_a_file_of_draws_that_was_lost_is_missed(tmp_path: Path) -> None:
+def test_a_file_of_draws_that_was_changed_or_lost_is_missed(tmp_path: Path) -> None:
     engine = replace(CPU, directory=tmp_path)
     method = SGHMC(epochs=20, draws=10, on_disk=True)
     expected = fit(method, engine=engine).thetas.clone()
     again = replace(engine, resume=True)
     assert torch.equal(fit(method, engine=again).thetas, expected)
-    (tmp_path / "draws.safetensors").unlink()
+    draws = tmp_path / "draws.safetensors"
+    content = bytearray(draws.read_bytes())
+    content[-5] ^= 1  # one bit of the last draw
+    draws.write_bytes(content)
+    with pytest.raises(CorruptFile, match="counts 10 draws"):
+        fit(method, engine=again)
+    draws.unlink()
     with pytest.raises(CorruptFile, match="counts 10 draws"):
         fit(method, engine=again)
 

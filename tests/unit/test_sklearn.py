@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
 from posterity import MAP, Ensemble, Gaussian, Laplace, MeanField, Normal, Optimizer
+from posterity.decide import calibrate
 from posterity.errors import InvalidInput
 from posterity.sklearn import BayesianClassifier, BayesianRegressor, ColumnEncoder
 
@@ -56,6 +57,45 @@ def test_answers_are_in_the_units_of_the_targets(unit: float) -> None:
         (plain.sample(x, 7), scaled.sample(x, 7), 3 * unit),
     ):
         np.testing.assert_allclose(of_scaled, start + unit * of_plain, rtol=1e-3, atol=1e-3 * unit)
+
+
+def test_conformal_intervals_and_sets_hold_whatever_the_posterior_is_worth() -> None:
+    x, y = line(400, noise=1.0)
+    new, truth = line(2000, noise=1.0, seed=1)
+    sure = Gaussian(std=0.01)  # in units of the standardised targets: far less than the noise
+    model = BayesianRegressor(
+        FAST, network=nn.Linear, likelihood=sure, calibration=0.3, random_state=0, device="cpu"
+    ).fit(x, y)
+    for level in (0.5, 0.9):
+        lower, upper = model.predict_interval(new, level).T
+        low, high = calibrate(*model.held_out_, level).coverage_interval(0.999, num_test=2000)
+        assert low <= ((lower <= truth) & (truth <= upper)).mean() <= high
+    names, later = (np.where(values > 0, "yes", "no") for values in (y, truth))
+    classifier = BayesianClassifier(FAST, network=nn.Linear, calibration=0.3, random_state=0, device="cpu").fit(
+        x, names
+    )
+    sets = classifier.predict_set(new, 0.9)
+    assert sets.shape == (2000, 2)
+    held = sets[np.arange(2000), np.searchsorted(classifier.classes_, later)].mean()
+    assert held >= calibrate(*classifier.held_out_, 0.9).coverage_interval(0.999, num_test=2000)[0]
+    assert 1 < sets.sum(axis=1).mean() < 1.9
+
+
+def test_calibration_that_cannot_be_says_what_to_write() -> None:
+    x, y = line(30)
+    quick = BayesianRegressor(QUICK, device="cpu")
+    with pytest.raises(InvalidInput, match=r"above 0 and below 1: calibration=0.2"):
+        clone(quick).set_params(calibration=20).fit(x, y)
+    with pytest.raises(InvalidInput, match="these are 2"):
+        clone(quick).set_params(calibration=0.2).fit(x, np.stack([y, y], 1))
+    with pytest.raises(InvalidInput, match="6 calibration examples are too few"):
+        clone(quick).set_params(calibration=0.2).fit(x, y).predict_interval(x)
+    labels = np.array(["a", "b"] * 15)
+    with pytest.raises(InvalidInput, match=r"Write calibration=0.2"):
+        BayesianClassifier(QUICK, device="cpu").fit(x, labels).predict_set(x)
+    labels[10] = "z"  # a row that this seed holds out
+    with pytest.raises(InvalidInput, match="'z' is in the rows held out"):
+        BayesianClassifier(QUICK, calibration=0.4, random_state=3, device="cpu").fit(x, labels)
 
 
 def test_intervals_hold_what_they_promise() -> None:

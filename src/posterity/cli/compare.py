@@ -24,8 +24,6 @@ from posterity.fitting import described
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.compare import (
-    Contender,
-    Result,
     calibration_of,
     grids,
     risk_of,
@@ -33,6 +31,7 @@ from posterity.report.compare import (
     unfair,
     write_comparison,
 )
+from posterity.report.contenders import Contender, Result
 from posterity.report.section import Grid
 
 MANY = 3  # settings in one name; where more differ, the run's directory says it shorter

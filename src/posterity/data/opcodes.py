@@ -125,6 +125,8 @@ class Program:
 
     def named(self, module: object, name: object) -> type:
         """Return what stands for a name; nothing is imported."""
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise Refused("it asks for something by what is no name")
         if (module, name) not in NAMES:
             raise Refused(f"it asks for {module}.{name}, which no data set needs")
         return NAMES[module, name]

@@ -24,6 +24,7 @@ from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.samples import Samples
+from posterity.train.digest import seal
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
 
@@ -184,7 +185,7 @@ def _refuse_too_large(chain: Chain, theta: Tensor) -> None:
 
 
 class ChainInference(Watching):
-    """Runs one chain. State: theta, the draws (where they are not on disk), their number, step, and what the sampler and the
+    """Runs one chain. State: theta, the draws (of those on disk a seal each), their number, step, and what the sampler and the
     network remember.
     """
 
@@ -206,6 +207,7 @@ class ChainInference(Watching):
             self._draws = state["draws"] = theta.new_zeros(self.chain.draws, len(theta))
         else:
             self._draws = self.on_disk
+            state["seals"] = torch.zeros(self.chain.draws, dtype=torch.int64)
         self._looked = False
         state["kept"], state["step"] = (torch.zeros((), dtype=torch.int64) for _ in range(2))
         state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
@@ -221,8 +223,7 @@ class ChainInference(Watching):
         self._move(state, noise, self.chain.lr * self.plan.factor(step), adapting=position is None)
         state["step"] += 1
         if position is not None and self._keeps(position):
-            self._draws[int(state["kept"])].copy_(theta)
-            state["kept"] += 1
+            self._keep(state)
         name, score = training_score(distribution, batch[1])
         return state, {"nll": nll / self.problem.weight(batch), name: score}
 
@@ -253,10 +254,21 @@ class ChainInference(Watching):
         excess = self.chain.temperature * len(self.problem.theta()) / (2 * self.problem.num_data)
         return chain_remarks(self.rows, kept, excess, not isinstance(self.plan, SingleChain))
 
-    def _look(self, state: State) -> None:
-        """See, once, that the draws that a checkpoint counts are there: a file that had to be made anew has zeros."""
+    def _keep(self, state: State) -> None:
         kept = int(state["kept"])
-        if not self._looked and not self._draws[:kept].any(1).all():
+        self._draws[kept].copy_(state["theta"])
+        if "seals" in state:
+            state["seals"][kept] = seal(state["theta"])
+        state["kept"] += 1
+
+    def _look(self, state: State) -> None:
+        """See, once, that the draws that a checkpoint counts are on disk as they were kept: it holds the seal of each."""
+        kept = int(state["kept"])
+        if (
+            not self._looked
+            and "seals" in state
+            and [seal(draw) for draw in self._draws[:kept]] != state["seals"][:kept].tolist()
+        ):
             raise CorruptFile(
                 f"The checkpoint counts {kept} draws, and draws.safetensors beside it does not hold them. Put it back, or "
                 "remove the checkpoint to start afresh."

@@ -1,14 +1,13 @@
 """Runs of the same data side by side: their scores, what they cost, and their curves on one page.
 
-A `Result` is one run, a `Contender` the runs that differ by seed alone; `comparison` makes the page's sections.
+`comparison` makes the page's sections.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from math import floor, isfinite, log10, sqrt
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor, log10, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from markupsafe import Markup, escape
 from torch import Tensor
@@ -23,44 +22,13 @@ from posterity.metrics.calibration import (
 from posterity.metrics.scores import evaluate
 from posterity.metrics.selective import RiskCoverage, error_auroc, risk_coverage
 from posterity.predict.predictive import Classification, Regression
-from posterity.report.data import Epoch
+from posterity.report import figures_compare as figures
+from posterity.report.contenders import Contender, colour
+from posterity.report.render import fill, write_page
 from posterity.report.section import Grid, Section
 from posterity.text import visible
 
-COLOURS = ("#1f5fa8", "#c2452d", "#4f9d8f", "#a8487a", "#b9814f", "#6b7680", "#8aa63c", "#3fa7d6")
 BINS = 10  # of reliability curves: fewer than a report's own diagram, for several share a figure
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One run: its scores and curves on the test data, and what it cost.
-
-    draws: functions that were asked for; 1 for a point.
-    numbers: its scores and costs, by the keys of `COLUMNS` and `COSTS`; a key that it has no number for is left out.
-    risk: of the kept predictions, those of largest probability or smallest standard deviation first.
-    curves: ROC curves of out-of-distribution detection, set → uncertainty → {"fpr": […], "tpr": […]}.
-    """
-
-    name: str
-    seed: int
-    draws: int
-    numbers: Mapping[str, float]
-    calibration: Reliability | CoverageCurve
-    risk: RiskCoverage
-    history: Sequence[Epoch] = ()
-    curves: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class Contender:
-    """Runs that differ by their seeds alone."""
-
-    name: str
-    results: tuple[Result, ...]
-
-    def values(self, key: str) -> list[float]:
-        """Return a number of every run that has it."""
-        return [r.numbers[key] for r in self.results if isfinite(r.numbers.get(key, float("nan")))]
 
 
 @dataclass(frozen=True)
@@ -250,8 +218,6 @@ def headline(contenders: Sequence[Contender], task: str) -> str:
 
 def comparison(contenders: Sequence[Contender], task: str) -> tuple[Section, ...]:
     """Return the sections of the page: three tables, then the curves that the runs have."""
-    from posterity.report import figures_compare as figures
-
     tables = grids(contenders, task).items()
     texts = READINGS[task]
     told = [Section(TITLES[name], texts[name], grids=(_coloured(table),)) for name, table in tables]
@@ -262,8 +228,6 @@ def write_comparison(
     contenders: Sequence[Contender], task: str, data: str, warnings: Sequence[str], path: str | Path
 ) -> Path:
     """Write the page, self-contained; return its path. Raises `InvalidInput` where it cannot be written."""
-    from posterity.report.render import fill, write_page
-
     runs = tuple((r.name, c.name, str(r.seed), str(r.draws)) for c in contenders for r in c.results)
     origin = Section("Which runs", "Runs that differ by their seeds alone share a row.", grids=(_origin(runs),))
     page = fill(
@@ -274,11 +238,6 @@ def write_comparison(
         sections=(*comparison(contenders, task), origin),
     )
     return write_page(page, path)
-
-
-def colour(index: int) -> str:
-    """Return the colour of a contender, the same in tables and figures."""
-    return COLOURS[index % len(COLOURS)]
 
 
 def _coloured(table: Grid) -> Grid:

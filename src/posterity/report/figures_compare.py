@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from posterity.metrics.calibration import CoverageCurve, Reliability
-from posterity.report.compare import Contender, Result, colour
+from posterity.report.contenders import Contender, Result, colour
 from posterity.report.figures_training import Series, series
 from posterity.report.section import Section
 from posterity.report.style import HALF, INK, MUTED, WIDE, Axes, Figure, label, legend, panels, quiet, svg, wide_range

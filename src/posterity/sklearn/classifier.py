@@ -7,7 +7,8 @@ import torch
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import check_is_fitted, column_or_1d
+from torch import Tensor
 
 from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
@@ -31,6 +32,8 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
         likelihood: of labels 0, 1, …; `Categorical()` unless given.
         batch_size: rows per step; 256, or all of fewer, unless given.
         n_draws: networks drawn for a prediction.
+        calibration: share of the rows that are held out of the inference, for `predict_set`: sets of classes that hold the
+            truth as often as promised, whatever the posterior is worth (`posterity.decide.conformal`). None holds out none.
         random_state: of the initial weights, the inference, and the draws.
         device, verbose: where it runs; whether it shows its progress.
 
@@ -68,6 +71,7 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
         if y is None:
             raise InvalidInput("This BayesianClassifier requires y to be passed, but the target y is None.")
         labels = column_or_1d(np.asarray(y), warn=True)
+        X, held, labels, held_labels = self._held_out(X, labels, labels)
         check_classification_targets(labels)
         inputs = self._inputs(X, reset=True)
         if len(inputs) != len(labels):
@@ -81,7 +85,18 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
             )
         likelihood = Categorical() if self.likelihood is None else self.likelihood
         self.posterior_ = self._infer(inputs, torch.from_numpy(codes.astype(np.int64)), len(self.classes_), likelihood)
+        self.held_out_ = None if held is None else (self.predictive(held), self._codes(held_labels))
         return self
+
+    def _codes(self, labels: Array) -> Tensor:
+        """Return the places of held-out labels in `classes_`."""
+        places = np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1)
+        if (strange := self.classes_[places] != labels).any():
+            raise InvalidInput(
+                f"Label '{labels[strange][0]}' is in the rows held out for calibration alone: it is too rare to be learnt. "
+                "Leave its rows out, or set calibration=None."
+            )
+        return torch.from_numpy(places.astype(np.int64))
 
     def predictive(self, X: Any) -> Classification:
         """Return the whole predictive: probabilities, their parts, entropy and mutual information, log p(y)."""
@@ -107,6 +122,18 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
         """Return the most probable class, (N,)."""
         places = self.predict_proba(X).argmax(axis=1)
         found: Array = self.classes_[places]
+        return found
+
+    def predict_set(self, X: Any, level: float = 0.9) -> Array:
+        """Return which classes are in each row's set, bool (N, C) in the order of `classes_`; it needs `calibration`.
+
+        With a probability of at least `level`, over rows and calibrations, a set holds the truth.
+
+        Raises:
+            InvalidInput: where no rows were held out, or fewer than this level needs.
+        """
+        check_is_fitted(self, "posterior_")
+        found: Array = self._calibrated(level).sets(self.predictive(X)).cpu().numpy()
         return found
 
     def predict_uncertainty(self, X: Any) -> dict[str, Array]:

@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
+from posterity.decide import calibrate
 from posterity.errors import InvalidInput
 from posterity.fitting import fit
 from posterity.posteriors.base import FunctionPosterior
@@ -50,6 +52,7 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
         likelihood: Any = None,
         batch_size: Any = None,
         n_draws: Any = 100,
+        calibration: Any = None,
         random_state: Any = None,
         device: Any = "auto",
         verbose: Any = False,
@@ -61,6 +64,7 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
         self.likelihood = likelihood
         self.batch_size = batch_size
         self.n_draws = n_draws
+        self.calibration = calibration
         self.random_state = random_state
         self.device = device
         self.verbose = verbose
@@ -72,6 +76,45 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
         tags.input_tags.string = True
         tags.non_deterministic = False
         return tags
+
+    def _held_out(self, X: Any, y: Any, labels: Any = None) -> tuple[Any, Any, Any, Any]:
+        """Return training rows and targets, and those held out for calibration, drawn anew; None of both where none are asked.
+
+        Args:
+            labels: keep the shares of these in both parts, where each has two rows at least.
+
+        Raises:
+            InvalidInput: for a share that is none, or leaves a part empty.
+        """
+        if self.calibration is None:
+            return X, None, y, None
+        if not isinstance(self.calibration, float) or not 0 < self.calibration < 1:
+            raise InvalidInput(
+                f"calibration is {self.calibration!r}; it is the share of rows to hold out, above 0 and below 1: "
+                "calibration=0.2. None holds out none."
+            )
+        if labels is not None and np.unique(labels, return_counts=True)[1].min() < 2:
+            labels = None
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        try:
+            parts = train_test_split(X, y, test_size=self.calibration, random_state=seed, stratify=labels)
+        except ValueError as error:
+            raise InvalidInput(f"calibration={self.calibration:g} of {len(y)} rows: {error}") from error
+        train, held, targets, held_targets = parts
+        return train, held, targets, held_targets
+
+    def _calibrated(self, level: float) -> Any:
+        """Return the conformal prediction of this level from the rows that were held out.
+
+        Raises:
+            InvalidInput: where none were, or too few for this level.
+        """
+        if getattr(self, "held_out_", None) is None:
+            raise InvalidInput(
+                "No rows were held out to calibrate with. Write calibration=0.2, a share of them, and fit again."
+            )
+        found, targets = self.held_out_
+        return calibrate(found, targets, level)
 
     def _inputs(self, X: Any, reset: bool = False) -> Tensor:
         """Encode a table; with `reset` learn how."""

@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import check_array, column_or_1d
+from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
 from torch import Generator
 
 from posterity.errors import InvalidInput
@@ -34,6 +34,9 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
             numbers are in units of the standardised targets.
         batch_size: rows per step; 256, or all of fewer, unless given.
         n_draws: networks drawn for a prediction.
+        calibration: share of the rows that are held out of the inference, so that `predict_interval` is conformal: its
+            intervals hold as promised whatever the posterior is worth (`posterity.decide.conformal`). None holds out none, and
+            intervals are the posterior's.
         random_state: of the initial weights, the inference, and the draws.
         device, verbose: where it runs; whether it shows its progress.
 
@@ -70,7 +73,12 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
 
     def fit(self, X: Any, y: Any) -> Self:
         """Infer the posterior of a table X (N, D) and its targets y, (N,) or (N, T)."""
+        X, held, y, held_targets = self._held_out(X, y)
         targets = _targets(y)
+        if held is not None and targets.ndim == 2 and targets.shape[1] > 1:
+            raise InvalidInput(
+                f"calibration={self.calibration:g} is for one target; these are {targets.shape[1]}. Fit one model to each."
+            )
         inputs = self._inputs(X, reset=True)
         if len(inputs) != len(targets):
             raise InvalidInput(f"X has {len(inputs)} rows and y {len(targets)}; each row needs its target.")
@@ -88,6 +96,8 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
             standardised = standardised[:, 0]
         self._column = targets.ndim == 2 and count == 1
         self.posterior_ = self._infer(inputs, standardised, width, likelihood)
+        own = None if held is None else torch.from_numpy(_targets(held_targets).reshape(-1))
+        self.held_out_ = None if own is None else (self.predictive(held), own)
         return self
 
     def predictive(self, X: Any) -> Regression:
@@ -107,8 +117,18 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
         return (mean, self._shaped(to_numpy(found.std))) if return_std else mean
 
     def predict_interval(self, X: Any, level: float = 0.9) -> Array:
-        """Return the central interval that holds the target with probability `level`: (N, 2), or (N, T, 2)."""
-        lower, upper = self.predictive(X).interval(level)
+        """Return the interval that holds the target with probability `level`: (N, 2), or (N, T, 2).
+
+        The central one of the posterior; after a fit with `calibration` the conformal one.
+
+        Raises:
+            InvalidInput: where fewer rows were held out than this level needs.
+        """
+        check_is_fitted(self, "posterior_")
+        if self.held_out_ is None:
+            lower, upper = self.predictive(X).interval(level)
+        else:
+            lower, upper = self._calibrated(level).intervals(self.predictive(X))
         return np.stack([self._shaped(to_numpy(lower)), self._shaped(to_numpy(upper))], axis=-1)
 
     def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.05, 0.5, 0.95)) -> Array:
