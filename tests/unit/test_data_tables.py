@@ -286,7 +286,7 @@ def test_tables_without_a_header_go_by_place_and_the_target_may_be_there_or_not(
 def test_a_form_that_was_tampered_with_is_refused(tmp_path, change):
     values = load(tmp_path, PLAIN).form.to_dict()
     values["columns"][0]["code"].update(change)
-    with pytest.raises(ValueError, match=r"columns|median|read as"):
+    with pytest.raises(ValueError, match=r"columns|median|read as|writes"):
         TableForm.from_dict(values)
 
 
@@ -306,3 +306,18 @@ def test_a_long_table_is_read_in_pieces(tmp_path, monkeypatch):
     pieces = load(tmp_path, text, keep=("a",))
     monkeypatch.undo()
     assert torch.equal(pieces.train_inputs, load(tmp_path, text, keep=("a",)).train_inputs)
+
+
+def test_a_table_of_its_own_is_the_test_part_by_the_form_of_the_other(tmp_path):
+    test = tmp_path / "test.csv"
+    test.write_text("y,b,a\nno,zebra,0.5\nno,b,NA\n")
+    text = lines(A, COLOUR, ["yes", "no"] * 20, head="a,b,y\n")
+    found = load(tmp_path, text, test=str(test))
+    assert (len(found.train_inputs), found.test_inputs.shape, found.test_targets.tolist()) == (40, (2, 3), [0, 0])
+    assert found.test_inputs[:, 1:].tolist() == [[0, 0], [0, 1]]
+    assert abs(found.train_inputs[:, 0].mean()) < 1e-6
+    assert any(note.startswith("Test: ") and "'zebra'" in note for note in found.notes)
+    assert set(found.source) == {"mine.csv", "test.csv"}
+    test.write_text("y,b,a\nmaybe,a,0.5\n")
+    with pytest.raises(InvalidInput, match="has classes that 'mine.csv' has not: maybe"):
+        load(tmp_path, text, test=str(test))

@@ -72,6 +72,7 @@ class DataConfig(_Table):
     decimal: Decimal | None = None
     dates: Order | None = None
     missing: Columns = ()  # words that stand for missing cells
+    test: str | None = None  # a table that is the test part; None: a fifth of this one
     root: str | None = None
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     batch_size: Count | None = None  # by the number of examples; see `batch_size` of cli/experiment.py
@@ -80,7 +81,9 @@ class DataConfig(_Table):
     @property
     def reader(self) -> Reader:
         """What corrects a wrong guess of how a table is to be read."""
-        return Reader(self.drop, self.keep, self.category, self.header, self.decimal, self.dates, self.missing)
+        return Reader(
+            self.drop, self.keep, self.category, self.header, self.decimal, self.dates, self.missing, self.test
+        )
 
 
 class ModelConfig(BaseModel):
@@ -218,6 +221,8 @@ def absolute(config: RunConfig) -> RunConfig:
     name = Path(config.data.name).expanduser()
     if name.is_file():
         changes["name"] = str(name.resolve())
+    if config.data.test is not None:
+        changes["test"] = str(Path(config.data.test).expanduser().resolve())
     if config.data.root is not None:
         changes["root"] = str(Path(config.data.root).expanduser().resolve())
     model = config.model

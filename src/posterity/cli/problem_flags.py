@@ -52,6 +52,11 @@ class ProblemSettings:
         Key("data.task"),
         Parameter(group=DATA, metavar="TASK", help="classification or regression, where the target does not tell."),
     ] = None
+    test: Annotated[
+        str | None,
+        Key("data.test"),
+        Parameter(group=DATA, metavar="FILE", help="A table of its own to test on. [a fifth of the table]"),
+    ] = None
     drop: Annotated[
         str | None,
         Key("data.drop"),

@@ -89,8 +89,11 @@ def open_run(path: Path, trust: bool = False) -> Saved:
     twin = None
     if directory and directory.posterior(TWIN).is_file():
         twin = _load(directory.posterior(TWIN), trust)
-    config = _config_of(specification, file)
-    return Saved(_load(file, trust), config, data_of(specification, file), directory, twin)
+    config, data = _config_of(specification, file), data_of(specification, file)
+    if "form" not in data:  # a run of an earlier version, which left out no column but constant ones
+        kept = config.data.model_copy(update={"keep": tuple(data["features"])})
+        config = config.model_copy(update={"data": kept})
+    return Saved(_load(file, trust), config, data, directory, twin)
 
 
 def scored_data(saved: Saved, name: str | None = None) -> Dataset:
@@ -102,7 +105,7 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     config = saved.config.data
     if name is None:
         return unchanged(load_dataset(config), saved)
-    kept = config.model_dump(exclude={"name", "split", "validation", "batch_size", "augment"})
+    kept = config.model_dump(exclude={"name", "split", "validation", "batch_size", "augment", "test"})
     form = None if saved.data.get("form") is None else saved.form
     if form is not None:
         kept["task"] = saved.data["task"]

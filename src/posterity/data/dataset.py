@@ -197,6 +197,7 @@ class Reader:
     decimal: Decimal | None = None  # what stands before decimals, where both readings fit
     dates: Order | None = None  # the order of day, month and year, where several fit
     missing: tuple[str, ...] = ()  # further words that stand for missing cells
+    test: str | None = None  # the path of a table that is the test part; None: a fifth of this one
     form: TableForm | None = None  # of a run: its table's, by which this one is read
 
     def __post_init__(self) -> None:

@@ -55,7 +55,9 @@ class TableForm:
         Raises:
             ValueError: for anything else.
         """
-        found: TableForm = _adapter().validate_json(json.dumps(values), strict=True, extra="forbid")
+        found: TableForm = _adapter().validate_json(json.dumps(values), strict=True)
+        if found.to_dict() != values:
+            raise ValueError("it is not what this version writes")
         for one in found.columns:
             if one.code.median is not None and not np.isfinite(one.code.median):
                 raise ValueError(f"the median of '{one.name}' is no finite number")

@@ -16,7 +16,7 @@ from posterity.data.images import resize
 from posterity.data.scale import Rows, Table, split_rows, standardised
 from posterity.data.sheet import LARGEST_WHOLE
 from posterity.data.tables import encode_targets
-from posterity.data.understanding import load_table
+from posterity.data.understanding import load_table, load_tables
 from posterity.errors import InvalidInput
 
 TEXTS = (".csv", ".tsv", ".txt", ".data", ".dat")
@@ -29,9 +29,14 @@ Array = NDArray[Any]
 def load_csv(path: Path, split: int, options: Options) -> Dataset:
     """Read a text table: the last column, or `options.target`, is the target, the others are inputs of any kind.
 
-    A fifth of the rows that have a target, drawn with the seed `split`, is the test part. Raises `CorruptFile`, which names
-    the line and column, and `InvalidInput`.
+    A fifth of the rows that have a target, drawn with the seed `split`, is the test part, or another table is. Raises
+    `CorruptFile`, which names the line and column, and `InvalidInput`.
     """
+    if options.table.test is not None:
+        test = Path(options.table.test).expanduser()
+        found = load_tables(read(path), path, options, read(test), test)
+        _check_rows(path, len(found.train_inputs))
+        return found
     return load_table(read(path), path, options, partial(_split, path, seed=split))
 
 
@@ -75,12 +80,14 @@ def load_npz(path: Path, split: int, image_size: int | None, options: Options) -
 
 
 def _split(path: Path, targets: Array, classes: tuple[str, ...], seed: int) -> tuple[Rows, Rows]:
-    if len(targets) < MIN_ROWS:
-        raise InvalidInput(
-            f"File '{path}' has {len(targets)} rows: at least {MIN_ROWS} are needed to keep some for a test."
-        )
+    _check_rows(path, len(targets))
     labels = targets if classes else np.zeros(len(targets))
     return split_rows(labels, num_test=round(TEST_FRACTION * len(targets)), seed=seed)
+
+
+def _check_rows(path: Path, count: int) -> None:
+    if count < MIN_ROWS:
+        raise InvalidInput(f"File '{path}' has {count} rows: at least {MIN_ROWS} are needed to keep some for a test.")
 
 
 def _parts(found: dict[str, Array], path: Path) -> tuple[Array, Array, tuple[int, int] | None]:

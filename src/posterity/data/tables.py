@@ -94,7 +94,7 @@ def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[N
     """
     is_text = values.dtype.kind == "U"
     values = values if is_text else values.astype(np.float64)
-    distinct, indices = np.unique(values, return_inverse=True)
+    distinct = np.unique(values)
     if task is None:
         whole = is_text or bool((values == np.floor(values)).all())
         few = is_text or (len(distinct) <= MAX_CLASSES and 2 * len(distinct) <= len(values))
@@ -112,7 +112,17 @@ def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[N
         raise InvalidInput(
             f"'{name}': the target has {len(distinct)} classes in {len(values)} rows; is it the right one?"
         )
-    names = (str(value) if is_text else _named(float(value)) for value in distinct)
+    return coded(values)
+
+
+def coded(values: NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Number classes by value, and name them: (indices, names).
+
+    >>> coded(np.array([2.0, 1.0, 2.0]))
+    (array([1, 0, 1]), ('1', '2'))
+    """
+    distinct, indices = np.unique(values, return_inverse=True)
+    names = (str(value) if values.dtype.kind == "U" else _named(float(value)) for value in distinct)
     return indices.reshape(-1).astype(np.int64), tuple(names)
 
 

@@ -16,7 +16,7 @@ from posterity.data.reading import Reading, read_kinds, thousands
 from posterity.data.scale import Rows, Table, standardised
 from posterity.data.separated import SEPARATORS
 from posterity.data.sheet import Sheet, Wanted, read_sheet, some
-from posterity.data.tables import Target, encode_targets, key, target_name, target_of, uninformative
+from posterity.data.tables import Target, coded, encode_targets, key, target_name, target_of, uninformative
 from posterity.errors import InvalidInput, unknown
 from posterity.text import short
 
@@ -54,11 +54,55 @@ def load_table(content: bytes, path: Path, options: Options, split: Split) -> Da
     Raises:
         CorruptFile, InvalidInput: in one line that says what to do.
     """
+    return standardised(*_table(content, path, options, split))
+
+
+def load_tables(content: bytes, path: Path, options: Options, test: bytes, test_path: Path) -> Dataset:
+    """Read a table to train on, and another one to test on, by the same form.
+
+    Raises:
+        CorruptFile, InvalidInput: as `load_table`, and for classes that the first table does not have.
+    """
+
+    def whole(targets: NDArray[Any], classes: tuple[str, ...]) -> tuple[Rows, Rows]:
+        return np.arange(len(targets)), np.arange(0)
+
+    own, train, _ = _table(content, path, options, whole)
+    assert own.form is not None
+    task = "classification" if own.classes else "regression"
+    reader = replace(options.table, form=own.form)
+    other, _, _ = _table(test, test_path, replace(options, target=own.form.target, task=task, table=reader), whole)
+    targets = other.targets
+    if strange := [name for name in other.classes if name not in own.classes]:
+        raise InvalidInput(f"'{test_path.name}' has classes that '{path.name}' has not: {listed(strange)}.")
+    if own.classes:
+        targets = np.array([own.classes.index(name) for name in other.classes], np.int64)[targets]
+    both = [one for one in (own.indicators, other.indicators) if one is not None]
+    table = replace(
+        own,
+        inputs=np.concatenate([own.inputs, other.inputs]),
+        targets=np.concatenate([own.targets, targets]),
+        source={**own.source, **other.source},
+        indicators=np.concatenate(both) if both else None,
+        notes=(*own.notes, *(f"Test: {note}" for note in other.notes)),
+    )
+    return standardised(table, train, np.arange(len(own.targets), len(table.targets)))
+
+
+def _table(content: bytes, path: Path, options: Options, split: Split) -> tuple[Table, Rows, Rows]:
+    """Read a table, and choose its training and test rows.
+
+    Raises:
+        CorruptFile, InvalidInput: in one line that says what to do.
+    """
     form = options.table.form
     sheet, readings, doubts = _told(content, path, options) if form is None else _known(content, path, options, form)
     name = target_name(sheet.names, options.target or (form.target if form else "") or None, path)
     target = target_of(sheet, name, readings.get(name), options.task)
-    targets, classes = encode_targets(target.values, options.task or target.task, path.name)
+    if form is not None and options.task == "classification":
+        targets, classes = coded(target.values)  # of another table some classes may be absent
+    else:
+        targets, classes = encode_targets(target.values, options.task or target.task, path.name)
     train, test = split(targets, classes)
     if form is None:
         form, inputs = _formed(sheet, readings, doubts, target, train, options.table)
@@ -82,7 +126,7 @@ def load_table(content: bytes, path: Path, options: Options, split: Split) -> Da
             *([" ".join(doubts)] if doubts else []),
         ),
     )
-    return standardised(table, train, test)
+    return table, train, test
 
 
 def _told(content: bytes, path: Path, options: Options) -> tuple[Sheet, dict[str, Reading], list[str]]:
