@@ -54,7 +54,7 @@ class Gathering:
                 return floats
             self.text, self.late = True, bool(self._floats)
         index = self._index
-        codes = (index.setdefault(cell, len(index)) for cell in cells)
+        codes = (index.setdefault(cell.strip(), len(index)) for cell in cells)
         self._codes.append(np.fromiter(codes, np.int32, len(cells)))
         return None
 
@@ -67,8 +67,8 @@ class Gathering:
             markers: Counter[str] = Counter()
             floats = np.empty(len(cells))
             for place, cell in enumerate(cells):
-                if is_missing(cell) or cell.lower() in self._missing:
-                    markers[cell] += 1
+                if is_missing(cell) or cell.strip().lower() in self._missing:
+                    markers[cell.strip()] += 1
                     floats[place] = np.nan
                     continue
                 try:

@@ -42,6 +42,8 @@ class Layout:
     def rows(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Return the rows of lines that are not blank, header and all, with the number of their last lines from 1.
 
+        Spaces after a cell are its reader's to strip.
+
         Raises:
             csv.Error: where quotes do not match.
         """
@@ -117,7 +119,8 @@ def _separator(lines: Sequence[str]) -> str:
 def _tried(lines: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
     """Return rows up to the first that is none: the sample may end within quotes."""
     try:
-        yield from _rows(lines, separator, 0)
+        for line, row in _rows(lines, separator, 0):
+            yield line, list(map(str.strip, row))
     except csv.Error:
         return
 
@@ -133,7 +136,6 @@ def _rows(lines: Iterable[str], separator: str, before: int) -> Iterator[tuple[i
             return
         except csv.Error as error:
             raise csv.Error(f"line {before + reader.line_num} is no CSV ({error})") from error
-        row = list(map(str.strip, row))
         if len(row) > 1 or any(row):
             yield before + reader.line_num, row
 

@@ -162,7 +162,7 @@ class _Reading:
     def _refuse_wide(self, name: str, cells: Sequence[str], floats: Floats, lines: NDArray[np.int64]) -> None:
         """Refuse whole numbers that float64 does not tell from their neighbours: long identifiers, mostly."""
         for row in np.flatnonzero((np.abs(floats) > LARGEST_WHOLE) & np.isfinite(floats)):
-            if (cell := cells[int(row)]).lstrip("+-").isdigit():
+            if (cell := cells[int(row)].strip()).lstrip("+-").isdigit():
                 raise corrupt(
                     self.path,
                     f"line {lines[row]}, column '{name}': {cell[:LONGEST_NAME]} is above 2^53, where not every whole number "
