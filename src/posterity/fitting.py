@@ -92,7 +92,12 @@ def fit(
     likelihood = likelihood or Categorical.of(outputs, targets[:2])
     _check_known(source, likelihood)
     problem = Problem(
-        copied, as_prior(prior or Normal(0, 0.3)), likelihood, source.num_data, where, source.mean_batch_size
+        copied,
+        as_prior(Normal(0, 0.3) if prior is None else prior),
+        likelihood,
+        source.num_data,
+        where,
+        source.mean_batch_size,
     )
     method = method or MeanField()
     identity = identified(network, problem, method, source)

@@ -6,10 +6,10 @@ expected, and the nearest valid choice.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
-from functools import wraps
-from typing import Any, TypeVar, dataclass_transform
+from functools import cache, wraps
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from posterity.errors import InvalidInput, suggest
@@ -53,6 +53,7 @@ COMPOSED = (
 OURS = ("Value error, ", "Assertion failed, ")  # what stands before the texts of our own checks
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 Made = TypeVar("Made")
+Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass_transform(field_specifiers=(Field, field))
@@ -84,6 +85,31 @@ def dataclass(*, frozen: bool = False, config: ConfigDict = STRICT) -> Callable[
         return checked  # type: ignore[no-any-return]
 
     return made
+
+
+def convert(owner: Any, **types: Any) -> None:
+    """Check and convert fields of a class that is no class of options, when it is made, as options are.
+
+    >>> class Steps:
+    ...     def __init__(self, epochs):
+    ...         self.epochs = epochs
+    ...         convert(self, epochs=int)
+    >>> try:
+    ...     Steps(epochs=[2])
+    ... except InvalidInput as error:
+    ...     print(error)
+    Steps(epochs=[2]): must be a whole number.
+    """
+    for name, kind in types.items():
+        value = getattr(owner, name)
+        try:
+            object.__setattr__(owner, name, _adapter(kind).validate_python(value))
+        except ValidationError as error:
+            words = text_of(error.errors(include_url=False), value)
+            raise InvalidInput(f"{type(owner).__name__}({name}={shown(value)}): {words}.") from error
+
+
+_adapter = cache(TypeAdapter)
 
 
 def text_of(errors: Sequence[Any], value: object) -> str:

@@ -111,6 +111,16 @@ def test_a_data_set_of_the_same_shape_is_another(call, table: Path, tmp_path: Pa
     assert call("train", "--resume", run, "--quiet").code == 0  # the same data under another name
 
 
+def test_columns_of_other_names_are_other_data(call, table: Path, tmp_path: Path) -> None:
+    """The names are what later tables are read by."""
+    own, run = shutil.copy(table, tmp_path / "plant.csv"), tmp_path / "run"
+    flags = ("--model", "mlp:4", "--epochs", "1", "--method", "map", "--quiet")
+    assert call("train", own, *flags, "--out", run).code == 0
+    head, *lines = rows(own)
+    own.write_text("\n".join((head.replace("a,b", "b,a"), *lines)) + "\n")
+    assert "data.columns a, b → b, a" in call("train", "--resume", run, "--quiet").err
+
+
 LONG = ("train", "digits", "--model", "mlp:200", "--epochs", "400", "--batch", "8", "--quiet")
 
 

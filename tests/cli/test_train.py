@@ -143,6 +143,16 @@ def test_report_is_written_anew(call, digits_run: Path) -> None:
     assert "Maximum likelihood" in (digits_run / "report.html").read_text()
 
 
+def test_force_replaces_a_run_and_nothing_else(call, tmp_path: Path) -> None:
+    kept = tmp_path / "mine" / "checkpoints" / "week-1.pt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("months of work")
+    said = call("train", "digits", *TINY, "--out", tmp_path / "mine", "--force")
+    assert said.code == 2
+    assert "holds no run that --force could replace" in said.err
+    assert kept.read_text() == "months of work"
+
+
 def test_a_run_is_not_overwritten_without_force(call, digits_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert call("train", "digits", *TINY, "--method", "map", "--out", run).code == 0

@@ -4,7 +4,9 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -70,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code: 0, 1 (a bug, or a broken law), 2 (the user's mistake), 130 (interrupted)."""
     debug = "--debug" in arguments or bool(os.environ.get("POSTERITY_DEBUG"))
     try:
-        with _plain_warnings():
+        with _plain_warnings(), _terminated_as_interrupted():
             code = make()(undotted(arguments), exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
@@ -123,3 +125,21 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = before
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does, in one line, with its locks and unfinished files taken away."""
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:  # whoever has a handler of its own keeps it
+        yield
+        return
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -78,7 +78,14 @@ class RunDirectory:
         self._refuse_full(force)
 
     def _refuse_full(self, force: bool) -> None:
-        if self.path.is_dir() and any(file.name != lock.NAME for file in self.path.iterdir()) and not force:
+        if not self.path.is_dir() or not any(file.name != lock.NAME for file in self.path.iterdir()):
+            return
+        if force and not self.config.exists():
+            raise InvalidInput(
+                f"{self.path} is not empty, and holds no run that --force could replace: it has no config.toml, and what is in "
+                "it may be anybody's. Choose another --out."
+            )
+        if not force:
             raise InvalidInput(
                 f"{self.path} is not empty. Choose another --out, replace the run in it with --force, or go on with it: "
                 f"posterity train --resume {self.path}"
@@ -89,11 +96,12 @@ class RunDirectory:
         """Make the directory, and hold it for writing; see then, alone, that nobody else has just put a run there.
 
         Raises:
-            Occupied: where another process holds it. InvalidInput: as `refuse_occupied`.
+            Occupied: where another process holds it. InvalidInput: as `refuse_occupied`, and as `verify` at the end.
         """
         with lock.held(self.path) as own:
             self._refuse_full(force)
             yield own
+            own.verify()  # what was written last, when the folder was another one already, is not in the run's
 
     def verify(self) -> None:
         """Raise `InvalidInput` where the directory was removed, or replaced, since it was held."""

@@ -105,7 +105,7 @@ def identity_of(experiment: Experiment) -> Identity:
     )
     return Identity(
         {
-            "data": {**data.digests, "classes": ", ".join(data.classes), **shares},
+            "data": {**data.digests, "classes": ", ".join(data.classes), "columns": ", ".join(data.features), **shares},
             "model": experiment.spec.to_dict(),
             "start": weights_of(experiment.network.named_parameters()),
         }

@@ -83,6 +83,8 @@ def start(
             return directory, _train_and_score(experiment, replace(directory, lock=lock), voice, resume)
     except KeyboardInterrupt as error:
         done = str(error).partition(". ")[0] or "Interrupted"
+        if not directory.config.exists():  # it was stopped while the directory was made
+            raise Interrupted(f"{done}, before anything was trained.") from error
         trust = " --trust" if experiment.spec.imports_code else ""
         command = f"posterity train --resume {directory.path}{trust}"
         raise Interrupted(f"{done}; nothing is lost. Go on with: {command}") from error

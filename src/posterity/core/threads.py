@@ -51,7 +51,8 @@ def _anew() -> None:
         turn.lock = RLock()
 
 
-os.register_at_fork(after_in_child=_anew)
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_anew)
 
 
 class Spares:

@@ -60,7 +60,11 @@ class Bayesian(nn.Module):
     ) -> None:
         super().__init__()
         where = _not_yet_random(network, where)
-        self.network, self.prior, self.estimator = network, as_prior(prior or Normal(0, 0.3)), estimator
+        self.network, self.prior, self.estimator = (
+            network,
+            as_prior(Normal(0, 0.3) if prior is None else prior),
+            estimator,
+        )
         self.coordinates = Coordinates.of(network, self.prior, {}, where, points=False)
         self.divergence = Divergence.of(self.coordinates)
         self._still, self._turn, self._seen = placed(network), Turn(), False

@@ -12,6 +12,7 @@ from posterity.errors import InvalidInput
 from posterity.model.advice import BINARY, CLASSES, SITES, advice
 from posterity.model.advice import IGNORED as IGNORED
 from posterity.options import STRICT, dataclass
+from posterity.text import short
 from posterity.types import Likelihood, Params
 
 _ONE_OR_SEVERAL = "(B,) or (B, 1) for one label of each example, (B, K) for K of them"
@@ -44,7 +45,7 @@ class Categorical(Likelihood):
     def __post_init__(self) -> None:
         if self.axes is not None and (not self.axes.startswith("B") or not _one_class_axis(self.axes)):
             raise InvalidInput(
-                f"The axes '{self.axes}' were given to Categorical; they start with B, the batch, and have one C, the "
+                f"The axes '{short(self.axes)}' were given to Categorical; they start with B, the batch, and have one C, the "
                 "classes, next to it or last: such as BTC for tokens, BCHW for pixels."
             )
 
@@ -155,8 +156,8 @@ class Bernoulli(Likelihood):
     def __post_init__(self) -> None:
         if self.axes is not None and not (self.axes.isalpha() and self.axes.startswith("B") and len(self.axes) > 1):
             raise InvalidInput(
-                f"The axes '{self.axes}' were given to Bernoulli; they start with B, the batch, and name those of the outputs: "
-                "such as BK for several labels, BCHW for masks (B, 1, H, W)."
+                f"The axes '{short(self.axes)}' were given to Bernoulli; they start with B, the batch, and name those "
+                "of the outputs: such as BK for several labels, BCHW for masks (B, 1, H, W)."
             )
 
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:

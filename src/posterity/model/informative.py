@@ -11,6 +11,7 @@ from posterity.core.layout import Layout, difference, trainable
 from posterity.errors import InvalidInput, Mismatch
 from posterity.model import patterns
 from posterity.model.padding import constants
+from posterity.options import shown
 from posterity.types import Params, Prior
 
 
@@ -82,6 +83,13 @@ class Informative(Prior):
     _parts: dict[object, _Part] = field(default_factory=dict, init=False, repr=False)  # by what was asked
 
     def __post_init__(self) -> None:
+        kinds = {"mean": Tensor, "std": Tensor, "layout": Layout, "factor": Tensor | None}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidInput(
+                    f"Informative({name}={shown(getattr(self, name))}): must be a {'Layout' if kind is Layout else 'tensor'}; "
+                    "Informative.at(network, std) and Informative.of(posterior) make them."
+                )
         wanted = {"mean": (self.layout.size,), "std": (self.layout.size,), "factor": (self.layout.size, "K")}
         for name, value in self.tensors().items():
             if value.shape[:1] != wanted[name][:1] or value.dim() != len(wanted[name]):

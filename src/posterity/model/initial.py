@@ -11,6 +11,7 @@ from posterity.core.estimators import differentiate
 from posterity.errors import InvalidInput, suggest
 from posterity.model.coordinates import Coordinates
 from posterity.model.problem import Problem
+from posterity.options import convert
 from posterity.types import Batch
 
 SMALLEST = 1e-5  # a std of 0 has no rho
@@ -23,6 +24,7 @@ class Relative:
     fraction: float = 0.1
 
     def __post_init__(self) -> None:
+        convert(self, fraction=float)
         if not 0 < self.fraction < float("inf"):
             raise InvalidInput(f"Relative({self.fraction}): the fraction must be positive and finite, e.g. 0.1.")
 

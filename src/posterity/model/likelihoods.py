@@ -29,6 +29,7 @@ from posterity.options import STRICT, dataclass
 from posterity.types import Latent, Likelihood, Params
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Several = Annotated[tuple[Positive, ...], Field(min_length=1)]  # a number for each target
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -53,8 +54,8 @@ class Gaussian(Likelihood):
     tensor([[ 1., 10.]])
     """
 
-    std: Positive | tuple[Positive, ...] | None = None
-    initial_std: Positive | tuple[Positive, ...] | None = None
+    std: Positive | Several | None = None
+    initial_std: Positive | Several | None = None
     shared: bool = False
     kind: Literal["gaussian"] = "gaussian"
 
@@ -100,7 +101,7 @@ class HeteroscedasticGaussian(Likelihood):
     tensor([0.6931, 0.6931, 0.6931])
     """
 
-    min_std: Annotated[float, Field(ge=0)] = 1e-3
+    min_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
     kind: Literal["heteroscedastic"] = "heteroscedastic"
 
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:

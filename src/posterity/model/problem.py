@@ -17,6 +17,7 @@ from posterity.errors import Diverged, InvalidInput, PosterityError, is_out_of_m
 from posterity.model.coordinates import Coordinates
 from posterity.model.modes import in_place, moving, still, train
 from posterity.model.selection import Where
+from posterity.options import convert, shown
 from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
 
 
@@ -55,6 +56,13 @@ class Problem:
     spares: Spares | None = field(init=False, repr=False, compare=False, default_factory=Spares)  # see `lending`
 
     def __post_init__(self) -> None:
+        prior = hasattr(self.prior, "log_prob") and hasattr(self.prior, "latents")
+        likelihood = callable(self.likelihood) and hasattr(self.likelihood, "latents")
+        fits = {"network": isinstance(self.network, nn.Module), "prior": prior, "likelihood": likelihood}
+        for name, found in fits.items():
+            if not found or isinstance(getattr(self, name), type):
+                raise InvalidInput(f"Problem({name}={shown(getattr(self, name))}): must be a {name}, made.")
+        convert(self, num_data=int)
         if self.num_data < 1:
             raise InvalidInput(f"num_data is {self.num_data}; a posterior needs at least one training example.")
         if self.still is None:
@@ -204,6 +212,10 @@ def check_inputs(inputs: Tensor) -> None:
     """Refuse what is no tensor, and inputs with NaN or infinite values, naming the first row that has one."""
     if not isinstance(inputs, Tensor):
         raise InvalidInput(f"Inputs are a torch tensor, got {type(inputs).__name__}: torch.as_tensor(inputs).")
+    if not inputs.dim() or inputs.layout != torch.strided:
+        raise InvalidInput(
+            "Inputs are one dense tensor (B, …); of a single number, inputs[None]; of sparse ones, inputs.to_dense()."
+        )
     if not inputs.is_floating_point() or not inputs.numel():
         return
     if not all(

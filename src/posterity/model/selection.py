@@ -9,7 +9,8 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from posterity.core.layout import trainable
-from posterity.errors import InvalidInput, suggest
+from posterity.errors import LONGEST, InvalidInput, suggest
+from posterity.text import short
 
 NORMALISATION: tuple[type[nn.Module], ...] = (
     nn.modules.batchnorm._BatchNorm,
@@ -128,7 +129,7 @@ def _test(names: Mapping[str, _Owner], part: Where) -> Callable[[str, _Owner], b
         return lambda name, _: any(part.fullmatch(n) for n in _and_above(name))
     if isinstance(part, type) and issubclass(part, nn.Module):
         return lambda _, owner: any(isinstance(module, part) for module in owner.within)
-    if callable(part):
+    if callable(part) and not isinstance(part, type | nn.Module):
         return lambda name, owner: bool(part(name, owner.module))
     raise InvalidInput(
         f"where= was given {part!r}; expected a name pattern, a compiled regular expression, a module type, a function of "
@@ -143,7 +144,7 @@ def _and_above(name: str) -> list[str]:
 
 
 def _shown(part: Where) -> str:
-    return part.pattern if isinstance(part, re.Pattern) else str(part)
+    return short(part.pattern if isinstance(part, re.Pattern) else str(part), LONGEST)
 
 
 def _refuse_half_tied(names: Mapping[str, _Owner], chosen: set[str], canonical: set[str]) -> None:

@@ -10,7 +10,7 @@ from posterity.model.problem import check_inputs
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.linearised import Linearised
-from posterity.posteriors.memory import within_memory
+from posterity.posteriors.memory import check_request, within_memory
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
@@ -72,8 +72,7 @@ def average(
     >>> found.count, found.mean, found.epistemic
     (3, tensor([2.]), tensor([0.6667]))
     """
-    if n < 1:
-        raise InvalidInput(f"{n} functions were asked for; ask for at least 1.")
+    check_request(n, "functions", generator, max_bytes)
     if tolerance is not None and not tolerance > 0:
         raise InvalidInput(f"tolerance={tolerance}: must be larger than 0, the error of the mean that is small enough.")
     check_inputs(inputs)
@@ -141,8 +140,7 @@ def draw_functions(posterior: FunctionPosterior, n: int, generator: Generator | 
     >>> bool(first.mean == second.mean)
     True
     """
-    if n < 1:
-        raise InvalidInput(f"{n} functions were asked for; ask for at least 1.")
+    check_request(n, "functions", generator)
     if isinstance(posterior, Linearised | Dropout):
         raise InvalidInput(
             f"A function of a {type(posterior).__name__} posterior is no network at some θ, which could be kept. Give "

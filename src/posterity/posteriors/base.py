@@ -16,7 +16,7 @@ from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws
-from posterity.posteriors.memory import gathered, predicted, within_memory
+from posterity.posteriors.memory import check_request, gathered, predicted, within_memory
 from posterity.posteriors.stated import Held, Stated, not_finite
 from posterity.predict.predictive import AnyPredictive, predictive
 
@@ -138,8 +138,7 @@ class FunctionPosterior(ABC):
 
     def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
         """Evaluate n functions and keep the likelihood's latents of the same draws."""
-        if n < 1:
-            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
+        check_request(n, "draws", generator, max_bytes)
         if self.functions is not None:
             return self.functions.draws(inputs, n, generator, max_bytes)
         check_inputs(inputs)

@@ -1,6 +1,7 @@
 """Posterior files: safetensors with a JSON specification in the header. No pickles; a file knows its own network."""
 
 from collections.abc import Sequence
+from os import PathLike
 from os.path import isfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from posterity.errors import InvalidInput
 from posterity.model.informative import Informative
 from posterity.model.plain import plain
 from posterity.model.problem import Problem
+from posterity.options import shown
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.identity import structure
 from posterity.posteriors.mixture import FAMILIES as FAMILIES
@@ -21,6 +23,7 @@ from posterity.posteriors.restoring import Restoring, checked
 from posterity.posteriors.specification import FORMAT, described
 from posterity.posteriors.stated import within
 from posterity.tensors import read, read_values, write
+from posterity.text import visible
 from posterity.types import Likelihood, Prior
 
 ENTRY = "posterity"
@@ -56,7 +59,7 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
         values["components"] = [_specified(component.problem) for component in parts]
         for i, component in enumerate(parts):
             tensors |= within(f"component.{i}.", _of_problem(component.problem))
-    write(Path(path), tensors, ENTRY, values)
+    write(_named(path), tensors, ENTRY, values)
 
 
 def read_specification(path: str | Path) -> dict[str, Any]:
@@ -92,15 +95,25 @@ def load(
         Mismatch: where the file is of another network, with the difference of names and shapes.
         CorruptFile: where the file is truncated, damaged, or no posterior file.
     """
-    given = tuple(plain(one) for one in ((network,) if isinstance(network, nn.Module) else network))
-    restoring = Restoring(Path(path), given, prior, likelihood)
-    _, tensors = read(_there(path), ENTRY, restoring.check)
+    networks = (network,) if isinstance(network, nn.Module) else network
+    if not isinstance(networks, Sequence) or not networks or not all(isinstance(one, nn.Module) for one in networks):
+        raise InvalidInput(f"network={shown(network)}: must be a module, or of a mixture one for each component.")
+    there = _there(_named(path))
+    restoring = Restoring(there, tuple(map(plain, networks)), prior, likelihood)
+    _, tensors = read(there, ENTRY, restoring.check)
     return restoring.posterior(tensors)
+
+
+def _named(path: Any) -> Path:
+    """Refuse what can be the name of no file."""
+    if not isinstance(path, str | PathLike) or not Path(path).name or "\0" in str(path):
+        raise InvalidInput(f"path={shown(path)}: must be the name of a file, as 'posterior.safetensors'.")
+    return Path(path)
 
 
 def _there(path: str | Path) -> Path:
     if not isfile(path):
-        raise InvalidInput(f"There is no posterior file {path}.")
+        raise InvalidInput(f"There is no posterior file {visible(str(path))}.")
     return Path(path)
 
 

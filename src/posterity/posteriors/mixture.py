@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor, nn
@@ -21,7 +21,7 @@ from posterity.posteriors.identity import identity
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
-from posterity.posteriors.memory import gathered, within_memory
+from posterity.posteriors.memory import check_request, gathered, within_memory
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.posteriors.stated import Held, Stated, buffers, numbered, under, within
@@ -64,6 +64,7 @@ class Mixture(FunctionPosterior):
     kind: ClassVar[str] = "mixture"
 
     def __post_init__(self) -> None:
+        _refuse_others(self.components)
         kinds = {getattr(c.problem.likelihood, "kind", None) for c in self.components}
         if len({TASKS[kind] for kind in kinds if kind in TASKS}) > 1:
             names = dict.fromkeys(type(c.problem.likelihood).__name__ for c in self.components)
@@ -77,9 +78,7 @@ class Mixture(FunctionPosterior):
     def of(cls, components: Iterable[FunctionPosterior]) -> Self:
         """Mix posteriors with equal weights."""
         parts = tuple(components)
-        wrong = [type(part).__name__ for part in parts if not isinstance(part, FunctionPosterior)]
-        if wrong or not parts:
-            raise InvalidInput(f"A mixture is of posteriors, at least one; it was given {', '.join(wrong) or 'none'}.")
+        _refuse_others(parts)
         return cls(parts[0].problem, parts)
 
     @cached_property
@@ -137,8 +136,7 @@ class Mixture(FunctionPosterior):
 
     def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
         """Evaluate n functions, and keep the latents that all components have."""
-        if n < 1:
-            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
+        check_request(n, "draws", generator, max_bytes)
         check_inputs(inputs)
         return gathered(self.passes(inputs.to(self.device), n, generator, max_bytes), n, len(inputs))
 
@@ -252,3 +250,11 @@ def restored(family: type[FunctionPosterior], problem: Problem, tensors: Mapping
     made = under(FUNCTIONS, tensors)
     posterior = family.from_tensors(problem, {k: v for k, v in tensors.items() if not k.startswith(FUNCTIONS)})
     return replace(posterior, functions=Samples.from_tensors(problem, made)) if made else posterior
+
+
+def _refuse_others(components: Any) -> None:
+    """Refuse a mixture of none, and of what is no posterior."""
+    parts = components if isinstance(components, tuple | list) else (components,)
+    wrong = [type(part).__name__ for part in parts if not isinstance(part, FunctionPosterior)]
+    if wrong or not parts:
+        raise InvalidInput(f"A mixture is of posteriors, at least one; it was given {', '.join(wrong) or 'none'}.")

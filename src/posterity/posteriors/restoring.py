@@ -106,8 +106,8 @@ class Restoring:
 
     def _problem(self, part: Described, network: nn.Module) -> Problem:
         """Build the problem that a file is of, around a network that is its own."""
-        prior = self.prior or part.restored_prior(self.path)
-        likelihood = self.likelihood or part.restored_likelihood(self.path)
+        prior = part.restored_prior(self.path) if self.prior is None else self.prior
+        likelihood = part.restored_likelihood(self.path) if self.likelihood is None else self.likelihood
         _same_network(part, network, self.path)
         if part.constant is not None and {n: tuple(r) for n, r in part.constant.items()} != padding_rows(network):
             raise Mismatch(

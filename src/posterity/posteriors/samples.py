@@ -8,12 +8,11 @@ import torch
 from torch import Generator, Tensor
 
 from posterity.core.layout import substituted
-from posterity.errors import InvalidInput
 from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, plan, split
-from posterity.posteriors.memory import gathered
+from posterity.posteriors.memory import check_request, gathered
 from posterity.posteriors.stated import Held, Stated, buffers, length, sized, whole
 from posterity.predict.predictive import AnyPredictive
 
@@ -54,8 +53,7 @@ class Samples(FunctionPosterior):
 
     def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:
         """Evaluate n of the K functions; where n > K each of them comes ⌊n/K⌋ or ⌈n/K⌉ times and is evaluated once."""
-        if n < 1:
-            raise InvalidInput(f"{n} draws were asked for; ask for at least 1.")
+        check_request(n, "draws", generator, max_bytes)
         check_inputs(inputs)
         chosen, row = self._spread(n, generator).unique_consecutive(return_inverse=True)
         found = gathered(self._evaluate(chosen, inputs.to(self.thetas.device), max_bytes), len(chosen), len(inputs))

@@ -16,10 +16,10 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from posterity.errors import InvalidInput
 from posterity.model.problem import Problem, call
 from posterity.model.running import watched
 from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.memory import check_request
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
@@ -55,8 +55,7 @@ def with_statistics(posterior: FunctionPosterior, data: Any, n: int = 32) -> Fun
     >>> with_statistics(posterior, data, n=8).functions.statistics["1.running_mean"].shape
     torch.Size([8, 4])
     """
-    if n < 1:
-        raise InvalidInput(f"{n} functions were asked for; ask for at least 1.")
+    check_request(n, "functions")
     source = as_data(data)
     posterior = _with_movers(posterior, next(source.batches(1, Generator().manual_seed(0)))[0])
     return _settled(posterior, spread(source), n) if _lacks_statistics(posterior) else posterior

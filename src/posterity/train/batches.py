@@ -14,9 +14,10 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
 from posterity.errors import InvalidInput, PosterityWarning
+from posterity.options import Count, convert
 from posterity.train.census import Census, begin, census, generators_of, lent_seed, seeded
 from posterity.train.digest import digest, of_augmentation, of_loaders
-from posterity.train.reading import pair, shown, whole
+from posterity.train.reading import pair, shown, tensor, whole
 from posterity.types import Batch
 
 Check = Callable[[Batch], None]
@@ -46,6 +47,9 @@ class TensorData:
     augment: Augment | None = None
 
     def __post_init__(self) -> None:
+        vars(self).update(inputs=tensor(self.inputs, "inputs"), targets=tensor(self.targets, "targets"))
+        vars(self).update(held_out=None if self.held_out is None else whole(self.held_out))
+        convert(self, batch_size=int, augment=Callable[..., Any] | None)
         if len(self.inputs) != len(self.targets):
             raise InvalidInput(
                 f"There are {len(self.inputs)} inputs but {len(self.targets)} targets; give one target per input."
@@ -150,10 +154,7 @@ class LoaderData:
     def __post_init__(self) -> None:
         for name in ("loader", "validation_loader"):
             _refuse_once(name, getattr(self, name), optional=name != "loader")
-        for name in ("num_data", "epoch_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidInput(f"{name} is {value}; it must be at least 1.")
+        convert(self, num_data=Count | None, epoch_steps=Count | None)
         if self.epoch_steps is not None and self.num_data is None:
             raise InvalidInput(
                 "epoch_steps cuts a stream into epochs, and does not say how many data there are: give num_data, too."

@@ -3,6 +3,7 @@
 import torch
 
 from posterity.errors import InvalidInput
+from posterity.text import short
 
 
 def device_of(name: str) -> torch.device:
@@ -14,12 +15,13 @@ def device_of(name: str) -> torch.device:
     >>> device_of("cpu")
     device(type='cpu')
     """
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
         return torch.device(kind)
     try:
+        if name is None:
+            raise TypeError("it has no name")
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise InvalidInput(
-            f"Device '{name}' cannot be used here ({str(error).splitlines()[0]}). Use 'auto'."
-        ) from error
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        why = short(next(iter(str(error).splitlines()), ""), 200)
+        raise InvalidInput(f"Device '{short(str(name))}' cannot be used here ({why}). Use 'auto'.") from error

@@ -16,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from posterity.errors import Diverged, Interrupted, InvalidInput, unknown
+from posterity.options import Count, convert
 from posterity.train import keeping, progress
 from posterity.train.checkpoint import Record
 from posterity.train.device import device_of
@@ -30,6 +31,8 @@ from posterity.train.validation import scored
 from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
 
 EVERY = 10  # steps between two updates of what people see
+_TYPES: dict[str, Any] = {"seed": int, "precision": str, "resume": bool, "progress": bool, "validation_draws": Count}
+_TYPES |= {"label": str, "name": str, "directory": Path | str | None, "on_epoch": Callable[..., Any] | None}
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,9 @@ class Engine:
 
     def __post_init__(self) -> None:
         self.torch_device()
+        convert(self, **_TYPES)
         if self.precision not in ("float32", "bfloat16"):
             raise unknown("precision", self.precision, ("float32", "bfloat16"))
-        if self.validation_draws < 1:
-            raise InvalidInput(f"validation_draws is {self.validation_draws}; it must be at least 1.")
 
     def path(self, name: str) -> Path | None:
         """Return where the safetensors file of this name belongs; None where nothing is kept on disk."""
@@ -104,9 +106,7 @@ class Engine:
         if path is None:
             raise InvalidInput(f"There is no folder for a file of {name}: give one, Engine(directory='runs/mine').")
         if like.device.type != "cpu":
-            raise InvalidInput(
-                f"What lives in a file is on the processor, and this network on {like.device}: device='cpu'."
-            )
+            raise InvalidInput(f"A mapped file is on the processor, this network on {like.device}: device='cpu'.")
         with self.alone():
             again = self.resume and keeping.begun(path.parent)
             return mapped(path, name, (rows, *like.shape), like.dtype, again=again)
