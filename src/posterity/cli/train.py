@@ -43,7 +43,7 @@ def train(
     Parameters
     ----------
     data
-        A known data set (posterity data lists them), or your own .csv, .tsv or .npz.
+        A known data set (posterity data lists them), or your own table (.csv, .tsv, .txt, .data) or .npz.
     """
     values = given(settings)
     if data is not None:
