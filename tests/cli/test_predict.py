@@ -100,7 +100,7 @@ def test_regression_in_original_units_with_columns_in_any_order(call, table_run:
         ("bad.png", b"no image", "no image that can be read"),
         ("empty.png", b"", "empty"),
         ("bad.npy", b"\x93NUMPY junk", "no .npy array"),
-        ("some.txt", b"1", "expected a file of kind"),
+        ("some.doc", b"1", "expected a file of kind"),
         ("t.csv", b"a,b\n1,2\n", "is a table"),
     ],
 )

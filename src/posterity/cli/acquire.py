@@ -104,6 +104,8 @@ def choose_next(chosen: Pool, use: Use, voice: Voice) -> None:
     if chosen.score is not None and chosen.score not in known:
         raise unknown("value for --score", chosen.score, known)
     rows = read_inputs(chosen.pool, saved, chosen.invert)
+    for note in rows.notes:
+        voice.note(note)
     if not 1 <= chosen.n <= len(rows.inputs):
         raise InvalidInput(
             f"-n {chosen.n}: the pool has {len(rows.inputs):,} inputs; ask for 1 to {len(rows.inputs):,}."

@@ -1,13 +1,17 @@
 """What `run.toml` holds: the whole configuration of a run, complete enough to reproduce it."""
 
+import csv
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from posterity.data.dataset import Reader
+from posterity.data.dates import Order
+from posterity.data.numerals import Decimal
 from posterity.errors import InvalidInput
 from posterity.methods import (
     HMC,
@@ -31,11 +35,21 @@ from posterity.model.priors import AnyPrior, Normal
 from posterity.storage import reading, replace_text
 
 Count = Annotated[int, Field(ge=1)]
+Columns = Annotated[tuple[str, ...], BeforeValidator(lambda given: _split(given))]  # `a,b`, or a list of them
 LARGEST = 2**20  # bytes of a configuration
 DEEPEST = 32  # tables within tables
 # Of a key, which is a word or a text; of longer texts too few fit in a file to do harm.
 _PART = r"""(?:(?<![\w-])[\w-]+|"(?:[^"\\\n]|\\.){0,99}"|'[^'\n]{0,99}')"""
 DEEP_KEY = re.compile(rf"(?:{_PART}[ \t]*\.[ \t]*){{{DEEPEST}}}")
+
+
+def _split(given: object) -> object:
+    """Take names apart that commas part, as a CSV would: one that holds a comma is quoted."""
+    if isinstance(given, str):
+        given = [given]
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
+        return given
+    return [name.strip() for row in csv.reader(given, skipinitialspace=True) for name in row if name.strip()]
 
 
 class _Table(BaseModel):
@@ -52,10 +66,25 @@ class DataConfig(_Table):
     standardise_targets: bool = True  # False for a likelihood whose targets have units of their own
     target: str | None = None
     task: Literal["classification", "regression"] | None = None
+    drop: Columns = ()  # columns of a table that are not read
+    keep: Columns = ()  # and that stay, though they seem to say nothing
+    category: Columns = ()  # and whose numbers are names
+    header: bool | None = None  # whether the first row of a table holds names
+    decimal: Decimal | None = None
+    dates: Order | None = None
+    missing: Columns = ()  # words that stand for missing cells
+    test: str | None = None  # a table that is the test part; None: a fifth of this one
     root: str | None = None
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     batch_size: Count | None = None  # by the number of examples; see `batch_size` of cli/experiment.py
     augment: bool = False  # images: each is flipped and shifted at random whenever it is seen
+
+    @property
+    def reader(self) -> Reader:
+        """What corrects a wrong guess of how a table is to be read."""
+        return Reader(
+            self.drop, self.keep, self.category, self.header, self.decimal, self.dates, self.missing, self.test
+        )
 
 
 class ModelConfig(BaseModel):
@@ -193,6 +222,8 @@ def absolute(config: RunConfig) -> RunConfig:
     name = Path(config.data.name).expanduser()
     if name.is_file():
         changes["name"] = str(name.resolve())
+    if config.data.test is not None:
+        changes["test"] = str(Path(config.data.test).expanduser().resolve())
     if config.data.root is not None:
         changes["root"] = str(Path(config.data.root).expanduser().resolve())
     model = config.model

@@ -10,7 +10,8 @@ from posterity.cli.config import RunConfig
 from posterity.cli.experiment import built
 from posterity.cli.flags import BY_ITSELF, Source, given
 from posterity.cli.merge import merge
-from posterity.cli.saved import Saved, describe_data, knows_itself, open_run
+from posterity.cli.origin import describe_data
+from posterity.cli.saved import Saved, knows_itself, open_run
 from posterity.cli.weights import is_posterior, load_weights
 from posterity.data import Dataset
 from posterity.errors import InvalidInput

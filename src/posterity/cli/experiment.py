@@ -14,6 +14,8 @@ from posterity.cli.targets import advice, in_own_units
 from posterity.cli.weights import load_weights
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.data.augment import flipped_and_shifted
+from posterity.data.form import TableForm
+from posterity.data.own import TEXTS
 from posterity.errors import InvalidInput
 from posterity.identity import weights_of
 from posterity.methods import (
@@ -140,9 +142,9 @@ def twin_of(config: RunConfig) -> MLE:
     return MLE() if isinstance(member, HMC | NUTS) else MLE(member.epochs)
 
 
-def load_dataset(data: DataConfig) -> Dataset:
-    """Load what a configuration names."""
-    options = Options(target=data.target, task=data.task)
+def load_dataset(data: DataConfig, form: TableForm | None = None) -> Dataset:
+    """Load what a configuration names; a text table as that of a run, where its `form` is given."""
+    options = Options(target=data.target, task=data.task, table=replace(data.reader, form=form))
     dataset = load(data.name, root=data.root, split=data.split, image_size=data.image_size, options=options)
     dataset = replace(dataset, digests=dataset.digested())
     noted = replace(dataset, notes=(*dataset.notes, *advice(dataset))) if data.standardise_targets else dataset
@@ -154,7 +156,7 @@ def _sized(config: RunConfig) -> RunConfig:
     """Give a network images of the one size that it needs; images get LeNet by default."""
     name = config.data.name.lower()
     side = image_side(config.model.name or "lenet")
-    if config.data.image_size is not None or side is None:
+    if config.data.image_size is not None or side is None or Path(name).suffix in TEXTS:
         return config
     known = name in names()
     shape = describe(name, root=config.data.root).input_shape if known else load_dataset(config.data).input_shape

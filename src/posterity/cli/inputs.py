@@ -14,23 +14,23 @@ from torch.nn import functional
 
 from posterity.cli.saved import Saved
 from posterity.data import npy, pictures
-from posterity.data.files import corrupt, read, text
+from posterity.data.files import corrupt, read
+from posterity.data.form import listed
+from posterity.data.own import TEXTS
 from posterity.data.sets import SETS
-from posterity.data.tables import numbers, parse_csv
-from posterity.errors import MANY, InvalidInput
+from posterity.errors import InvalidInput
 
 IMAGES = tuple(pictures.SUFFIXES)
-TABLES = (".csv", ".tsv")
 EIGHT_BIT = 255
-LONGEST = 60  # characters of a column's name in a message
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Inputs for the network, and the name of each."""
+    """Inputs for the network, the name of each, and what is to be said of how they were read."""
 
     inputs: Tensor
     names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_inputs(paths: Sequence[Path], saved: Saved, invert: bool, max_pixels: int = pictures.MAX_PIXELS) -> Rows:
@@ -41,14 +41,15 @@ def read_inputs(paths: Sequence[Path], saved: Saved, invert: bool, max_pixels: i
         CorruptFile: for a damaged file.
     """
     parts = [_read(path, saved, invert, max_pixels) for path in paths]
-    return Rows(torch.cat([p.inputs for p in parts]), tuple(name for p in parts for name in p.names))
+    names = tuple(name for p in parts for name in p.names)
+    return Rows(torch.cat([p.inputs for p in parts]), names, tuple(note for p in parts for note in p.notes))
 
 
 def _read(path: Path, saved: Saved, invert: bool, max_pixels: int) -> Rows:
     suffix = path.suffix.lower()
     shape = tuple(saved.data["input_shape"])
-    if suffix not in (*IMAGES, *TABLES, ".npy"):
-        raise InvalidInput(f"{path}: expected a file of kind {', '.join((*IMAGES, *TABLES, '.npy'))}.")
+    if suffix not in (*IMAGES, *TEXTS, ".npy"):
+        raise InvalidInput(f"{path}: expected a file of kind {', '.join((*IMAGES, *TEXTS, '.npy'))}.")
     if invert and suffix not in IMAGES:
         raise InvalidInput(f"--invert is for images; {path} is none.")
     if suffix in IMAGES:
@@ -57,8 +58,8 @@ def _read(path: Path, saved: Saved, invert: bool, max_pixels: int) -> Rows:
         fit = partial(fitted, saved=saved)
         image = pictures.picture(path, shape[0], invert=invert, max_pixels=max_pixels, fit=fit)
         return Rows(_scaled(image[None], saved, path), (str(path),))
-    inputs = _table(path, saved) if suffix in TABLES else _array(path, saved, shape)
-    return Rows(inputs, tuple(f"{path}:{row}" for row in range(1, len(inputs) + 1)))
+    inputs, notes = _table(path, saved) if suffix in TEXTS else (_array(path, saved, shape), ())
+    return Rows(inputs, tuple(f"{path}:{row}" for row in range(1, len(inputs) + 1)), notes)
 
 
 def fitted(image: Tensor, saved: Saved) -> Tensor:
@@ -82,22 +83,18 @@ def fitted(image: Tensor, saved: Saved) -> Tensor:
     return batch.reshape(*image.shape[:-2], height, width)
 
 
-def _table(path: Path, saved: Saved) -> Tensor:
-    """Read the training table's columns by name, in any order, and scale them as the training rows were."""
-    features = saved.data["features"]
-    if not features:
+def _table(path: Path, saved: Saved) -> tuple[Tensor, tuple[str, ...]]:
+    """Read the training table's columns by name, in any order, as they were read and scaled in training."""
+    if not saved.data["features"]:
         raise InvalidInput(f"{path} is a table; this network takes inputs of shape {tuple(saved.data['input_shape'])}.")
-    cells = parse_csv(text(read(path), path), path, min_columns=1)
-    places = {name: place for place, name in enumerate(cells.columns)}
-    if missing := [name for name in features if name not in places]:
-        raise InvalidInput(f"{path} lacks {_listed(missing)}; it has {_listed(cells.columns)}.")
-    return _scaled(torch.from_numpy(numbers(cells, [places[name] for name in features])), saved, path)
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Name some columns, each by no more than a person reads."""
-    some = ", ".join(name if len(name) <= LONGEST else f"{name[:LONGEST]}…" for name in names[:MANY])
-    return f"{some}, and {len(names) - MANY:,} more" if len(names) > MANY else some
+    form = saved.form
+    sheet = form.sheet(read(path), path)
+    columns, notes = form.cells(sheet)
+    numbers, indicators = form.encoding.numbers(columns), form.encoding.indicators(columns)
+    inputs = _scaled(torch.from_numpy(np.concatenate([numbers, indicators], axis=1)), saved, path)
+    unused = [name for name in sheet.names if name not in form.names]
+    said = [*sheet.notes, *notes, *([f"Not used: {listed(unused)}."] if unused else [])]
+    return inputs, tuple(f"{path.name}: {note}" for note in said)
 
 
 def _array(path: Path, saved: Saved, shape: tuple[int, ...]) -> Tensor:

@@ -6,14 +6,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from posterity.cli.inputs import IMAGES, TABLES, fitted, read_inputs
+from posterity.cli.inputs import IMAGES, fitted, read_inputs
 from posterity.cli.saved import Saved
 from posterity.cli.shift import some
 from posterity.data import Dataset, load
+from posterity.data.own import TEXTS
 from posterity.data.shift import SEVERITIES, corruptions, shuffled
 from posterity.errors import InvalidInput, Mismatch
 
-FILES = (*IMAGES, *TABLES, ".npy")
+FILES = (*IMAGES, *TEXTS, ".npy")
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as for single images
 
 

@@ -89,6 +89,8 @@ def predict(
         raise InvalidInput("No inputs were given: name PNG, JPEG, CSV or .npy files after the run.")
     saved = opened(run, source, use.trust)
     rows, promises = read_inputs(inputs, saved, form.invert, form.max_pixels), promises_of(saved)
+    for note in rows.notes:
+        Voice(output).note(note)
     draws = use.count(saved.config.predictive_draws if promises is None else promises.draws)
     if form.tempered and promises is None:
         raise InvalidInput(f"--tempered: this run has no temperature yet. Find it: posterity calibrate {run}")

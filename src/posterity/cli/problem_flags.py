@@ -62,6 +62,21 @@ class ProblemSettings:
         Key("data.task"),
         Parameter(group=DATA, metavar="TASK", help="classification or regression, where the target does not tell."),
     ] = None
+    test: Annotated[
+        str | None,
+        Key("data.test"),
+        Parameter(group=DATA, metavar="FILE", help="A table of its own to test on. [a fifth of the table]"),
+    ] = None
+    drop: Annotated[
+        str | None,
+        Key("data.drop"),
+        Parameter(group=DATA, metavar="COLUMNS", help="Columns of a table to leave out: --drop id,name."),
+    ] = None
+    keep: Annotated[
+        str | None,
+        Key("data.keep"),
+        Parameter(group=DATA, metavar="COLUMNS", help="Columns to keep that seem to say nothing, as identifiers."),
+    ] = None
     root: Annotated[
         str | None,
         Key("data.root"),

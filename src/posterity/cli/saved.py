@@ -1,19 +1,20 @@
 """A trained posterior from disk, with the network that it belongs to and the data that it was made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from posterity.cli.config import DataConfig, RunConfig
 from posterity.cli.directory import TWIN, RunDirectory
 from posterity.cli.experiment import Experiment, load_dataset
 from posterity.cli.merge import checked
+from posterity.cli.origin import data_of, describe_data, part
 from posterity.data import Dataset, Scaling
+from posterity.data.form import TableForm
 from posterity.errors import CorruptFile, InvalidInput, Mismatch
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
@@ -44,38 +45,11 @@ class Saved:
         mean, std = torch.tensor(found["input_mean"]), torch.tensor(found["input_std"])
         return Scaling(mean, std, found["target_mean"], found["target_std"])
 
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[Finite, Field(gt=0)]
-
-
-class _Scaling(BaseModel):
-    model_config = ConfigDict(strict=True)
-    input_mean: Any  # numbers, or lists of them
-    input_std: Any
-    target_mean: Finite
-    target_std: Positive
-
-    def check(self, shape: Sequence[int]) -> None:
-        """Refuse what does not scale inputs of this shape."""
-        mean, std = (torch.tensor(one, dtype=torch.float32) for one in (self.input_mean, self.input_std))
-        fits = torch.broadcast_shapes(mean.shape, std.shape, tuple(shape)) == tuple(shape)
-        if not fits or not mean.isfinite().all() or not ((std > 0) & std.isfinite()).all():
-            raise ValueError("it scales no inputs of this shape")
-
-
-class _Data(BaseModel):
-    """What a header says of the data; later versions may say more."""
-
-    model_config = ConfigDict(strict=True)
-    name: str
-    task: Literal["classification", "regression"]
-    input_shape: list[Annotated[int, Field(ge=1)]]
-    classes: list[str]
-    features: list[str]
-    source: dict[str, str]
-    digests: dict[str, str] = {}
-    scaling: _Scaling | None
+    @property
+    def form(self) -> TableForm:
+        """How the training table was read and encoded; of runs of earlier versions, and arrays, as plain numbers."""
+        found = self.data.get("form")
+        return TableForm.plain(self.data["features"]) if found is None else TableForm.from_dict(found)
 
 
 def described(experiment: Experiment) -> dict[str, Any]:
@@ -84,28 +58,6 @@ def described(experiment: Experiment) -> dict[str, Any]:
         "config": experiment.config.model_dump(mode="json"),
         "model": experiment.spec.to_dict(),
         "data": describe_data(experiment.dataset),
-    }
-
-
-def describe_data(dataset: Dataset) -> dict[str, Any]:
-    """Return what new inputs are held against."""
-    scaling = dataset.scaling
-    return {
-        "name": dataset.name,
-        "task": dataset.task,
-        "input_shape": list(dataset.input_shape),
-        "classes": list(dataset.classes),
-        "features": list(dataset.features),
-        "source": dict(dataset.source),
-        "digests": dict(dataset.digests),
-        "scaling": None
-        if scaling is None
-        else {
-            "input_mean": scaling.input_mean.tolist(),
-            "input_std": scaling.input_std.tolist(),
-            "target_mean": scaling.target_mean,
-            "target_std": scaling.target_std,
-        },
     }
 
 
@@ -137,8 +89,11 @@ def open_run(path: Path, trust: bool = False) -> Saved:
     twin = None
     if directory and directory.posterior(TWIN).is_file():
         twin = _load(directory.posterior(TWIN), trust)
-    config = _config_of(specification, file)
-    return Saved(_load(file, trust), config, _data_of(specification, file), directory, twin)
+    config, data = _config_of(specification, file), data_of(specification, file)
+    if "form" not in data:  # a run of an earlier version, which left out no column but constant ones
+        kept = config.data.model_copy(update={"keep": tuple(data["features"])})
+        config = config.model_copy(update={"data": kept})
+    return Saved(_load(file, trust), config, data, directory, twin)
 
 
 def scored_data(saved: Saved, name: str | None = None) -> Dataset:
@@ -150,11 +105,11 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     config = saved.config.data
     if name is None:
         return unchanged(load_dataset(config), saved)
-    kept = {
-        key: getattr(config, key)
-        for key in ("image_size", "target", "task", "root", "standardise", "standardise_targets")
-    }
-    other = load_dataset(DataConfig(name=name, **kept))
+    kept = config.model_dump(exclude={"name", "split", "validation", "batch_size", "augment", "test"})
+    form = None if saved.data.get("form") is None else saved.form
+    if form is not None:
+        kept["task"] = saved.data["task"]
+    other = load_dataset(DataConfig(name=name, **kept), form)
     for what, mine, theirs in (
         ("inputs", tuple(saved.data["input_shape"]), other.input_shape),
         ("columns", tuple(saved.data["features"]), other.features),
@@ -223,7 +178,7 @@ def training_data(saved: Saved, dataset: Dataset) -> TensorData:
 
 def _load(file: Path, trust: bool) -> FunctionPosterior:
     specification = read_specification(file)
-    network = NetworkSpec.from_dict(_table(specification, "model", file))
+    network = NetworkSpec.from_dict(part(specification, "model", file))
     if network.imports_code and not trust:
         raise InvalidInput(
             f"{file} needs the network '{network.name}', code that would be run. Add --trust if it is yours."
@@ -247,37 +202,12 @@ def _refuse_another(network: NetworkSpec, file: Path) -> None:
 
 def _config_of(specification: Mapping[str, Any], file: Path) -> RunConfig:
     """Return the configuration that a header holds, after a look at what it says of the method and of its remarks."""
-    where, config = f"the header of {file}", _table(specification, "config", file)
-    checked({**config, "method": _table(specification, "method", file)}, {}, where)
+    where, config = f"the header of {file}", part(specification, "config", file)
+    checked({**config, "method": part(specification, "method", file)}, {}, where)
     remarks = specification.get("remarks", [])
     if not isinstance(remarks, list) or not all(isinstance(one, str) for one in remarks):
         raise CorruptFile(f"{file} has a header whose 'remarks' are no list of texts. Save or copy it again.")
     return checked(config, {}, where)
-
-
-def _table(specification: Mapping[str, Any], key: str, file: Path) -> dict[str, Any]:
-    if not isinstance(specification.get(key), dict):
-        raise CorruptFile(f"{file} has a header whose '{key}' is no table. Save or copy it again.")
-    return dict(specification[key])
-
-
-def _data_of(specification: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return what a header says of the data, after a look at its types."""
-    try:
-        found = _Data.model_validate(_table(specification, "data", file))
-    except ValidationError as error:
-        place = ".".join(str(part)[:40] for part in error.errors()[0]["loc"])
-        raise CorruptFile(
-            f"{file} has a header whose data.{place} is not what a run writes. Save or copy it again."
-        ) from error
-    try:
-        if found.scaling is not None:
-            found.scaling.check(found.input_shape)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:  # torch's, of what are no numbers in rows
-        raise CorruptFile(
-            f"{file} has a header whose data.scaling does not scale its inputs. Save or copy it again."
-        ) from error
-    return _table(specification, "data", file)
 
 
 def _rescaled(other: Dataset, scaling: Scaling | None) -> Dataset:

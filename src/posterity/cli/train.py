@@ -43,7 +43,7 @@ def train(
     Parameters
     ----------
     data
-        A known data set (posterity data lists them), or your own .csv, .tsv or .npz.
+        A known data set (posterity data lists them), or your own table (.csv, .tsv, .txt, .data) or .npz.
     """
     values = given(settings)
     if data is not None:
@@ -219,14 +219,14 @@ def _metrics(scored: Scored, rows: Sequence[Row]) -> dict[str, Any]:
 def _introduce(experiment: Experiment, voice: Voice) -> None:
     config, data = experiment.config, experiment.data
     held_out = 0 if data.held_out is None else len(data.held_out[0])
+    for note in experiment.dataset.notes:
+        voice.note(note)
     name = title(method_values(config.method))
     part = f", {experiment.random:,} of them random," if config.where else ""
     voice.note(
         f"{name}: {config.model.name} with {experiment.parameters:,} weights{part} on {experiment.dataset.name}; "
         f"{data.num_data:,} examples to train on, {held_out:,} held out."
     )
-    for note in experiment.dataset.notes:
-        voice.note(note)
 
 
 def _saved_config(directory: Path, trust: bool) -> RunConfig:

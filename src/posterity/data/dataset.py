@@ -7,6 +7,9 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from posterity.data.dates import Order
+from posterity.data.form import TableForm
+from posterity.data.numerals import Decimal
 from posterity.errors import unknown
 from posterity.train.digest import digest
 
@@ -68,10 +71,11 @@ class Dataset:
     test_inputs: Tensor
     test_targets: Tensor
     classes: tuple[str, ...] = ()  # class names, classification only
-    features: tuple[str, ...] = ()  # names of the input columns, tables only
+    features: tuple[str, ...] = ()  # names of what the network takes of a table: its columns, `sex = male`, …
     scaling: Scaling | None = None  # tables, and images once standardised
     source: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the file that was read
     notes: tuple[str, ...] = ()  # what was left out or changed, in sentences
+    form: TableForm | None = None  # of a text table: how its columns were read, and what became of them
     digests: Mapping[str, str] = field(default_factory=dict)  # of the tensors as they were read, where a run needs them
 
     @property
@@ -161,16 +165,42 @@ class Dataset:
 class Options:
     """What is seldom needed when a data set is loaded.
 
-    `target` (name of the target column) and `task` concern your own files; `keep_flawed` keeps the all-white and
+    `target` (name of the target column), `task` and `table` concern your own files; `keep_flawed` keeps the all-white and
     duplicate images of notMNIST; `progress` shows a download's progress on stderr (None: where stderr is a terminal).
     Raises `InvalidInput` for a task that is neither.
     """
 
     target: str | None = None  # None: the last column
     task: str | None = None  # None: told from the target's values
+    table: "Reader" = field(default_factory=lambda: Reader())
     keep_flawed: bool = False
     progress: bool | None = None
 
     def __post_init__(self) -> None:
         if self.task is not None and self.task not in get_args(Task):
             raise unknown("task", self.task, get_args(Task))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How a text table is read where the guess is wrong; None leaves it to the cells.
+
+    >>> Reader(decimal=";")
+    Traceback (most recent call last):
+    posterity.errors.InvalidInput: Unknown decimal mark ';'. Choices: ,, ..
+    """
+
+    drop: tuple[str, ...] = ()  # columns that are not read at all
+    keep: tuple[str, ...] = ()  # inputs that stay, though they seem to say nothing
+    category: tuple[str, ...] = ()  # numbers that are names, as postal codes are
+    header: bool | None = None  # whether the first row holds names
+    decimal: Decimal | None = None  # what stands before decimals, where both readings fit
+    dates: Order | None = None  # the order of day, month and year, where several fit
+    missing: tuple[str, ...] = ()  # further words that stand for missing cells
+    test: str | None = None  # the path of a table that is the test part; None: a fifth of this one
+    form: TableForm | None = None  # of a run: its table's, by which this one is read
+
+    def __post_init__(self) -> None:
+        for what, value, known in (("decimal mark", self.decimal, Decimal), ("order of dates", self.dates, Order)):
+            if value is not None and value not in get_args(known):
+                raise unknown(what, value, get_args(known))

@@ -43,7 +43,7 @@ def load(
     download: bool = False,
     options: Options = DEFAULTS,
 ) -> Dataset:
-    """Load a known data set by name (see `names`), or your own `.csv`, `.tsv` or `.npz` by its path.
+    """Load a known data set by name (see `names`), or your own `.npz` or text table (`options.table`) by its path.
 
     `root` is looked at first, then `$POSTERITY_DATA`, the own cache, and the places of torchvision and Keras. `split`
     chooses one of the 20 published splits of a UCI set, and is the seed of the split of your own file. `image_size` is

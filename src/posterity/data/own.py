@@ -1,5 +1,6 @@
 """The user's own data: a CSV with a header, or a NumPy archive."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +11,33 @@ from torch import Tensor
 
 from posterity.data import archive
 from posterity.data.dataset import Dataset, Options
-from posterity.data.files import corrupt, digest, read, shortened, text
+from posterity.data.files import corrupt, digest, read, shortened
 from posterity.data.images import resize
 from posterity.data.scale import Rows, Table, split_rows, standardised
-from posterity.data.tables import LARGEST_WHOLE, column_values, encode_targets, numbers, parse_csv, target_column
+from posterity.data.sheet import LARGEST_WHOLE
+from posterity.data.tables import encode_targets
+from posterity.data.understanding import load_table, load_tables
 from posterity.errors import InvalidInput
 
-SUFFIXES = (".csv", ".tsv", ".npz")
+TEXTS = (".csv", ".tsv", ".txt", ".data", ".dat")
+SUFFIXES = (*TEXTS, ".npz")
 TEST_FRACTION = 0.2
 MIN_ROWS = 5
 Array = NDArray[Any]
 
 
 def load_csv(path: Path, split: int, options: Options) -> Dataset:
-    """Read a CSV or TSV: the last column, or `options.target`, is the target; the others must be numbers.
+    """Read a text table: the last column, or `options.target`, is the target, the others are inputs of any kind.
 
-    A fifth of the rows, drawn with the seed `split`, is the test part. Raises `CorruptFile`, which names the line and
-    column, and `InvalidInput`.
+    A fifth of the rows that have a target, drawn with the seed `split`, is the test part, or another table is. Raises
+    `CorruptFile`, which names the line and column, and `InvalidInput`.
     """
-    content = read(path)
-    cells = parse_csv(text(content, path), path)
-    chosen = target_column(cells, options.target)
-    inputs = [index for index in range(len(cells.columns)) if index != chosen]
-    values = numbers(cells, [chosen])[:, 0] if options.task == "regression" else column_values(cells, chosen)
-    targets, classes = encode_targets(values, options.task, path.name)
-    table = Table(
-        name=path.stem,
-        inputs=numbers(cells, inputs),
-        targets=targets,
-        features=tuple(cells.columns[index] for index in inputs),
-        classes=classes,
-        source={path.name: digest(content)},
-    )
-    return standardised(table, *_split(path, targets, classes, split))
+    if options.table.test is not None:
+        test = Path(options.table.test).expanduser()
+        found = load_tables(read(path), path, options, read(test), test)
+        _check_rows(path, len(found.train_inputs))
+        return found
+    return load_table(read(path), path, options, partial(_split, path, seed=split))
 
 
 def load_npz(path: Path, split: int, image_size: int | None, options: Options) -> Dataset:
@@ -85,12 +80,14 @@ def load_npz(path: Path, split: int, image_size: int | None, options: Options) -
 
 
 def _split(path: Path, targets: Array, classes: tuple[str, ...], seed: int) -> tuple[Rows, Rows]:
-    if len(targets) < MIN_ROWS:
-        raise InvalidInput(
-            f"File '{path}' has {len(targets)} rows: at least {MIN_ROWS} are needed to keep some for a test."
-        )
+    _check_rows(path, len(targets))
     labels = targets if classes else np.zeros(len(targets))
     return split_rows(labels, num_test=round(TEST_FRACTION * len(targets)), seed=seed)
+
+
+def _check_rows(path: Path, count: int) -> None:
+    if count < MIN_ROWS:
+        raise InvalidInput(f"File '{path}' has {count} rows: at least {MIN_ROWS} are needed to keep some for a test.")
 
 
 def _parts(found: dict[str, Array], path: Path) -> tuple[Array, Array, tuple[int, int] | None]:

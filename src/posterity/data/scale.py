@@ -9,16 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from posterity.data.columns import Floats
 from posterity.data.dataset import Dataset, Scaling
+from posterity.data.form import TableForm
 from posterity.errors import InvalidInput
 
-Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows of numbers with a target each, in the original units."""
+    """Rows of numbers with a target each, in the original units.
+
+    Of a text table with a `form`, `indicators` are inputs of 0 and 1 beside them, which stay as they are.
+    """
 
     name: str
     inputs: Floats  # (N, D)
@@ -26,6 +30,9 @@ class Table:
     features: tuple[str, ...]
     classes: tuple[str, ...] = ()
     source: Mapping[str, str] = field(default_factory=dict)
+    indicators: NDArray[np.float32] | None = None  # (N, E)
+    form: TableForm | None = None
+    notes: tuple[str, ...] = ()
 
 
 def split_rows(labels: NDArray[Any], num_test: int, seed: int) -> tuple[Rows, Rows]:
@@ -52,30 +59,38 @@ def standardised(table: Table, train: Rows, test: Rows) -> Dataset:
     varies, or where a regression target does not.
     """
     varies = table.inputs[train].min(0) != table.inputs[train].max(0)
-    if not varies.any():
+    if table.form is None and not varies.any():
         raise InvalidInput(f"'{table.name}': no input column varies over the {len(train)} training rows.")
-    kept = [name for name, moves in zip(table.features, varies, strict=True) if moves]
-    inputs, mean, std = _scaled(table.inputs[:, varies], train, table.name, [f"column '{name}'" for name in kept])
+    kept = varies if table.form is None else np.ones_like(varies)  # a form has left out its constant columns
+    numbers, others = table.features[: len(kept)], table.features[len(kept) :]
+    names = [name for name, stays in zip(numbers, kept, strict=True) if stays]
+    inputs, mean, std = _scaled(table.inputs[:, kept], train, table.name, [f"column '{name}'" for name in names])
+    rows, means, stds = _tensor(inputs), _tensor(mean), _tensor(std)
+    if table.indicators is not None:
+        rows = torch.cat([rows, torch.from_numpy(table.indicators)], 1)
+        means = torch.cat([means, torch.zeros(len(others))])
+        stds = torch.cat([stds, torch.ones(len(others))])
     targets, target_mean, target_std = table.targets, 0.0, 1.0
     if not table.classes:
         if targets[train].min() == targets[train].max():
             raise InvalidInput(
                 f"'{table.name}': the target is {targets[train][0]:g} in all {len(train)} training rows."
             )
-        scaled, means, stds = _scaled(targets[:, None], train, table.name, ["the target"])
-        targets, target_mean, target_std = scaled[:, 0], float(means[0]), float(stds[0])
+        scaled, mean, std = _scaled(targets[:, None], train, table.name, ["the target"])
+        targets, target_mean, target_std = scaled[:, 0], float(mean[0]), float(std[0])
     return Dataset(
         name=table.name,
         task="classification" if table.classes else "regression",
-        train_inputs=_tensor(inputs[train]),
+        train_inputs=rows[train],
         train_targets=_tensor(targets[train]),
-        test_inputs=_tensor(inputs[test]),
+        test_inputs=rows[test],
         test_targets=_tensor(targets[test]),
         classes=table.classes,
-        features=tuple(kept),
-        scaling=Scaling(_tensor(mean), _tensor(std), target_mean, target_std),
+        features=(*names, *others),
+        scaling=Scaling(means, stds, target_mean, target_std),
+        form=table.form,
         source=table.source,
-        notes=_notes(table, train, varies),
+        notes=(*table.notes, *_notes(table, train, kept)),
     )
 
 
@@ -86,6 +101,7 @@ def _scaled(values: Floats, train: Rows, table: str, names: Sequence[str]) -> tu
     """
     with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
         mean, std = values[train].mean(0), values[train].std(0)
+        std[values[train].min(0) == values[train].max(0)] = 1.0
         scaled = (values - mean) / std
     single = np.finfo(np.float32)
     fits = (
@@ -110,7 +126,7 @@ def _tensor(values: NDArray[Any]) -> Tensor:
 
 def _notes(table: Table, train: Rows, varies: NDArray[np.bool_]) -> tuple[str, ...]:
     notes = []
-    if dropped := [name for name, kept in zip(table.features, varies, strict=True) if not kept]:
+    if dropped := [name for name, kept in zip(table.features, varies, strict=False) if not kept]:
         notes.append(f"Constant columns left out: {', '.join(dropped)}.")
     if table.classes and (unseen := set(range(len(table.classes))) - set(table.targets[train].tolist())):
         notes.append(f"Classes with no training row: {', '.join(table.classes[index] for index in sorted(unseen))}.")

@@ -1,148 +1,84 @@
-"""Text tables: CSV files with a header, and the conversion of cells to numbers that says which cell is wrong."""
+"""What a table is asked to predict, and what of it says nothing: targets, and columns that are left out."""
 
-import csv
-import io
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posterity.data.cells import Cells
+from posterity.data.columns import Column
 from posterity.data.files import corrupt
-from posterity.data.scale import Floats
+from posterity.data.numerals import is_number
+from posterity.data.reading import Reading
+from posterity.data.sheet import LONGEST_NAME, Sheet
 from posterity.errors import InvalidInput, unknown
 
-DELIMITERS = ",;\t"
-MAX_COLUMNS = 100_000
-LONGEST_NAME = 200  # characters of a column's or class's; the longest sets the memory that all rows' take
-LARGEST_WHOLE = 2**53  # up to which float64 holds every whole number
 MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity
+ALL_DIFFERENT = 0.9  # of the texts of a column, from which on they are names of the rows
+FEW = 10  # rows of which nothing is called all different
+INDEX_NAMES = ("id", "index", "idx", "no", "nr", "num", "number", "row", "rownames", "instant", "key", "#", "")
+SHOWN = 5  # lines in a sentence
 
 
 @dataclass(frozen=True, eq=False)
-class Cells:
-    """A table as text: `lines` are the rows' line numbers in the file, from 1."""
+class Target:
+    """The target's column: float64, or texts; `kept` are the rows that have one."""
 
-    path: Path
-    columns: tuple[str, ...]
-    rows: list[list[str]]
-    lines: list[int]
+    name: str
+    values: NDArray[Any]
+    kept: NDArray[np.bool_]
+    how: str = ""  # its numbers are written
+
+    @property
+    def task(self) -> str | None:
+        """What the writing tells of the task: nobody gives classes a currency, or thousands."""
+        return "regression" if self.how else None
 
 
-def parse_csv(content: str, path: Path, min_columns: int = 2) -> Cells:
-    """Read a CSV with a header (separator: comma, semicolon or tab); empty lines are passed over.
+def target_of(sheet: Sheet, name: str, reading: Reading | None, task: str | None) -> Target:
+    """Read the target: numbers by their writing, all else as the names of classes.
 
-    Raises `CorruptFile` (ragged rows, no rows, a broken header) or `InvalidInput` (no header at all).
-
-    >>> cells = parse_csv("a;b\\n1;2\\n", Path("mine.csv"))
-    >>> cells.columns, cells.rows
-    (('a', 'b'), [['1', '2']])
+    Raises:
+        CorruptFile: for infinite numbers, texts too long for names, and text where a quantity is asked for.
+        InvalidInput: where every cell is missing.
     """
-    delimiter = max(DELIMITERS, key=content.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    rows, lines = [], []
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                rows.append([cell.strip() for cell in row])
-                lines.append(reader.line_num)
-    except csv.Error as error:
-        raise corrupt(path, f"line {reader.line_num} is no CSV ({error})") from error
-    if len(rows) < 2:
-        raise corrupt(path, "it has no rows below its header")
-    header = tuple(rows[0])
-    _check_header(header, path, min_columns)
-    for row, line in zip(rows[1:], lines[1:], strict=True):
-        if len(row) != len(header):
-            raise corrupt(path, f"line {line} has {len(row)} cells, the header has {len(header)}")
-    return Cells(path, header, rows[1:], lines[1:])
-
-
-def _check_header(header: tuple[str, ...], path: Path, min_columns: int) -> None:
-    if all(_number(cell) is not None for cell in header):
-        raise InvalidInput(f"File '{path}' begins with numbers: its first line must be the names of the columns.")
-    if len(header) < min_columns:
-        raise InvalidInput(f"File '{path}' has one column ('{header[0]}'): inputs and a target are needed.")
-    if len(header) > MAX_COLUMNS:
-        raise corrupt(path, f"it has {len(header):,} columns, and at most {MAX_COLUMNS:,} are read")
-    if (length := max(map(len, header))) > LONGEST_NAME:
-        raise corrupt(path, f"the name of a column has {length:,} characters, and at most {LONGEST_NAME} are read")
-    times = Counter(header)
-    if "" in times or len(times) < len(header):
-        repeated = next(name for name in header if not name or times[name] > 1)
-        raise corrupt(path, f"its header repeats the name '{repeated}'" if repeated else "a column has no name")
-
-
-def numbers(cells: Cells, columns: Sequence[int]) -> Floats:
-    """Convert some columns to float64 (N, len(columns)). Raises `CorruptFile`, which names the line and the column."""
-    try:
-        values = np.array([[_float(row[column]) for column in columns] for row in cells.rows], np.float64)
-    except ValueError:
-        values = np.full((1, 1), np.nan)
-    if not np.isfinite(values).all():
-        raise _bad_cell(cells, columns)
-    values = values.reshape(len(cells.rows), len(columns))
-    _refuse_wide(cells, values, columns)
-    return values
-
-
-def _refuse_wide(cells: Cells, values: Floats, columns: Sequence[int]) -> None:
-    """Refuse whole numbers that float64 does not tell from their neighbours: long identifiers, mostly."""
-    for row, place in np.argwhere(np.abs(values) > LARGEST_WHOLE):
-        if (cell := cells.rows[row][columns[place]]).lstrip("+-").isdigit():
-            where = f"line {cells.lines[row]}, column '{cells.columns[columns[place]]}'"
-            raise corrupt(cells.path, f"{where}: {cell} is above 2^53, where not every whole number is one of float64")
-
-
-def _float(cell: str) -> float:
-    if "_" in cell:  # Python reads 1_2 as 12; in a table it is a name
-        raise ValueError(cell)
-    return float(cell)
-
-
-def _number(cell: str) -> float | None:
-    try:
-        return _float(cell)
-    except ValueError:
-        return None
-
-
-def _bad_cell(cells: Cells, columns: Sequence[int]) -> Exception:
-    for row, line in zip(cells.rows, cells.lines, strict=True):
-        for column in columns:
-            value = _number(row[column])
-            if value is None or not math.isfinite(value):
-                what = f"'{row[column]}' is no finite number" if row[column] else "the cell is empty"
-                return corrupt(cells.path, f"line {line}, column '{cells.columns[column]}': {what}")
-    raise AssertionError("a cell was not finite, and now all are")
-
-
-def target_column(cells: Cells, target: str | None) -> int:
-    """Return the index of the target's column: the last one, or the one named. Raises `InvalidInput`."""
-    if target is None:
-        return len(cells.columns) - 1
-    if target not in cells.columns:
-        raise unknown(f"column of '{cells.path}'", target, cells.columns)
-    return cells.columns.index(target)
-
-
-def column_values(cells: Cells, column: int) -> NDArray[Any]:
-    """Return one column as float64 where all cells are finite numbers, else as strings. Raises for empty cells."""
-    texts = [row[column] for row in cells.rows]
-    if (length := max(map(len, texts))) > LONGEST_NAME:
-        raise corrupt(
-            cells.path, f"column '{cells.columns[column]}' has a cell of {length:,} characters, no class name"
+    cells = sheet.cells[name]
+    if reading is None:
+        raise InvalidInput(
+            f"'{sheet.path}': the target '{name}' has no cell that holds something. Another: --target NAME."
         )
-    values = [_number(cell) for cell in texts]
-    if all(value is None for value in values) and all(texts):
-        return np.array(texts)
-    if "" in texts or any(value is not None and not math.isfinite(value) for value in values):
-        raise _bad_cell(cells, [column])
-    return np.array(texts) if None in values else numbers(cells, [column])[:, 0]
+    number = reading.kind == "number" or (reading.kind == "category" and task == "regression")
+    if number:
+        values = Reading("number", reading.writing).column(sheet, name).cells
+        return Target(name, values[~np.isnan(values)], ~np.isnan(values), str(reading.writing))
+    gone = [
+        word in cells.markers and word.lower() not in ("none", "null") for word in cells.words
+    ]  # of which classes are made
+    kept = ~np.array(gone, bool)[cells.codes]
+    words = [word for word, no in zip(cells.words, gone, strict=True) if not no]
+    numbers = sum(map(is_number, words))
+    if task is None and MAX_CLASSES < numbers < len(words):
+        odd = next(word for word in words if not is_number(word))
+        raise corrupt(
+            sheet.path,
+            f"{sheet.place(name, cells.row_of(odd))}: '{odd}' is no number, and {numbers:,} others of the target are. Mend or "
+            f"empty the cell; if it stands for a missing one: --data.missing '{odd}'",
+        )
+    if (length := max(map(len, words))) > LONGEST_NAME:
+        raise corrupt(sheet.path, f"column '{name}' has a cell of {length:,} characters, no class name")
+    return Target(name, np.array([word for word in cells.words])[cells.codes[kept]], kept)
+
+
+def target_name(sheet_names: Collection[str], target: str | None, path: object) -> str:
+    """Return the target's column: the last one, or the one named. Raises `InvalidInput`."""
+    if target is None:
+        return list(sheet_names)[-1]
+    if target not in sheet_names:
+        raise unknown(f"column of '{path}'", target, sheet_names)
+    return target
 
 
 def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
@@ -158,11 +94,16 @@ def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[N
     """
     is_text = values.dtype.kind == "U"
     values = values if is_text else values.astype(np.float64)
-    distinct, indices = np.unique(values, return_inverse=True)
+    distinct = np.unique(values)
     if task is None:
         whole = is_text or bool((values == np.floor(values)).all())
         few = is_text or (len(distinct) <= MAX_CLASSES and 2 * len(distinct) <= len(values))
         task = "classification" if whole and few else "regression"
+        if is_text and len(distinct) > MAX_CLASSES and 2 * len(distinct) > len(values):
+            raise InvalidInput(
+                f"'{name}': the target has {len(distinct):,} classes in {len(values):,} rows, as '{distinct[0]}'; is it the "
+                "right one? Another: --target NAME. If it is: --task classification."
+            )
     if task == "regression":
         if is_text:
             raise InvalidInput(f"'{name}': the target is text ('{values[0]}'), which regression cannot use.")
@@ -171,10 +112,98 @@ def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[N
         raise InvalidInput(
             f"'{name}': the target has {len(distinct)} classes in {len(values)} rows; is it the right one?"
         )
-    names = (str(value) if is_text else _named(float(value)) for value in distinct)
+    return coded(values)
+
+
+def coded(values: NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Number classes by value, and name them: (indices, names).
+
+    >>> coded(np.array([2.0, 1.0, 2.0]))
+    (array([1, 0, 1]), ('1', '2'))
+    """
+    distinct, indices = np.unique(values, return_inverse=True)
+    names = (str(value) if values.dtype.kind == "U" else _named(float(value)) for value in distinct)
     return indices.reshape(-1).astype(np.int64), tuple(names)
 
 
 def _named(value: float) -> str:
     """Name a class that is a number so that no two have one name."""
     return str(int(value)) if value.is_integer() else repr(value)
+
+
+def uninformative(
+    sheet: Sheet, readings: Mapping[str, Reading], columns: Mapping[str, Column], keep: Collection[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Tell which inputs are left out, and why; and what else is to be said of some.
+
+    Args:
+        sheet: the table; of `columns`, which are its inputs, those that `readings` know.
+        keep: columns that stay, whatever they look like.
+    """
+    left = {name: "empty" for name in sheet.cells if name not in readings and name in columns}
+    notes: list[str] = []
+    seen: dict[bytes, str] = {}
+    for name, column in columns.items():
+        if name in keep or name in left:
+            continue
+        if why := _names_rows(sheet, name, readings[name], column):
+            left[name] = why
+            continue
+        first = not sheet.headed and name == sheet.names[0]
+        if _whole_and_different(column) and (_is_index(name) or (first and _counts(column))):
+            left[name] = "a number for each row"
+        elif _counts(column):
+            notes.append(f"'{name}' counts the rows; if that says nothing: --drop '{name}'.")
+        twin = seen.setdefault(key(column), name)
+        if twin != name:
+            left.setdefault(name, f"equal to '{twin}'")
+    if not set(columns) - set(left):
+        left = {name: why for name, why in left.items() if why != "a number for each row"}  # better than nothing
+    return left, notes
+
+
+def _names_rows(sheet: Sheet, name: str, reading: Reading, column: Column) -> str:
+    """Say why a column of texts is no category; an empty text where it may be one."""
+    cells: Cells = sheet.cells[name]
+    if reading.kind != "category":
+        return ""
+    words = [word for word in cells.words if word not in cells.markers]
+    if (length := max(map(len, words), default=0)) > LONGEST_NAME:
+        return f"texts of up to {length:,} characters"
+    count = len(cells.codes) - cells.markers.total()
+    if count >= FEW and len(words) > ALL_DIFFERENT * count:
+        return f"{len(words):,} different texts in {count:,} cells"
+    return ""
+
+
+def _whole_and_different(column: Column) -> bool:
+    """Tell whether a column is a whole number of its own for each row."""
+    cells = column.cells
+    if column.kind != "number" or len(cells) < FEW or not np.isfinite(cells).all() or (cells % 1).any():
+        return False
+    return len(np.unique(cells)) == len(cells)
+
+
+def _counts(column: Column) -> bool:
+    """Tell whether a column goes up by one from row to row."""
+    return _whole_and_different(column) and bool((np.diff(column.cells) == 1).all())
+
+
+def _is_index(name: str) -> bool:
+    """Tell whether a column's name says that it names the rows: `PassengerId`, `row_id`, `Unnamed: 0`."""
+    small = name.lower().strip()
+    return (
+        small in INDEX_NAMES
+        or small.startswith(("unnamed", "column 1"))
+        or name.endswith(("Id", "ID", "Index"))
+        or small.endswith(("_id", " id", ".id", "-id", "_no", " no", "index"))
+    )
+
+
+def key(column: Column) -> bytes:
+    """Return what equal columns have in common."""
+    if column.kind == "category":
+        codes: dict[str, int] = {}
+        found = np.fromiter((codes.setdefault(cell, len(codes)) for cell in column.cells), np.int64, len(column.cells))
+        return b"c" + sha256(found.tobytes() + "\0".join(codes).encode()).digest()
+    return column.kind[:1].encode() + sha256(column.cells.tobytes()).digest()

@@ -1,15 +1,16 @@
 """The UCI regression sets with the twenty splits of Hernández-Lobato and Adams, in the files of Gal's repository."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
+from posterity.data.columns import Floats
 from posterity.data.dataset import Dataset
 from posterity.data.files import corrupt, digest, read, text, unpack
 from posterity.data.locate import Place
-from posterity.data.scale import Floats, Rows, Table, standardised
+from posterity.data.scale import Rows, Table, standardised
 from posterity.data.sets import Known
-from posterity.data.tables import Cells, numbers
 
 
 def load_uci(known: Known, place: Place, split: int) -> Dataset:
@@ -65,9 +66,28 @@ def _matrix(content: bytes, path: Path) -> Floats:
     for line, row in lines:
         if len(row) != width:
             raise corrupt(path, f"line {line} has {len(row)} cells, the first row has {width}")
-    names = tuple(str(column) for column in range(width))
-    cells = Cells(path, names, [row for _, row in lines], [line for line, _ in lines])
-    return numbers(cells, range(width))
+    try:
+        values = np.array([list(map(float, row)) for _, row in lines], np.float64)
+    except ValueError:
+        values = np.full((1, 1), np.nan)
+    if not np.isfinite(values).all() or b"_" in content:
+        raise _bad_cell(lines, path)
+    return values
+
+
+def _bad_cell(lines: list[tuple[int, list[str]]], path: Path) -> Exception:
+    for line, row in lines:
+        for column, cell in enumerate(row):
+            if not _is_finite(cell):
+                return corrupt(path, f"line {line}, column '{column}': '{cell}' is no finite number")
+    raise AssertionError("a cell was not finite, and now all are")
+
+
+def _is_finite(cell: str) -> bool:
+    try:
+        return "_" not in cell and math.isfinite(float(cell))
+    except ValueError:
+        return False
 
 
 def _indices(content: bytes, path: Path, limit: int) -> Rows:

@@ -56,8 +56,9 @@ def _data(data: ReportData) -> tuple[Section, ...]:
     if not data.notes:
         return ()
     reading = (
-        "Contents of files are compared with the checksums that are given where they come from; columns that say nothing, "
-        "and known flaws, are left out. Scores on other files are not those of the published data set."
+        "How a table was read. Contents of known files are compared with the checksums that are given where they come from; "
+        "columns that say nothing, and known flaws, are left out. Scores on other files are not those of the published data "
+        "set."
     )
     return (Section("The data", reading, "\n".join(data.notes)),)
 

@@ -1,40 +1,22 @@
-"""Columns of a table as numbers of about unit size: numbers, categories, dates and truth values, with missing cells.
+"""Frames and arrays as numbers of about unit size, as a transformer of scikit-learn's.
 
-Frames are read through narwhals, so that pandas, polars and whatever else it knows are read alike; imputation, scaling and
-encoding are scikit-learn's.
+Frames are read through narwhals, so that pandas, polars and whatever else it knows are read alike; what columns become is
+`posterity.data.columns`'s, as for the tables of the command line; scaling is scikit-learn's.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import narwhals.stable.v1 as nw
 import numpy as np
 from narwhals.exceptions import DuplicateError
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from posterity.data.columns import DAY, MISSING, Array, Column, Encoding, Kind
 from posterity.errors import InvalidInput
 
-Array = NDArray[Any]
 LARGEST = 1e30  # of a number: float32 has no square of a larger one
-DAY, WEEK, YEAR = 86_400.0, 7.0, 365.2425  # seconds; days; days
-MISSING = "(missing)"  # the category of cells that hold none
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column's cells, and the kind that they were told to be: `number`, `category` or `date`.
-
-    cells: float64 with NaN where missing; of categories strings. Dates are days since 1970.
-    """
-
-    kind: str
-    cells: Array
 
 
 class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # untyped
@@ -78,25 +60,9 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # u
         """
         columns = self._read(X, reset=True)
         self.kinds_ = {name: column.kind for name, column in columns.items()}
-        self.clock_ = {
-            name: bool((np.nan_to_num(column.cells) % 1).any())
-            for name, column in columns.items()
-            if column.kind == "date"
-        }
-        numbers, categories = self._numbers(columns), self._categories(columns)
-        self.numbers_: Pipeline | None = None
-        self.categories_: OneHotEncoder | None = None
-        if numbers.shape[1]:
-            self.numbers_ = make_pipeline(
-                SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True), StandardScaler()
-            ).fit(numbers)
-        if categories.shape[1]:
-            self.categories_ = OneHotEncoder(
-                handle_unknown="infrequent_if_exist",
-                max_categories=self.max_categories,
-                min_frequency=self.min_frequency,
-                sparse_output=False,
-            ).fit(categories)
+        self.encoding_ = Encoding.learnt(columns, self.max_categories, self.min_frequency)
+        numbers = self.encoding_.numbers(columns)
+        self.scaler_ = StandardScaler().fit(numbers) if numbers.shape[1] else None
         return self
 
     def transform(self, X: Any) -> Array:
@@ -107,26 +73,15 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # u
         """
         check_is_fitted(self, "kinds_")
         columns = self._read(X, reset=False)
-        parts = []
-        if self.numbers_ is not None:
-            parts.append(self.numbers_.transform(self._numbers(columns)))
-        if self.categories_ is not None:
-            parts.append(self.categories_.transform(self._categories(columns)))
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        numbers = self.encoding_.numbers(columns)
+        if self.scaler_ is not None:
+            numbers = self.scaler_.transform(numbers)
+        return np.concatenate([numbers.astype(np.float32), self.encoding_.indicators(columns)], axis=1)
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Return a name for each column of `transform`."""
         check_is_fitted(self, "kinds_")
-        names: list[str] = []
-        if self.numbers_ is not None:
-            inner = self._number_names()
-            missing = self.numbers_[0].indicator_.features_
-            names += inner + [f"{inner[i]} is missing" for i in missing]
-        if self.categories_ is not None:
-            own = [n for n, kind in self.kinds_.items() if kind == "category"]
-            names += list(self.categories_.get_feature_names_out(own))
-            names = [_category_name(n, own) for n in names]
-        return np.array(names, dtype=object)
+        return np.array([*self.encoding_.number_names, *self.encoding_.indicator_names], dtype=object)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -162,34 +117,6 @@ class ColumnEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # u
             kind = column.kind if reset else self.kinds_[name]
             found[name] = _as_kind(name, column, kind)
         return found
-
-    def _number_names(self) -> list[str]:
-        names = []
-        for name, kind in self.kinds_.items():
-            if kind == "number":
-                names.append(name)
-            elif kind == "date":
-                parts = ["year", "week"] + ["day"] * self.clock_[name]
-                names += [name, *(f"{wave} of the {part} of {name}" for part in parts for wave in ("sine", "cosine"))]
-        return names
-
-    def _numbers(self, columns: Mapping[str, Column]) -> Array:
-        rows = len(next(iter(columns.values())).cells)
-        found: list[Array] = []
-        for name, column in columns.items():
-            if column.kind == "number":
-                found.append(column.cells)
-            elif column.kind == "date":
-                found.append(column.cells)
-                for period in (YEAR, WEEK) + (1.0,) * self.clock_[name]:
-                    angle = 2 * np.pi * (column.cells % period) / period
-                    found += [np.sin(angle), np.cos(angle)]
-        return np.stack(found, axis=1) if found else np.empty((rows, 0))
-
-    def _categories(self, columns: Mapping[str, Column]) -> Array:
-        rows = len(next(iter(columns.values())).cells)
-        found = [column.cells for column in columns.values() if column.kind == "category"]
-        return np.stack(found, axis=1) if found else np.empty((rows, 0), dtype=object)
 
 
 def _of_series(series: Any) -> Column:
@@ -238,7 +165,7 @@ def _text(cell: Any) -> str:
     return str(cell)
 
 
-def _as_kind(name: str, column: Column, kind: str) -> Column:
+def _as_kind(name: str, column: Column, kind: Kind) -> Column:
     """Read a column as the kind that it had in training.
 
     Raises:
@@ -263,11 +190,3 @@ def _as_kind(name: str, column: Column, kind: str) -> Column:
 
 def _number_text(value: float) -> str:
     return str(int(value)) if value.is_integer() else str(value)
-
-
-def _category_name(name: str, columns: list[str]) -> str:
-    """Spell scikit-learn's `column_category` as `column = category`."""
-    for column in sorted(columns, key=len, reverse=True):
-        if name.startswith(f"{column}_"):
-            return f"{column} = {name[len(column) + 1 :]}"
-    return name

@@ -1,0 +1,234 @@
+"""A text table in memory: numbers as numbers, texts each kept once; read in pieces, so that a million rows fit."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from posterity.data.cells import Cells, Gathering
+from posterity.data.columns import Floats
+from posterity.data.decoding import encoding_of
+from posterity.data.files import corrupt
+from posterity.data.separated import LETTERS, Layout, layout
+from posterity.errors import CorruptFile, InvalidInput
+
+MAX_COLUMNS = 100_000
+LONGEST_NAME = 200  # characters of a column's or class's; the longest sets the memory that all rows' take
+LARGEST_WHOLE = 2**53  # up to which float64 holds every whole number
+PIECE, LEAST = 1 << 20, 32  # cells, and rows, that are read at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """A table as its file has it: `lines` are the rows' line numbers in the file, from 1; `notes` how it was read."""
+
+    path: Path
+    cells: dict[str, Cells]  # of the wanted columns, in order
+    names: tuple[str, ...]  # of all columns
+    lines: NDArray[np.int64]
+    separator: str
+    headed: bool
+    notes: tuple[str, ...]
+
+    def place(self, name: str, row: int) -> str:
+        """Say where a cell is."""
+        return f"line {self.lines[row]}, column '{name}'"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a table is read, and how.
+
+    header: whether the first row holds names; None to tell it from the cells.
+    known: names of a run's columns, by which a header is told from data.
+    unnamed: names of all columns of a table without a header, for each number of them that it may have.
+    texts: columns that are texts, whatever stands in them.
+    missing: further words, in small letters, that stand for missing cells.
+    column: tells by its name whether a column is read at all.
+    """
+
+    header: bool | None = None
+    known: tuple[str, ...] = ()
+    unnamed: tuple[tuple[str, ...], ...] = ()
+    texts: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
+    column: Callable[[str], bool] = lambda name: True
+
+
+def read_sheet(content: bytes, path: Path, wanted: Wanted, min_columns: int = 2) -> Sheet:
+    """Read a table of any separator, with a header or none; blank lines are passed over.
+
+    Raises:
+        CorruptFile: for what is no text, ragged rows, broken quotes, no rows, too many columns or too long names.
+        InvalidInput: for fewer columns than are needed.
+
+    >>> sheet = read_sheet(b"a;b\\n1;x\\n2;x\\n", Path("mine.csv"), Wanted())
+    >>> sheet.names, sheet.cells["a"].floats.tolist(), sheet.cells["b"].words, sheet.lines.tolist()
+    (('a', 'b'), [1.0, 2.0], ('x',), [2, 3])
+    """
+    codec, letters = encoding_of(content, path)
+    found = layout(_beginning(content, codec), wanted.header, wanted.known, bool(wanted.unnamed))
+    if found is None:
+        raise corrupt(path, "it has no rows below its header, or none at all")
+    names, notes = _names(found, path, wanted, min_columns)
+    texts = wanted.texts
+    while True:
+        reading = _Reading(path, found, names, wanted, texts)
+        reading.take(_lines(content, codec))
+        if not (late := {column.name for column in reading.columns if column.late}):
+            break
+        texts = texts | late  # they began as numbers, so their texts are gone
+    if letters != "UTF-8":
+        notes = (f"The letters are {letters}.", *notes)
+    return Sheet(
+        path,
+        {column.name: column.cells() for column in reading.columns},
+        names,
+        np.concatenate(reading.lines),
+        found.separator,
+        found.header is not None,
+        (*notes, *reading.notes),
+    )
+
+
+class _Reading:
+    """One pass over the rows of a table."""
+
+    def __init__(
+        self, path: Path, found: Layout, names: tuple[str, ...], wanted: Wanted, texts: frozenset[str]
+    ) -> None:
+        self.path, self.layout, self.names = path, found, names
+        self.places = [place for place, name in enumerate(names) if wanted.column(name)]
+        self.columns = [Gathering(names[place], names[place] in texts, wanted.missing) for place in self.places]
+        self.lines: list[NDArray[np.int64]] = []
+        self.notes: list[str] = []
+
+    def take(self, lines: Iterator[str]) -> None:
+        """Read all rows."""
+        rows = self._whole(lines)
+        size = max(LEAST, PIECE // self.layout.width)
+        while piece := list(islice(rows, size)):
+            numbers = np.array([line for line, _ in piece], np.int64)
+            self.lines.append(numbers)
+            columns = list(zip(*(row for _, row in piece), strict=True))
+            for place, column in zip(self.places, self.columns, strict=True):
+                floats = column.add(columns[place])
+                if floats is not None and np.nanmax(np.abs(floats), initial=0) > LARGEST_WHOLE:
+                    self._refuse_wide(column.name, columns[place], floats, numbers)
+        if not self.lines:
+            raise corrupt(self.path, "it has no rows below its header")
+
+    def _whole(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+        """Return the rows of data, each of as many cells as the table has columns; a last one that breaks off is left out."""
+        width, before, blank = self.layout.width, None, list[int]()
+        rows = self.layout.rows(lines)
+        try:
+            if self.layout.in_rows:
+                next((row for _, row in rows if any(row)), None)
+            for line, row in rows:
+                if not any(row):
+                    blank.append(line)
+                    continue
+                if before is not None:
+                    raise self._ragged(*before)
+                if len(row) == width + 1 and self.layout.trailing and not row[-1]:
+                    row = row[:-1]
+                if len(row) > width:
+                    raise self._ragged(line, row)
+                if len(row) < width:
+                    before = line, row
+                    continue
+                yield line, row
+        except csv.Error as error:
+            raise corrupt(self.path, str(error)) from error
+        if blank:
+            many = "s" * (len(blank) > 1)
+            self.notes.append(f"{len(blank):,} row{many} of empty cells alone left out (line{many} {some(blank)}).")
+        if before is not None:
+            self.notes.append(
+                f"Line {before[0]}, the last, breaks off after {len(before[1])} of {width} cells: left out."
+            )
+
+    def _ragged(self, line: int, row: Sequence[str]) -> CorruptFile:
+        what = "the header has" if self.layout.header else "the first row has"
+        advice = "complete the line, or quote the cell that holds the separator"
+        return corrupt(self.path, f"line {line} has {len(row)} cells, {what} {self.layout.width}; {advice}")
+
+    def _refuse_wide(self, name: str, cells: Sequence[str], floats: Floats, lines: NDArray[np.int64]) -> None:
+        """Refuse whole numbers that float64 does not tell from their neighbours: long identifiers, mostly."""
+        for row in np.flatnonzero((np.abs(floats) > LARGEST_WHOLE) & np.isfinite(floats)):
+            if (cell := cells[int(row)].strip()).lstrip("+-").isdigit():
+                raise corrupt(
+                    self.path,
+                    f"line {lines[row]}, column '{name}': {cell[:LONGEST_NAME]} is above 2^53, where not every whole number "
+                    f"is one of float64; leave the column out: --drop '{name}'",
+                )
+
+
+def some(things: Sequence[object], most: int = 5) -> str:
+    """Name some of many things.
+
+    >>> some(range(9))
+    '0, 1, 2, 3, 4, …'
+    """
+    return ", ".join(map(str, things[:most])) + ", …" * (len(things) > most)
+
+
+def _lines(content: bytes, codec: str) -> Iterator[str]:
+    """Return the lines of a text one by one, with their ends; the mark of the encoding is not of the first."""
+    return io.TextIOWrapper(io.BytesIO(content), codec, newline="")
+
+
+def _beginning(content: bytes, codec: str) -> list[str]:
+    found, letters = [], 0
+    for line in _lines(content, codec):
+        found.append(line)
+        letters += len(line)
+        if letters > LETTERS and len(found) > 2:
+            break
+    return found
+
+
+def _names(found: Layout, path: Path, wanted: Wanted, min_columns: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a name of its own for each column, and what had to be said of them."""
+    if found.width < min_columns:
+        only = f" ('{found.header[0]}')" if found.header else ""
+        raise InvalidInput(f"File '{path}' has one column{only}: inputs and a target are needed.")
+    if found.width > MAX_COLUMNS:
+        raise corrupt(path, f"it has {found.width:,} columns, and at most {MAX_COLUMNS:,} are read")
+    notes = []
+    if found.comments:
+        notes.append(f"{found.comments} line{'s' * (found.comments > 1)} of comments passed over.")
+    if found.trailing:
+        notes.append("Each row ends with a separator too many.")
+    if found.header is None:
+        if places := next((names for names in wanted.unnamed if len(names) == found.width), None):
+            return places, ("No header: columns are taken by their places.", *notes)
+        last = found.width - 1
+        notes.append(
+            f"No header: the first line is data; columns are x0 to x{last}. If it holds names: --data.header true."
+        )
+        return tuple(f"x{place}" for place in range(found.width)), tuple(notes)
+    header = list(found.header)
+    if len(header) == found.width - 1:
+        header.insert(0, "")
+        notes.append("The header has one name less than the rows have cells: the first column holds the rows' names.")
+    if len(header) != found.width:
+        raise corrupt(path, f"the header has {len(header)} cells, the rows below have {found.width}")
+    if (length := max(map(len, header))) > LONGEST_NAME:
+        raise corrupt(path, f"the name of a column has {length:,} characters, and at most {LONGEST_NAME} are read")
+    names: dict[str, None] = {}
+    for place, name in enumerate(header):
+        own, count = name or f"column {place + 1}", 1
+        while own in names or (own != name and own in header):
+            count += 1
+            own = f"{name or f'column {place + 1}'}.{count}"
+        if name and own != name:
+            notes.append(f"'{name}' is there twice in the header: this one is called '{own}'.")
+        names[own] = None
+    return tuple(names), tuple(notes)
