@@ -123,6 +123,8 @@ def built(config: RunConfig) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module
     """
     config = _sized(config)
     dataset = load_dataset(config.data)
+    if config.likelihood is None:
+        dataset = replace(dataset, notes=(*dataset.notes, *advice(dataset)))
     config = _resolved(config, dataset)
     dataset = dataset if config.data.standardise_targets else in_own_units(dataset)
     assert config.likelihood is not None  # _resolved saw to both
@@ -147,8 +149,7 @@ def load_dataset(data: DataConfig, form: TableForm | None = None) -> Dataset:
     options = Options(target=data.target, task=data.task, table=replace(data.reader, form=form))
     dataset = load(data.name, root=data.root, split=data.split, image_size=data.image_size, options=options)
     dataset = replace(dataset, digests=dataset.digested())
-    noted = replace(dataset, notes=(*dataset.notes, *advice(dataset))) if data.standardise_targets else dataset
-    dataset = noted.standardised() if data.standardise else noted.unscaled()
+    dataset = dataset.standardised() if data.standardise else dataset.unscaled()
     return dataset if data.standardise_targets else in_own_units(dataset)
 
 
