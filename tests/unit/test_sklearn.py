@@ -18,6 +18,7 @@ from torch import nn
 from posterity import MAP, Ensemble, Gaussian, Laplace, MeanField, Normal, Optimizer
 from posterity.decide import calibrate
 from posterity.errors import InvalidInput
+from posterity.likelihoods import LogNormal, NegativeBinomial, StudentT
 from posterity.sklearn import BayesianClassifier, BayesianRegressor, ColumnEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -96,6 +97,33 @@ def test_calibration_that_cannot_be_says_what_to_write() -> None:
     labels[10] = "z"  # a row that this seed holds out
     with pytest.raises(InvalidInput, match="'z' is in the rows held out"):
         BayesianClassifier(QUICK, calibration=0.4, random_state=3, device="cpu").fit(x, labels)
+
+
+@pytest.mark.parametrize("likelihood", [NegativeBinomial(), LogNormal(), StudentT()], ids=lambda one: one.kind)
+def test_counts_prices_and_outliers_are_predicted_in_their_own_units(likelihood: Any) -> None:
+    x, y = line(600)
+    generator = np.random.default_rng(0)
+    unit = 2e5 if likelihood.kind == "log_normal" else 3.0
+    targets = {
+        "negative_binomial": lambda: generator.negative_binomial(4, 4 / (4 + 5 * np.exp(0.3 * y))).astype(float),
+        "log_normal": lambda: unit * np.exp(0.3 * y),
+        "student_t": lambda: unit * (y + generator.standard_t(3, 600)),
+    }[likelihood.kind]()
+    model = BayesianRegressor(FAST, network=nn.Linear, likelihood=likelihood, random_state=0, device="cpu")
+    model.fit(x[:400], targets[:400])
+    new, truth = x[400:], targets[400:]
+    mean, std = model.predict(new, return_std=True)
+    assert mean.shape == std.shape == (200,)
+    assert np.corrcoef(mean, truth)[0, 1] > 0.4
+    lower, upper = model.predict_interval(new, 0.9).T
+    assert 0.84 < ((lower <= truth) & (truth <= upper)).mean() <= 1
+    np.testing.assert_allclose(model.predict_quantiles(new, [0.05, 0.95]), np.stack([lower, upper], 1))
+    drawn = model.sample(new, 3000)
+    assert drawn.shape == (200, 3000)
+    assert abs(((drawn >= lower[:, None]) & (drawn <= upper[:, None])).mean() - 0.92) < 0.04
+    if likelihood.kind == "negative_binomial":
+        assert (drawn % 1 == 0).all()
+        assert (drawn >= 0).all()
 
 
 def test_intervals_hold_what_they_promise() -> None:

@@ -1,19 +1,21 @@
 """Regression with intervals: a Bayesian network behind scikit-learn's interface."""
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any, Self
 
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
-from torch import Generator
+from torch import Generator, Tensor
 
 from posterity.errors import InvalidInput
 from posterity.methods import SGLD
 from posterity.model.likelihoods import HeteroscedasticGaussian
 from posterity.model.priors import Normal
-from posterity.predict.predictive import Regression
+from posterity.predict.general import General
+from posterity.predict.predictive import Classification, Regression
 from posterity.sklearn.estimator import Array, BayesianEstimator, to_numpy
 
 
@@ -31,7 +33,8 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
             noise, see `HeteroscedasticGaussian`; one with `Gaussian()`).
         prior: of the weights; Normal(0, 1/√fan-in) unless given.
         likelihood: `HeteroscedasticGaussian()` unless given; `Gaussian()` has one learnt noise level for each target. Its
-            numbers are in units of the standardised targets.
+            numbers are in units of the standardised targets; of counts, shares and positive numbers
+            (`posterity.likelihoods`) in those of the targets, which are then left as they are.
         batch_size: rows per step; 256, or all of fewer, unless given.
         n_draws: networks drawn for a prediction.
         calibration: share of the rows that are held out of the inference, so that `predict_interval` is conformal: its
@@ -84,12 +87,14 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
             raise InvalidInput(f"X has {len(inputs)} rows and y {len(targets)}; each row needs its target.")
         if len(inputs) < 2:
             raise InvalidInput("One row, n_samples = 1, has no spread to learn a noise from; give at least 2 samples.")
+        likelihood = HeteroscedasticGaussian() if self.likelihood is None else self.likelihood
         self.target_mean_ = targets.mean(axis=0)
         spread = targets.std(axis=0)
         # What varies by no more than rounding is constant: it has no scale of its own, and is left in its units.
         self.target_std_ = np.where(spread > 1e-12 * np.abs(targets).max(axis=0), spread, 1.0)[()]
+        if getattr(likelihood, "own_units", False):
+            self.target_mean_, self.target_std_ = np.zeros_like(self.target_mean_), np.ones_like(self.target_std_)
         standardised = torch.from_numpy((targets - self.target_mean_) / self.target_std_).to(self._dtype)
-        likelihood = HeteroscedasticGaussian() if self.likelihood is None else self.likelihood
         count = 1 if targets.ndim == 1 else targets.shape[1]
         width = count * (2 if getattr(likelihood, "kind", "") == "heteroscedastic" else 1)
         if targets.ndim == 2 and count == 1:
@@ -100,15 +105,19 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
         self.held_out_ = None if own is None else (self.predictive(held), own)
         return self
 
-    def predictive(self, X: Any) -> Regression:
-        """Return the whole predictive, in units of the targets: mean, aleatoric, epistemic, quantiles, log p(y)."""
+    def predictive(self, X: Any) -> Regression | General:
+        """Return the whole predictive, in units of the targets: mean, aleatoric, epistemic, quantiles, log p(y).
+
+        Raises:
+            InvalidInput: for a likelihood of classes.
+        """
         found = self._predictive(X)
-        if not isinstance(found, Regression):
-            raise InvalidInput(
-                f"This likelihood predicts a {type(found).__name__}; a BayesianRegressor needs a Gaussian one."
-            )
-        mean, std = np.squeeze(self.target_mean_), np.squeeze(self.target_std_)
-        return _precise(found).rescale(torch.as_tensor(mean), torch.as_tensor(std))
+        if isinstance(found, Classification):
+            raise InvalidInput("This likelihood is one of classes, for which there is BayesianClassifier.")
+        mean, std = (torch.as_tensor(np.squeeze(value)) for value in (self.target_mean_, self.target_std_))
+        if isinstance(found, Regression):
+            return _precise(found).rescale(mean, std)
+        return found if (mean == 0).all() and (std == 1).all() else found.rescale(mean, std)
 
     def predict(self, X: Any, return_std: bool = False) -> Array | tuple[Array, Array]:
         """Return the predictive mean, (N,) or (N, T), and with `return_std` its standard deviation, noise included."""
@@ -140,11 +149,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
         """Draw targets, each of a drawn network with its noise: (N, n_samples), or (N, T, n_samples)."""
         found = self.predictive(X)
         seed = self.seed_ if random_state is None else int(np.random.default_rng(random_state).integers(2**31))
-        generator = Generator(device=found.means.device).manual_seed(seed)
-        which = torch.randint(len(found.means), (n_samples,), generator=generator, device=found.means.device)
-        means, stds = found.means[which], found.variances[which].sqrt()
-        noise = torch.randn(means.shape, generator=generator, dtype=means.dtype, device=means.device)
-        return np.stack([self._shaped(to_numpy(values)) for values in means + stds * noise], axis=-1)
+        return np.stack([self._shaped(to_numpy(values)) for values in _drawn(found, n_samples, seed)], axis=-1)
 
     def _shaped(self, values: Array) -> Array:
         return values[:, None] if self._column else values
@@ -154,6 +159,18 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
         tags.target_tags.single_output = True
         tags.target_tags.multi_output = True
         return tags
+
+
+def _drawn(found: Regression | General, count: int, seed: int) -> Tensor:
+    """Draw targets, (count, N[, T]), each of a function drawn anew."""
+    if isinstance(found, General):
+        generator = Generator().manual_seed(seed)
+        values = found.sample(ceil(count / found.count), generator)
+        return values[torch.randperm(len(values), generator=generator)[:count]]
+    generator = Generator(device=found.means.device).manual_seed(seed)
+    which = torch.randint(len(found.means), (count,), generator=generator, device=found.means.device)
+    means, stds = found.means[which], found.variances[which].sqrt()
+    return means + stds * torch.randn(means.shape, generator=generator, dtype=means.dtype, device=means.device)
 
 
 def _targets(y: Any) -> Array:
