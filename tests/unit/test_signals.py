@@ -26,13 +26,13 @@ def test_outside_of_any_training_a_command_ends_in_one_line(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_ignored_signal_stays_ignored(number: int) -> None:
-    """As nohup and a shell's & have it."""
+def test_a_run_in_the_background_of_a_script_is_stopped_as_any_other(number: int) -> None:
+    """A script's & has Ctrl-C ignored; whoever sends the run one means it."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
         with finish_step_first() as stop:
             os.kill(os.getpid(), number)
-        assert not stop.is_set()
+        assert stop.is_set()
         assert signal.getsignal(number) == signal.SIG_IGN
     finally:
         signal.signal(number, before)

@@ -20,15 +20,12 @@ def finish_step_first() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    own = [number for number in (signal.SIGINT, signal.SIGTERM) if _python_acts_on(number)]
+    # Also where it is ignored, as Ctrl-C is by what a script put in the background: who sends it means this run. A handler of
+    # another language cannot be put back.
+    own = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) is not None]
     kept = {number: signal.signal(number, note) for number in own}
     try:
         yield stop
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
-
-
-def _python_acts_on(number: int) -> bool:
-    """Whether a signal is not ignored, as Ctrl-C is by what a shell put in the background, and no other language's affair."""
-    return signal.getsignal(number) not in (signal.SIG_IGN, None)
