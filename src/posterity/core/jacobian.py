@@ -7,7 +7,7 @@ others in the batch (dropout off, batch normalisation by running statistics).
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class _Shared:
             RuntimeError: where somebody else has it in a way that is not shared.
         """
         holder = _Holder()
+        finalize(holder, self._gone).atexit = False  # of a thread that was interrupted on its way in or out, too
         with self.turn.briefly():
             self._end()
             if self.running is None:
@@ -56,10 +57,14 @@ class _Shared:
                 self.holders.discard(holder)
                 self._end()
 
+    def _gone(self) -> None:
+        with self.turn.briefly():
+            self._end()
+
     def _end(self) -> None:
-        if not self.holders and self.running is not None:
-            self.running.close()
-            self.running = None
+        if self.running is not None and not any(True for _ in self.holders):  # dead ones are counted, but not met
+            running, self.running = self.running, None
+            running.close()
 
 
 class _Holder:
