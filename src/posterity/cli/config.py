@@ -49,7 +49,10 @@ def _split(given: object) -> object:
         given = [given]
     if not isinstance(given, list | tuple) or not all(isinstance(one, str) for one in given):
         return given
-    return [name.strip() for row in csv.reader(given, skipinitialspace=True) for name in row if name.strip()]
+    try:
+        return [name.strip() for row in csv.reader(given, skipinitialspace=True) for name in row if name.strip()]
+    except csv.Error as error:
+        raise ValueError(f"its names cannot be told apart ({error})") from error
 
 
 class _Table(BaseModel):
