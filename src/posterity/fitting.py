@@ -91,14 +91,8 @@ def fit(
     outputs = computed_alone(copied, inputs.to(device))
     likelihood = likelihood or Categorical.of(outputs, targets[:2])
     _check_known(source, likelihood)
-    problem = Problem(
-        copied,
-        as_prior(Normal(0, 0.3) if prior is None else prior),
-        likelihood,
-        source.num_data,
-        where,
-        source.mean_batch_size,
-    )
+    believed = as_prior(Normal(0, 0.3) if prior is None else prior)
+    problem = Problem(copied, believed, likelihood, source.num_data, where, source.mean_batch_size)
     method = method or MeanField()
     identity = identified(network, problem, method, source)
     ready = source.checked(problem.check, device)

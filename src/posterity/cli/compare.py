@@ -23,25 +23,13 @@ from posterity.errors import InvalidInput, Mismatch
 from posterity.fitting import described
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification, Regression
-from posterity.report.compare import (
-    calibration_of,
-    grids,
-    risk_of,
-    scored,
-    unfair,
-    write_comparison,
-)
+from posterity.report.compare import calibration_of, grids, risk_of, scored, unfair, write_comparison
 from posterity.report.contenders import Contender, Result
 from posterity.report.section import Grid
 
 MANY = 3  # settings in one name; where more differ, the run's directory says it shorter
-ELSEWHERE = (
-    "seed",
-    "engine",
-    "twin",
-    "predictive_draws",
-    "data",
-)  # what makes no other contender, or is looked at apart
+# What makes no other contender, or is looked at apart.
+ELSEWHERE = ("seed", "engine", "twin", "predictive_draws", "data")
 MEGABYTE = 2**20
 FEW = 4  # contenders that a table has a column for
 

@@ -220,13 +220,9 @@ def _regression(data: ReportData) -> tuple[Section, ...]:
     }
     y = data.targets.flatten() * std + mean
     bayesian = found[data.bayesian.name]
-    bands, ninety = values.Bands.of(bayesian), torch.tensor([0.9])
+    bands = values.Bands.of(bayesian)
     if not np.isfinite(bands.std).all():
-        return (
-            Section(
-                "Predictions and their bands", "", "This family has no variance at some inputs: there are no bands."
-            ),
-        )
+        return (Section("Predictions and their bands", "", "Some inputs have no variance in this family: no bands."),)
     alone = data.targets.numel() == len(data.targets)
     fit = _fit(data.inputs, bands, y) if alone and data.inputs.numel() == len(data.inputs) else ()
     prediction = Section(
@@ -239,24 +235,12 @@ def _regression(data: ReportData) -> tuple[Section, ...]:
             svg(values.plot_residuals(bands, y), "Absolute error against predicted standard deviation."),
         ),
     )
-    calibration = Section(
-        "Are the bands as wide as they should be?",
-        "Left: an interval of level 90 % should hold 90 % of the targets; a curve below the dashed line has too narrow "
-        "bands. Right: where the width comes from, noise in the data or ignorance of the function.",
-        "\n".join(
-            verdicts.coverage(name, coverage_curve(p, y, ninety).coverage.item(), len(y)) for name, p in found.items()
-        ),
-        (
-            svg(values.plot_coverage(found, y), "Observed against nominal coverage of central intervals."),
-            svg(values.plot_parts(bands), "Histograms of aleatoric and epistemic standard deviation."),
-        ),
-    )
     groups = gallery.regression_groups(data.inputs, bands, y, data.features) if alone else ()
     reading = (
         "The inputs with the widest and the narrowest predictions; red where the target is outside its 90 % interval."
     )
     single = (Section("Single inputs", reading, groups=groups),) if groups else ()
-    return (*fit, prediction, calibration, *single)
+    return (*fit, prediction, _bands(found, y, bands), *single)
 
 
 def _fit(inputs: Tensor, bands: values.Bands, targets: Tensor) -> tuple[Section, ...]:
@@ -266,6 +250,25 @@ def _fit(inputs: Tensor, bands: values.Bands, targets: Tensor) -> tuple[Section,
         "where there are no data."
     )
     return (Section("The fit", reading, "", (figure,)),)
+
+
+def _bands(found: Mapping[str, Regression | General], y: Tensor, bands: values.Bands) -> Section:
+    """Show whether intervals hold what they say, and where their width comes from."""
+    ninety = torch.tensor([0.9])
+    whole = all(isinstance(one, General) for one in found.values()) and bool((y == y.round()).all())
+    more = "of whole numbers it holds more, as no end lies between two; " if whole else ""
+    return Section(
+        "Are the bands as wide as they should be?",
+        f"Left: an interval of level 90 % should hold 90 % of the targets; {more}a curve below the dashed line has too narrow "
+        "bands. Right: where the width comes from, noise in the data or ignorance of the function.",
+        "\n".join(
+            verdicts.coverage(name, coverage_curve(p, y, ninety).coverage.item(), len(y)) for name, p in found.items()
+        ),
+        (
+            svg(values.plot_coverage(found, y), "Observed against nominal coverage of central intervals."),
+            svg(values.plot_parts(bands), "Histograms of aleatoric and epistemic standard deviation."),
+        ),
+    )
 
 
 def _one_target(predictive: Regression | General) -> Regression | General:
