@@ -67,6 +67,7 @@ def test_conformal_intervals_and_sets_hold_whatever_the_posterior_is_worth() -> 
     model = BayesianRegressor(
         FAST, network=nn.Linear, likelihood=sure, calibration=0.3, random_state=0, device="cpu"
     ).fit(x, y)
+    assert (model.posterior_.problem.num_data, len(model.held_out_[1])) == (280, 120)
     for level in (0.5, 0.9):
         lower, upper = model.predict_interval(new, level).T
         low, high = calibrate(*model.held_out_, level).coverage_interval(0.999, num_test=2000)
