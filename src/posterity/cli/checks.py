@@ -78,8 +78,10 @@ def line(error: ValidationError, values: Mapping[str, Any], origin: Origin, wher
     kind = first["type"]
     path = ".".join([*parts, str(first["loc"][-1])] if kind == "missing" else parts)
     if kind == "missing" and isinstance(found, Mapping) and (flag := origin.get(".".join([*parts, "kind"]))):
-        table = f"its {first['loc'][-1]} are missing; write them in a file under [{path}], and add --config FILE"
-        return f"{flag} {found['kind']}: {table}."
+        needs = (
+            f"its {first['loc'][-1]} are missing: add --{path} VALUE; where they are a table, write [{path}] in a file"
+        )
+        return f"{flag} {found['kind']}: {needs}, and add --config FILE."
     value = "" if kind == "missing" or isinstance(found, Mapping) else f" {_plain(found)}"
     if all(one["type"] in COMPOSED for one in errors) or kind == "model_attributes_type":
         text = f"is a table of keys, not one value: say its kind, as --{path or 'prior'}.kind NAME"
