@@ -107,9 +107,12 @@ def label(ax: Axes, title: str, x: str, y: str = "") -> None:
     ax.set_ylabel(y, fontsize=9.5, color=MUTED)
 
 
-def legend(ax: Axes, **kwargs: Any) -> None:
-    """Add a legend without a frame."""
-    ax.legend(frameon=False, fontsize=9, labelcolor=INK, **kwargs)
+def legend(ax: Axes, loc: str = "best", **kwargs: Any) -> None:
+    """Add a legend without a frame, by itself where it hides least: our figures hold few curves, so that is quickly found.
+
+    The place is named because Matplotlib warns of a default one that took it over a second, as on a busy machine.
+    """
+    ax.legend(loc=loc, frameon=False, fontsize=9, labelcolor=INK, **kwargs)
 
 
 def wide_range(axis: Any, low: float, high: float) -> None:
