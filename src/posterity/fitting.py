@@ -8,25 +8,30 @@ from typing import Any
 
 from torch import Generator, nn
 
-from posterity.errors import InvalidInput, NotArrived, ScaleWarning
+from posterity.errors import InvalidInput, NotArrived, PosterityWarning, ScaleWarning
 from posterity.identity import identified, plain_value
 from posterity.methods import MeanField, outcome
 from posterity.methods.outcome import Outlook, gathered
 from posterity.model import scales
 from posterity.model.alone import computed_alone, unmoved
 from posterity.model.bayesianize import Bayesian
-from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
+from posterity.model.likelihoods import Categorical
 from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
 from posterity.model.running import watched
 from posterity.model.selection import Where
+from posterity.model.starts import started
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.statistics import validated, with_statistics
 from posterity.rehearsal import rehearse
 from posterity.train.batches import CountedLoader, TensorData, as_data
 from posterity.train.engine import Engine
+from posterity.train.loader import missing
 from posterity.types import Batch, Likelihood, Prior
+from posterity.weighing import on
+
+LITTLE = 0.1  # of the number of data: weights that sum to less are taken for a mistake
 
 
 def fit(
@@ -87,21 +92,22 @@ def fit(
     device = engine.torch_device()
     source = as_data(data)
     copied = plain(network).to(device)
-    inputs, targets = next(source.batches(0, Generator()))
-    outputs = computed_alone(copied, inputs.to(device))
-    likelihood = likelihood or Categorical.of(outputs, targets[:2])
-    _check_known(source, likelihood)
+    first = next(source.batches(0, Generator()))
+    outputs = computed_alone(copied, first[0].to(device))
+    likelihood = likelihood or Categorical.of(outputs, first[1][:2])
+    source = source.known_to(likelihood)
     believed = as_prior(Normal(0, 0.3) if prior is None else prior)
     problem = Problem(copied, believed, likelihood, source.num_data, where, source.mean_batch_size)
     method = method or MeanField()
     identity = identified(network, problem, method, source)
     ready = source.checked(problem.check, device)
-    seen = inputs.to(device), targets.to(device)
+    seen = on(next(source.batches(0, Generator())), device)
     rehearse(problem, seen, _held_out(problem, ready), source.smallest_batch)
-    sample = (ready.inputs, ready.targets) if isinstance(ready, TensorData) else seen
-    problem = watched(replace(problem, likelihood=likelihood.started(*sample)), seen[0])
-    for remark in scales.remarks(problem, *sample):
+    sample = ready.whole if isinstance(ready, TensorData) else seen
+    problem = watched(replace(problem, likelihood=started(likelihood, sample)), seen[0])
+    for remark in scales.remarks(problem, *sample[:2]):
         warnings.warn(remark, ScaleWarning, stacklevel=2)
+    _say_counts(source)
     outlook = Outlook.of(problem, ready)
     with engine.alone() as own:
         own = own.of(identity).validating(partial(validated, data=ready))
@@ -143,12 +149,21 @@ def _held_out(problem: Problem, data: TensorData | CountedLoader) -> Batch | Non
     return first
 
 
-def _check_known(source: Any, likelihood: Likelihood) -> None:
-    """Refuse a data set in memory none of whose labels is known; single batches may have none."""
-    if isinstance(likelihood, Categorical | Bernoulli) and isinstance(source, TensorData):
-        labels = source.targets.double()
-        if bool((labels == IGNORED).all()):
-            raise InvalidInput(f"All labels are {IGNORED}, not known: there is nothing to learn from.")
+def _say_counts(source: TensorData | CountedLoader) -> None:
+    """Say how many targets are missing, and where weights leave little of the data beside the prior."""
+    if isinstance(source, CountedLoader):
+        count, left_out = source.count.delivered, 0
+    else:
+        count, left_out = len(source.targets), source.left_out
+    if left_out:
+        warnings.warn(missing(left_out, count + left_out, "were left out"), PosterityWarning, stacklevel=3)
+    if source.num_data < LITTLE * count:
+        warnings.warn(
+            f"The weights of {count:,} data sum to {source.num_data:.4g}: in the posterior they count for so many data, and "
+            "the prior outweighs them. Weights of mean 1, weights / weights.mean(), let them count for as many as they are.",
+            PosterityWarning,
+            stacklevel=3,
+        )
 
 
 def described(method: Any) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from posterity.model.problem import Problem
 from posterity.posteriors.samples import Samples
 from posterity.predict.predictive import predictive
 from posterity.types import Batch
+from posterity.weighing import rows
 
 ROWS = 128  # examples whose distributions are made
 
@@ -39,7 +40,7 @@ def rehearse(problem: Problem, batch: Batch, held_out: Batch | None = None, smal
     trial = _copy(problem)
     trial.train()
     with unmoved():
-        _step(trial, tuple(part[: min(2, smallest or 2)] for part in batch))  # type: ignore[arg-type]  # a pair
+        _step(trial, rows(batch, slice(min(2, smallest or 2))))
         after = _copy(trial)  # now that it has run
         after.network.eval()
         # Nobody reads these predictions: whatever normalises may do so by the statistics that it has.
@@ -71,7 +72,7 @@ def _saying(what: str, cure: str = "") -> Iterator[None]:
 
 def _step(trial: Problem, batch: Batch) -> None:
     """Take one step's forward and backward pass, as training does."""
-    inputs, targets = batch
+    inputs, targets = batch[:2]
     running: list[tuple[str, nn.Module]] = []
     with torch.enable_grad():
         try:
@@ -145,7 +146,7 @@ def _again(trial: Problem, inputs: Tensor) -> Tensor:
 
 def _predict(problem: Problem, batch: Batch) -> None:
     """Predict and score by three functions of two examples, and see that the likelihood takes draws as it takes one."""
-    inputs, targets = batch
+    inputs, targets = batch[:2]
     theta = problem.theta()
     noise = torch.randn_like(theta) * 0.01 * (theta.abs() + theta.abs().mean())
     functions = Samples(problem, torch.stack([theta, theta + noise, theta - noise]))

@@ -86,7 +86,8 @@ def curvature_std(problem: Problem, batches: Iterable[Batch]) -> dict[str, Tenso
     where = problem.coordinates
     fisher, count = torch.zeros_like(where.theta()), 0
     own = torch.empty_like(fisher)
-    for inputs, _ in batches:
+    for batch in batches:
+        inputs = batch[0]
         distribution = problem.predict(inputs)
         loss = -distribution.log_prob(distribution.sample()).mean()
         differentiate(loss, (where.params, own, where.layout))

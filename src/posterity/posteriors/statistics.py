@@ -107,7 +107,7 @@ def spread(data: Data) -> list[Tensor]:
     """Take batches of inputs evenly over an epoch, in whatever order it comes: all of them, or some thousand examples."""
     kept: list[Tensor] = []
     every = 1
-    for index, (inputs, _) in enumerate(data.batches(1, Generator().manual_seed(0))):
+    for index, (inputs, *_) in enumerate(data.batches(1, Generator().manual_seed(0))):
         if index == 0:
             every = max(1, data.steps_per_epoch * len(inputs) // EXAMPLES)
         if index % every == 0:
