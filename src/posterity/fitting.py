@@ -29,7 +29,6 @@ from posterity.train.batches import CountedLoader, TensorData, as_data
 from posterity.train.engine import Engine
 from posterity.train.loader import missing
 from posterity.types import Batch, Likelihood, Prior
-from posterity.weighing import on
 
 LITTLE = 0.1  # of the number of data: weights that sum to less are taken for a mistake
 
@@ -49,8 +48,8 @@ def fit(
     Args:
         network: any module that maps inputs (B, ...) to outputs (B, ...); it is copied, not changed. Its present weights
             are where the inference starts.
-        data: a `DataLoader` of (inputs, targets), a pair of tensors, or `TensorData` / `LoaderData` with batch size and
-            validation of their own.
+        data: a `DataLoader` of (inputs, targets), a pair of tensors, or `TensorData` / `LoaderData` with batch size,
+            weights and validation of their own. Targets that are NaN are missing, and left out of the sum.
         likelihood: of targets given outputs; `Categorical()` unless given, of sites where targets are label maps (B, ...).
         prior: over the parameters, or one for each name pattern, `{"*.bias": Normal(0, 1), "*": Laplace(0, 0.1)}`;
             `Normal(0, 0.3)` unless given.
@@ -95,19 +94,19 @@ def fit(
     first = next(source.batches(0, Generator()))
     outputs = computed_alone(copied, first[0].to(device))
     likelihood = likelihood or Categorical.of(outputs, first[1][:2])
-    source = source.known_to(likelihood)
     believed = as_prior(Normal(0, 0.3) if prior is None else prior)
     problem = Problem(copied, believed, likelihood, source.num_data, where, source.mean_batch_size)
     method = method or MeanField()
     identity = identified(network, problem, method, source)
-    ready = source.checked(problem.check, device)
-    seen = on(next(source.batches(0, Generator())), device)
-    rehearse(problem, seen, _held_out(problem, ready), source.smallest_batch)
+    ready = source.known_to(likelihood).checked(problem.check, device).seen_by(likelihood)
+    seen = next(ready.batches(0, Generator()))
+    rehearse(problem, seen, _held_out(problem, ready), ready.smallest_batch)
     sample = ready.whole if isinstance(ready, TensorData) else seen
+    problem = replace(problem, num_data=ready.num_data, mean_batch_size=ready.mean_batch_size)
     problem = watched(replace(problem, likelihood=started(likelihood, sample)), seen[0])
     for remark in scales.remarks(problem, *sample[:2]):
         warnings.warn(remark, ScaleWarning, stacklevel=2)
-    _say_counts(source)
+    _say_counts(ready)
     outlook = Outlook.of(problem, ready)
     with engine.alone() as own:
         own = own.of(identity).validating(partial(validated, data=ready))

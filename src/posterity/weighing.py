@@ -108,9 +108,10 @@ def _each(distribution: Distribution) -> tuple[Any, int]:
 
 
 def told_apart(batch: Batch, known: Tensor) -> tuple[Batch, int]:
-    """Fill in what is missing (NaN), give it no weight, and say how many data have nothing that is known.
+    """Fill in what is missing (NaN), give it no weight, and say of how many data all is missing.
 
-    A number is filled in by the median of its column, which its family can give. Labels that are ignored become −100.
+    A number is filled in by the median of its column, and a whole target by one of those that are known: its family can give
+    them. Labels that are ignored become −100.
 
     Args:
         known: of the targets' shape.
@@ -121,23 +122,46 @@ def told_apart(batch: Batch, known: Tensor) -> tuple[Batch, int]:
     ([[1.0, 1.0], [1.0, 1.0]], [[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]], 1)
     """
     targets = batch[1]
-    if not targets.is_floating_point() and bool(((targets.long() != IGNORED) & ~known).any()):
-        batch = (batch[0], targets.long().masked_fill(~known, IGNORED), *batch[2:])
-    none = int((~known.flatten(1).any(1) if known.dim() > 1 else ~known).sum())
-    if not targets.is_floating_point() or not bool(targets.isnan().any()):
-        return batch, none
+    if not targets.is_floating_point():
+        if bool(((targets.long() != IGNORED) & ~known).any()):
+            batch = (batch[0], targets.long().masked_fill(~known, IGNORED), *batch[2:])
+        return batch, 0
+    missing = targets.isnan() & ~known  # where a likelihood has a use for NaN, it stays
+    if not bool(missing.any()):
+        return batch, 0
+    gone = missing.reshape(len(targets), -1)
     column = targets.nanmedian(0).values
     usual = targets.nanmedian().nan_to_num(0.5)
-    filled = torch.where(targets.isnan(), torch.where(column.isnan(), usual, column), targets)
+    filled = torch.where(missing, torch.where(column.isnan(), usual, column), targets)
+    if bool((whole := ~gone.any(1)).any()):
+        filled[gone.all(1)] = targets[whole][0]
     own = of_data(batch)
     own = targets.new_ones(len(targets)) if own is None else own
-    numbers = own[:, None] * (known & ~targets.isnan()).reshape(len(targets), -1)
-    return (batch[0], filled, torch.cat([own[:, None], numbers], 1)), none
+    return (batch[0], filled, torch.cat([own[:, None], own[:, None] * ~gone], 1)), int(gone.all(1).sum())
+
+
+def simplified(batch: Batch) -> Batch:
+    """Leave out weights of numbers where none is missing, and those of data that all count once."""
+    numbers, own = of_numbers(batch), of_data(batch)
+    if own is None or (numbers is not None and not bool((numbers == own[:, None]).all())):
+        return batch
+    return (batch[0], batch[1]) if bool((own == 1).all()) else (batch[0], batch[1], own)
+
+
+def there(targets: Tensor) -> Tensor:
+    """Say which data have a target of which anything is known, (B,): a number that is not NaN, a label that is not −100."""
+    known = ~targets.isnan() if targets.is_floating_point() else targets != IGNORED
+    return known if known.dim() == 1 else known.flatten(1).any(1)
 
 
 def of_seen(batch: Batch, known: Tensor) -> Tensor:
-    """Say which data count for anything, (B,): their weight is not 0, and something of their target is known."""
-    own = of_data(batch)
+    """Say which data count for anything, (B,): their weight is not 0, and something of their target is known.
+
+    Args:
+        known: of the targets' shape, for labels; what has been filled in has no weight.
+    """
+    own = of_numbers(batch)
+    own = of_data(batch) if own is None else own.any(1)
     seen = known.flatten(1).any(1) if known.dim() > 1 else known
     return seen if own is None else seen & (own > 0)
 

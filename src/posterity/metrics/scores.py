@@ -17,10 +17,10 @@ from posterity.metrics.calibration import ece, smooth_ece
 from posterity.metrics.checks import precise, probs_and_labels, real_targets
 from posterity.metrics.selective import risk_coverage
 from posterity.model.likelihoods import IGNORED
-from posterity.predict.checks import there
 from posterity.predict.mixture import mixture_crps
 from posterity.predict.predictive import Classification, General, Regression
 from posterity.types import Predictive, Scores
+from posterity.weighing import there
 
 
 def accuracy(probs: Tensor, labels: Tensor) -> float:

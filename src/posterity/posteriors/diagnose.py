@@ -45,7 +45,7 @@ def diagnose(posterior: FunctionPosterior, inputs: Tensor | None, data: Any, dra
         return Diagnosis(family=posterior.kind, contraction=found)
     if data is None:
         return GaussianDiagnosis(family=posterior.kind, contraction=found)
-    source = as_data(data).known_to(posterior.problem.likelihood)
+    source = as_data(data).known_to(posterior.problem.likelihood).seen_by(posterior.problem.likelihood)
     generator = Generator(device=posterior.device).manual_seed(0)
     ratios = log_ratios(posterior, source, draws, generator)
     method = posterior.provenance.get("method", {})

@@ -8,6 +8,7 @@ from torch import Size, Tensor
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED
 from posterity.predict.decomposition import precise
+from posterity.weighing import there
 
 
 def class_labels(targets: Tensor, *shape: int, ignored: int = IGNORED) -> Tensor:
@@ -54,12 +55,6 @@ def finite_values(targets: Tensor, shape: Size) -> Tensor:
 def soft(targets: Tensor, shape: Sequence[int]) -> bool:
     """Tell whether targets are shares of each class of probabilities of this shape, (B, ..., C)."""
     return isinstance(targets, Tensor) and targets.is_floating_point() and targets.shape == tuple(shape)
-
-
-def there(targets: Tensor) -> Tensor:
-    """Say which data have a target of which anything is known, (B,)."""
-    known = ~targets.isnan() & (targets.is_floating_point() | (targets != IGNORED))
-    return known if known.dim() == 1 else known.flatten(1).any(1)
 
 
 def averaged(values: Tensor, weights: Tensor) -> float:

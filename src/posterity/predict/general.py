@@ -12,12 +12,12 @@ from torch.distributions import Distribution, Independent
 
 from posterity.errors import InvalidInput
 from posterity.model.support import refuse_parts
-from posterity.predict.checks import averaged, central, in_words, mean_square, quantile_levels, there
+from posterity.predict.checks import averaged, central, in_words, mean_square, quantile_levels
 from posterity.predict.curve import Curve, curve
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import empirical_quantile
 from posterity.types import Batch, Scores
-from posterity.weighing import known_log_probs, told_apart
+from posterity.weighing import known_log_probs, there, told_apart
 
 SAMPLES = 4096  # targets drawn for quantiles, over all functions
 

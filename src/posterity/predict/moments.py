@@ -15,11 +15,12 @@ from torch import Tensor
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED
 from posterity.predict import decomposition
-from posterity.predict.checks import averaged, class_labels, finite_values, in_words, mean_square, soft, there
+from posterity.predict.checks import averaged, class_labels, finite_values, in_words, mean_square, soft
 from posterity.predict.classification import MeanProbabilities
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import AnyPredictive, Classification, General, Regression
 from posterity.types import Scores
+from posterity.weighing import there
 
 
 @dataclass(frozen=True, eq=False)

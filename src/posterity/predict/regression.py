@@ -17,11 +17,11 @@ from posterity.predict.checks import (
     in_words,
     mean_square,
     quantile_levels,
-    there,
 )
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import mixture_cdf, mixture_crps, mixture_quantile
 from posterity.types import Scores
+from posterity.weighing import there
 
 
 @final

@@ -17,8 +17,8 @@ from posterity.train.digest import digest, of_augmentation
 from posterity.train.loader import CountedLoader as CountedLoader
 from posterity.train.loader import LoaderData as LoaderData
 from posterity.train.reading import tensor, weights_of, whole
-from posterity.types import Batch, Likelihood
-from posterity.weighing import of_seen, on, rows, size, told_apart
+from posterity.types import IGNORED, Batch, Likelihood
+from posterity.weighing import of_seen, on, rows, simplified, size, told_apart
 
 Augment = Callable[[Tensor, Generator], Tensor]
 
@@ -46,7 +46,7 @@ class TensorData:
     held_out: Batch | None = None
     augment: Augment | None = None
     weights: Tensor | None = None
-    left_out: int = field(default=0, init=False)  # data of whose target nothing is known
+    left_out: int = field(default=0, init=False)  # data whose targets are missing
 
     def __post_init__(self) -> None:
         vars(self).update(inputs=tensor(self.inputs, "inputs"), targets=tensor(self.targets, "targets"))
@@ -138,25 +138,37 @@ class TensorData:
         return self._of(on(self.whole, device), None if self.held_out is None else on(self.held_out, device))
 
     def known_to(self, likelihood: Likelihood) -> "TensorData":
-        """Leave out the data that count for nothing, and fill in single numbers that are missing: see `weighing.told_apart`.
+        """Fill in what is missing, and give it no weight: see `weighing.told_apart`.
 
         Raises:
-            InvalidInput: where nothing is left.
+            InvalidInput: where nothing is known.
         """
-        batch, count = told_apart(self.whole, likelihood.known(self.targets))
-        seen = of_seen(batch, likelihood.known(self.targets))
-        if not bool(seen.any()):
-            raise InvalidInput(f"All {len(seen):,} targets are missing, or not known: there is nothing to learn from.")
-        out = self.held_out
-        if out is not None:
-            known = likelihood.known(out[1])
-            told = told_apart(out, known)[0]
-            out = rows(told, of_seen(told, known)) if bool(of_seen(told, known).any()) else None
-        if bool(seen.all()) and batch is self.whole and out is self.held_out:
+        if self.targets.is_complex():
             return self
-        found = self._of(batch if bool(seen.all()) else rows(batch, seen), out)
+        known = likelihood.known(self.targets)
+        batch, count = told_apart(self.whole, known)
+        if not bool(known.any()):
+            what = "targets are NaN" if count else f"labels are {IGNORED}, or another that is ignored"
+            raise InvalidInput(f"All {what}, not known: there is nothing to learn from.")
+        out = self.held_out and told_apart(self.held_out, likelihood.known(self.held_out[1]))[0]
+        if batch is self.whole and out is self.held_out:
+            return self
+        found = self._of(batch, out)
         vars(found).update(left_out=count)
         return found
+
+    def seen_by(self, likelihood: Likelihood) -> "TensorData":
+        """Leave out the data that count for nothing."""
+        parts: list[Batch | None] = []
+        for batch in (self.whole, self.held_out):
+            if batch is not None and not batch[1].is_complex():
+                own = of_seen(batch, likelihood.known(batch[1]))
+                batch = simplified(rows(batch, own) if not bool(own.all()) else batch)
+            parts.append(batch if batch is None or len(batch[1]) else None)
+        training, held_out = parts
+        if training is None:
+            raise InvalidInput("All data that are known have weight 0: there is nothing to learn from.")
+        return self._of(training, held_out)
 
     def _of(self, batch: Batch, held_out: Batch | None) -> "TensorData":
         """Return data of the same kind; single numbers of the targets may have weights of their own."""

@@ -135,6 +135,9 @@ class CountedLoader:
         """Give numbers that are missing no weight, batch by batch; N still counts all data that the loader delivers."""
         return replace(self, likelihood=likelihood)
 
+    def seen_by(self, likelihood: Likelihood) -> "CountedLoader":
+        return self
+
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
         # A DataLoader shuffles by global random numbers, which its sampler reads when the first batch is taken: lend it a
         # seed until then. (What a data set draws for itself, augmentations say, stays its own affair.) A generator that
@@ -153,7 +156,7 @@ class CountedLoader:
             yield ready
         self._compare(delivered, epoch)
         if unknown and epoch == 0 and self.device is not None:
-            warnings.warn(missing(unknown, delivered, "add nothing"), PosterityWarning, stacklevel=2)
+            warnings.warn(missing(unknown, delivered, "add nothing to the sum"), PosterityWarning, stacklevel=2)
 
     def validation(self) -> Iterator[Batch] | None:
         loader = self.source.validation_loader
@@ -212,10 +215,9 @@ def missing(count: int, total: int, what: str) -> str:
     """Say how many targets are not there.
 
     >>> missing(1, 3, "were left out")
-    '1 of 3 targets is missing (NaN, or a label that is ignored): were left out.'
+    '1 of 3 targets are missing (NaN) and were left out.'
     """
-    verb = "is" if count == 1 else "are"
-    return f"{count:,} of {total:,} targets {verb} missing (NaN, or a label that is ignored): {what}."
+    return f"{count:,} of {total:,} targets are missing (NaN) and {what}."
 
 
 def _first(loader: Iterable[Any], what: str = "DataLoader") -> Any:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from posterity.types import IGNORED, Batch, Info, Scores
-from posterity.weighing import size
+from posterity.weighing import of_data, there
 
 ROOTS = ("rmse",)  # what is summed as squares
 
@@ -76,9 +76,10 @@ def summed(scores: Scores, batch: Batch) -> Info:
     >>> summed({"nll": 0.5, "accuracy": 1.0}, (torch.zeros(3), torch.tensor([2, IGNORED, IGNORED])))["accuracy"].tolist()
     [1.0, 1.0]
     """
-    whole = float(size(batch))
-    known = whole if len(batch) == 3 else (batch[1] != IGNORED).sum().item()
-    counts = {name: known if name == "accuracy" else whole for name in scores}
+    own, seen = of_data(batch), there(batch[1])
+    known = float(seen.sum() if own is None else (own * seen).sum())
+    labels = float((batch[1] != IGNORED).sum()) if own is None else known
+    counts = {name: labels if name == "accuracy" else known for name in scores}
     totals = {name: (value**2 if name in ROOTS else value) * counts[name] for name, value in scores.items()}
     return {name: torch.tensor([totals[name], counts[name]], dtype=torch.float64) for name in scores}
 
