@@ -29,7 +29,7 @@ class Rows:
     def data(self, batch_size: int) -> TensorData:
         """Return the rows that count, in batches of at most so many."""
         seen = torch.from_numpy(self.weights > 0)
-        own = torch.from_numpy(self.weights)[seen]
+        own = torch.from_numpy(self.weights)[seen].to(self.inputs.dtype)
         size = min(batch_size, len(own))
         weights = None if bool((own == 1).all()) else own
         return TensorData(self.inputs[seen], self.targets[seen], size, weights=weights)

@@ -31,7 +31,7 @@ class TensorData:
         inputs: (N, ...); targets: (N,) or (N, D).
         batch_size: examples per step; the last batch of an epoch is smaller where it must be, and weighs by its size. A single
             example that is left over joins the batch before it: alone, it has no variance to normalise by.
-        held_out: validation (inputs, targets); see `split` for a seeded share of the training data.
+        held_out: validation (inputs, targets), or with weights; see `split` for a seeded share of the training data.
         augment: gives another view of each batch of inputs whenever it is drawn, by the generator that shuffles, so that a
             resumed run sees the same views; see `posterity.data.augment`, also for what it means for the posterior.
         weights: (N,), at least 0: how often each datum counts, a power of its likelihood; once unless given. N is their sum.
@@ -50,7 +50,10 @@ class TensorData:
 
     def __post_init__(self) -> None:
         vars(self).update(inputs=tensor(self.inputs, "inputs"), targets=tensor(self.targets, "targets"))
-        vars(self).update(held_out=None if self.held_out is None else whole(self.held_out))
+        if self.held_out is not None:
+            own = whole(tuple(self.held_out)[:2])
+            weights = (weights_of(part, own[1], anything=False) for part in tuple(self.held_out)[2:3])
+            vars(self).update(held_out=(*own[:2], *weights))
         convert(self, batch_size=int, augment=Callable[..., Any] | None)
         if len(self.inputs) != len(self.targets):
             raise InvalidInput(
@@ -172,7 +175,7 @@ class TensorData:
 
     def _of(self, batch: Batch, held_out: Batch | None) -> "TensorData":
         """Return data of the same kind; single numbers of the targets may have weights of their own."""
-        found = replace(self, inputs=batch[0], targets=batch[1], weights=None)
+        found = replace(self, inputs=batch[0], targets=batch[1], weights=None, held_out=None)
         vars(found).update(weights=batch[2] if len(batch) == 3 else None, held_out=held_out, left_out=self.left_out)
         return found
 

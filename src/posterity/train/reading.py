@@ -69,7 +69,7 @@ def tensor(values: Any, what: str) -> Tensor:
 
 
 def weights_of(values: Any, targets: Tensor, anything: bool = True) -> Tensor:
-    """Read the weights of data, (B,), as numbers of the targets' precision.
+    """Read the weights of data, (B,).
 
     Args:
         anything: whether they must count for anything together.
@@ -83,7 +83,7 @@ def weights_of(values: Any, targets: Tensor, anything: bool = True) -> Tensor:
             f"Weights of shape {tuple(weights.shape)} were given for {len(targets)} targets; give one for each, (B,). A number "
             "of a target that is missing is NaN in the targets."
         )
-    weights = weights.to(targets.dtype if targets.is_floating_point() else torch.get_default_dtype())
+    weights = weights if weights.is_floating_point() else weights.to(torch.get_default_dtype())
     fits = weights.isfinite() & (weights >= 0)
     if not bool(fits.all()):
         row = int((~fits).nonzero()[0, 0])
