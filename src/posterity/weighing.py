@@ -70,8 +70,8 @@ def log_probs(distribution: Distribution, batch: Batch) -> Tensor:
     """Return w_b log p(y_b) of each datum, (..., B), where what is missing adds nothing.
 
     >>> normal = torch.distributions.Normal(torch.zeros(2), 1.0)
-    >>> log_probs(normal, (torch.zeros(2, 1), torch.zeros(2), torch.tensor([2.0, 0.0])))
-    tensor([-1.8379, 0.0000])
+    >>> log_probs(normal, (torch.zeros(2, 1), torch.zeros(2), torch.tensor([2.0, 0.5])))
+    tensor([-1.8379, -0.4595])
     """
     found = known_log_probs(distribution, batch[1], known(batch))
     own = of_data(batch)

@@ -44,9 +44,9 @@ def measured(problem: Problem, theta: Tensor, data: Data, options: Options) -> M
         own = {n: p.detach() for n, p in problem.latents(problem.params).items()}
         for batch in batches(problem, data):
             outputs = total.outputs(batch[0])
-            curvature = output_curvature(problem, outputs.detach(), batch, options.curvature, own)
+            curvature = output_curvature(problem, outputs.detach(), batch[1], options.curvature, own, *batch[2:])
             total.add(batch[0], outputs, curvature, of_data(batch))
-            latents = latents + latent_curvature(problem, outputs, batch, options.curvature, own)
+            latents = latents + latent_curvature(problem, outputs, batch[1], options.curvature, own, *batch[2:])
             log_likelihood += log_probs(problem.likelihood(outputs.detach(), own), batch).sum(dtype=torch.float64)
             num_targets += numbers(batch)
             seen += float(size(batch))

@@ -105,7 +105,9 @@ class LowRankTotal(Total):
             inputs = batch[0]
             with torch.enable_grad():
                 outputs = call(self.problem, inputs)
-            curvature = output_curvature(self.problem, outputs.detach(), batch, self.options.curvature, own)
+            curvature = output_curvature(
+                self.problem, outputs.detach(), batch[1], self.options.curvature, own, *batch[2:]
+            )
             for column, out in zip(directions.T, total.T, strict=True):
                 parts = column.to(outputs.dtype).split([s.numel() for s in shapes])
                 tangents = {n: v.view(s) for n, v, s in zip(self.params, parts, shapes, strict=True)}

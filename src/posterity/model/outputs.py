@@ -36,7 +36,9 @@ def computed_by(problem: Problem) -> Callable[[Params, Tensor], Tensor]:
     return compute
 
 
-def output_curvature(problem: Problem, outputs: Tensor, batch: Batch, kind: Kind, latents: Params) -> OutputCurvature:
+def output_curvature(
+    problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params, weights: Tensor | None = None
+) -> OutputCurvature:
     """Return the curvature of −w log p(y | f) in the outputs f (B, D): its expectation over y, or that of the y seen.
 
     The expectation, `ggn`, is the Fisher information of p(y | f), which the likelihood says: `Likelihood.curvature`.
@@ -49,6 +51,7 @@ def output_curvature(problem: Problem, outputs: Tensor, batch: Batch, kind: Kind
         raise InvalidInput(
             f"The network's outputs have shape {tuple(outputs.shape)}; a Laplace approximation needs (B, outputs)."
         )
+    batch = _batch(outputs, targets, weights)
     if kind == "fisher":
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
@@ -88,7 +91,13 @@ def unknown_curvature(likelihood: Likelihood) -> InvalidInput:
     )
 
 
-def latent_curvature(problem: Problem, outputs: Tensor, batch: Batch, kind: Kind, latents: Params) -> Tensor:
+def _batch(outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Batch:
+    return (outputs, targets) if weights is None else (outputs, targets, weights)
+
+
+def latent_curvature(
+    problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params, weights: Tensor | None = None
+) -> Tensor:
     """Return the batch's curvature in each of the likelihood's latents, (L,): its diagonal.
 
     `ggn` is what the likelihood says, where it does; else Σ_n of the squared scores of the targets that were seen. Cross terms
@@ -96,6 +105,7 @@ def latent_curvature(problem: Problem, outputs: Tensor, batch: Batch, kind: Kind
     """
     if not latents:
         return outputs.new_zeros(0)
+    batch = _batch(outputs, targets, weights)
     found = _said(problem.likelihood, outputs, batch, latents) if kind == "ggn" else None
     if found is None:
         with torch.enable_grad():  # each example has its own, as draws do
