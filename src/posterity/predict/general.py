@@ -16,7 +16,7 @@ from posterity.predict.checks import averaged, central, in_words, mean_square, q
 from posterity.predict.curve import Curve, curve
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import empirical_quantile
-from posterity.types import Batch, Scores
+from posterity.types import Scores
 from posterity.weighing import known_log_probs, there, told_apart
 
 SAMPLES = 4096  # targets drawn for quantiles, over all functions
@@ -194,9 +194,9 @@ class General:
         return (precise(draws).logsumexp(0) - log(self.count)).to(draws.dtype)
 
     def scores(self, targets: Tensor, weights: Tensor | None = None) -> Scores:
-        """Return nll of the mixture, expected_nll (mean over draws; nats per datum), and rmse where there is a mean.
+        """Return nll of the mixture, expected_nll (nats per datum), rmse where there is a mean: of targets that are not NaN,
 
-        They are those of targets that are known, not NaN, each as often as `weights` (B,) say.
+        each as often as `weights` (B,) say.
         """
         draws = precise(self._draw_log_probs(targets))
         counts = there(targets).double() * (1.0 if weights is None else weights.double())
@@ -259,12 +259,9 @@ class General:
             )
         scaled = isinstance(self.scale, Tensor) or isinstance(self.loc, Tensor) or (self.loc, self.scale) != (0.0, 1.0)
         values = (targets - self.loc) / self.scale if scaled else targets
-        missing = values.isnan()
-        if bool(missing.any()):
-            if not bool(there(targets).any()):
-                raise InvalidInput("All targets are NaN, missing: there is nothing to score.")
-            batch: Batch = (values, values)
-            values = told_apart(batch, ~missing)[0][1]
+        if not bool(there(targets).any()):
+            raise InvalidInput("All targets are NaN, missing: there is nothing to score.")
+        values = told_apart((values, values), ~values.isnan())[0][1]
         if not bool(self._possible(values).any(0).all()):
             support = type(self.distribution.support).__name__.strip("_")
             raise InvalidInput(f"Some targets are none that {self.family} can give: they are in {support}.")

@@ -15,11 +15,23 @@ from torch.nn import functional
 
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED, SiteCategorical
+from posterity.options import shown
 from posterity.predict.classification import Classification as Classification
 from posterity.predict.general import General as General
 from posterity.predict.regression import Regression as Regression
 
 AnyPredictive: TypeAlias = Classification | Regression | General
+
+
+def check_predictive(value: object) -> None:
+    """Refuse what is no prediction of a posterior.
+
+    >>> check_predictive(torch.ones(3))
+    Traceback (most recent call last):
+    posterity.errors.InvalidInput: predictive=Tensor(…): must be what posterior.predict(inputs) returns.
+    """
+    if not isinstance(value, AnyPredictive):
+        raise InvalidInput(f"predictive={shown(value)}: must be what posterior.predict(inputs) returns.")
 
 
 def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:
