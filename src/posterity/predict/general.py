@@ -194,10 +194,7 @@ class General:
         return (precise(draws).logsumexp(0) - log(self.count)).to(draws.dtype)
 
     def scores(self, targets: Tensor, weights: Tensor | None = None) -> Scores:
-        """Return nll of the mixture, expected_nll (nats per datum), rmse where there is a mean: of targets that are not NaN,
-
-        each as often as `weights` (B,) say.
-        """
+        """Return nll of the mixture, expected_nll (nats per datum), rmse if there is a mean: of what is known, by weights."""
         draws = precise(self._draw_log_probs(targets))
         counts = there(targets).double() * (1.0 if weights is None else weights.double())
         scores = {
