@@ -37,7 +37,8 @@ from posterity.methods import (
 )
 from posterity.model.dropout import dropout_rates, own_rates
 from posterity.model.informative import Informative
-from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from posterity.model.known import AnyLikelihood
+from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian
 from posterity.model.plain import plain
 from posterity.model.priors import Flat, Normal, Product
 from posterity.model.problem import Problem
@@ -222,7 +223,7 @@ def _num_outputs(likelihood: AnyLikelihood, dataset: Dataset) -> int:
         return 1
     if isinstance(likelihood, Categorical):
         return dataset.num_classes
-    return 2 if isinstance(likelihood, HeteroscedasticGaussian) else 1
+    return likelihood.width(1)
 
 
 def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:

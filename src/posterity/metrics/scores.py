@@ -7,6 +7,7 @@ its level).
 """
 
 from collections.abc import Callable
+from math import isnan, nan
 
 import torch
 from torch import Tensor
@@ -15,8 +16,9 @@ from posterity.errors import InvalidInput
 from posterity.metrics.calibration import ece, smooth_ece
 from posterity.metrics.checks import precise, probs_and_labels, real_targets
 from posterity.metrics.selective import risk_coverage
+from posterity.predict.checks import existing
 from posterity.predict.mixture import mixture_crps
-from posterity.predict.predictive import Classification, General, Regression
+from posterity.predict.predictive import Classification, General, Quantiles, Regression, Survival
 from posterity.types import Predictive, Scores
 
 
@@ -122,7 +124,10 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
     `interval_width_90` of the central 90 % interval; `aleatoric_std` and `epistemic_std` (means over examples).
 
     Targets of any other distribution: the same, each where the distribution has the moments, and `crps` where it has a
-    distribution function; without one intervals are of 4096 draws.
+    distribution function; without one intervals are of 4096 draws. Of censored numbers without `rmse`, and with `concordance`,
+    the share of pairs whose order is known that the medians have in this order. Of quantiles, which are no density and
+    have no NLL: `pinball`, the mean loss of all levels in units of the target, and coverage and width where 0.05 and 0.95 are
+    among the levels.
 
     Raises `InvalidInput` for a predictive of another kind, and for targets that do not fit it.
     """
@@ -131,6 +136,10 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
             return _evaluate_classes(predictive, targets)
         case Regression():
             return _evaluate_gaussians(predictive, targets)
+        case Quantiles():
+            return _evaluate_quantiles(predictive, targets)
+        case Survival():
+            return _evaluate_survival(predictive, targets)
         case General():
             return _evaluate_general(predictive, targets)
     raise InvalidInput(f"Cannot score a {type(predictive).__name__}. Choices: Classification, Regression, General.")
@@ -187,6 +196,55 @@ def _evaluate_general(predictive: General, targets: Tensor) -> Scores:
         except InvalidInput:  # this family has no such moment, or no distribution function
             continue
     return scores
+
+
+def _evaluate_survival(predictive: Survival, targets: Tensor) -> Scores:
+    lower, upper = predictive.interval(0.9)
+    aleatoric, epistemic = (
+        precise(existing(ask, lower)).sqrt().mean().item()
+        for ask in (lambda: predictive.aleatoric, lambda: predictive.epistemic)
+    )
+    scores = {
+        "nll": predictive.scores(targets)["nll"],
+        "crps": crps(predictive, targets),
+        "coverage_90": precise(predictive.inside(lower, upper, targets)).mean().item(),
+        "interval_width_90": _width(lower, upper),
+        "aleatoric_std": aleatoric,
+        "epistemic_std": epistemic,
+        "concordance": concordance(predictive.quantile(0.5), targets),
+    }
+    return {name: value for name, value in scores.items() if not isnan(value)}
+
+
+def _evaluate_quantiles(predictive: Quantiles, targets: Tensor) -> Scores:
+    scores = dict(predictive.scores(targets))
+    try:
+        lower, upper, y = _interval(predictive, targets, 0.9)
+    except InvalidInput:  # these levels were not trained
+        return scores
+    return {**scores, "coverage_90": _inside(lower, upper, y), "interval_width_90": _width(lower, upper)}
+
+
+def concordance(predicted: Tensor, targets: Tensor) -> float:
+    """Return how often of two targets the one that is surely larger has the larger prediction, ties half (Harrell et al. 1982).
+
+    Targets are rows (low, high), (B, 2), as `Censored` has them, or known values (B,). NaN where no order is known.
+
+    >>> concordance(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[1.0, 1.0], [5.0, 5.0], [4.0, torch.inf]]))
+    1.0
+    """
+    rows = targets if targets.dim() > 1 else torch.stack([targets, targets], -1)
+    if predicted.shape != rows.shape[:1] or rows.shape[1:] != (2,):
+        shapes = f"{tuple(predicted.shape)} and {tuple(targets.shape)}"
+        raise InvalidInput(f"Expected predictions (B,) and targets (B, 2) or (B,), got {shapes}.")
+    scores, low, high = precise(predicted), precise(rows[:, 0]), precise(rows[:, 1])
+    right = pairs = 0.0
+    for i in range(len(scores)):  # no table of all pairs is held
+        later = (low > high[i]) | ((low == high[i]) & (high > low))  # what was still to come when this one came
+        larger = scores[later] - scores[i]
+        right += float((larger > 0).sum()) + 0.5 * float((larger == 0).sum())
+        pairs += int(later.sum())
+    return right / pairs if pairs else nan
 
 
 def _interval(predictive: Regression | General, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:

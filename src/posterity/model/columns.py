@@ -115,8 +115,7 @@ class Columns(Likelihood):
             raise InvalidInput(
                 f"Target {row} is {targets[row].tolist()}, and {name} takes {self.takes} alone. {suited(targets)}"
             )
-        for field in ("unit", *self.learnt, *(f"initial_{parameter}" for parameter in self.learnt)):
-            given = getattr(self, field, None)
+        for field, given in vars(self).items():
             if isinstance(given, tuple) and len(given) != (outputs.shape[1] if outputs.shape[1] > 1 else 0):
                 raise InvalidInput(
                     f"{name}({field}=…) has {len(given)} numbers for {outputs.shape[1]} outputs; give one for each of several, "

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log
-from typing import Any, final
+from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor
@@ -20,7 +20,6 @@ from posterity.types import Scores
 SAMPLES = 4096  # targets drawn for quantiles, over all functions
 
 
-@final
 @dataclass(frozen=True, eq=False, repr=False)
 class General:
     """Distributions p_s(y | x) of n drawn functions, of any family: an equal mixture for every input.
@@ -168,7 +167,7 @@ class General:
         values = self._own(targets)
         return (self._needed(lambda curve: curve.crps(precise(values))) * self.scale).to(self._dtype)
 
-    def rescale(self, mean: Tensor | float, std: Tensor | float) -> "General":
+    def rescale(self, mean: Tensor | float, std: Tensor | float) -> Self:
         """Return the predictive of mean + std·y: the same draws in original units, for standardised targets.
 
         Raises:
