@@ -21,7 +21,7 @@ def log_gammas(shape: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logarithms of the regularised incomplete Gamma functions P(shape, x) and Q(shape, x), of float64.
 
     >>> log_gammas(torch.tensor(1.0).double(), torch.tensor(1000.0).double())  # 1 − exp(−x), exp(−x)
-    (tensor(-0., dtype=torch.float64), tensor(-1000., dtype=torch.float64))
+    (tensor(0., dtype=torch.float64), tensor(-1000., dtype=torch.float64))
     """
     return _in_shape(_log_lower, shape, x), _in_shape(_log_upper, shape, x)
 
@@ -41,7 +41,8 @@ def student_below(z: Tensor, df: Tensor) -> Tensor:
     own = by_scipy(stdtr, shape, fixed) + away * density + 0.5 * away.square() * bend
     step = STEP * shape
     change: Tensor = (by_scipy(stdtr, shape + step, fixed) - by_scipy(stdtr, shape - step, fixed)) / (2 * step)
-    return own + change * (df - shape)
+    below: Tensor = own + change * (df - shape)
+    return below
 
 
 def _in_shape(function: Callable[[Tensor, Tensor], Tensor], shape: Tensor, x: Tensor) -> Tensor:
@@ -49,7 +50,8 @@ def _in_shape(function: Callable[[Tensor, Tensor], Tensor], shape: Tensor, x: Te
     fixed, place = shape.detach(), x.detach()
     step = STEP * fixed
     change = (function(fixed + step, place) - function(fixed - step, place)) / (2 * step)
-    return function(fixed, x) + change * (shape - fixed)
+    value: Tensor = function(fixed, x) + change * (shape - fixed)
+    return value
 
 
 def _log_lower(shape: Tensor, x: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from posterity.metrics.checks import precise, probs_and_labels, real_targets
 from posterity.metrics.selective import risk_coverage
 from posterity.predict.checks import existing
 from posterity.predict.mixture import mixture_crps
-from posterity.predict.predictive import Classification, General, Quantiles, Regression, Survival
-from posterity.types import Predictive, Scores
+from posterity.predict.predictive import AnyPredictive, Classification, General, Quantiles, Regression, Survival
+from posterity.types import Scores
 
 
 def accuracy(probs: Tensor, labels: Tensor) -> float:
@@ -111,7 +111,7 @@ def sharpness(predictive: Regression | General, level: float = 0.9) -> float:
     return _width(lower, upper)
 
 
-def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
+def evaluate(predictive: AnyPredictive, targets: Tensor) -> Scores:
     """Return every headline score of a predictive, by name.
 
     Classification: `accuracy`; `nll` (nats per example, of the mean probabilities); `ece` (15 bins) and `smooth_ece`

@@ -72,8 +72,8 @@ class Censored(Likelihood):
         if outputs.shape[1:] != (1,) or targets.shape[1:] != (2,) or targets.is_complex():
             raise InvalidInput(
                 f"Targets of shape {tuple(targets.shape)} and outputs of shape {tuple(outputs.shape)} were given; Censored "
-                "needs one output for each example, (B, 1), and rows (low, high), (B, 2): posterity.likelihoods.survival(times, "
-                "events), or torch.stack([low, high], 1)."
+                "needs one output for each example, (B, 1), and rows (low, high), (B, 2): "
+                "posterity.likelihoods.survival(times, events), or torch.stack([low, high], 1)."
             )
         low, high = targets.unbind(1)
         wrong = ~(low <= high) | (low == torch.inf) | (high == -torch.inf)

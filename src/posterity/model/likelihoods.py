@@ -150,7 +150,7 @@ def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[st
         squares = (distribution.mean.detach() - targets).square()
     except NotImplementedError:
         return "rmse", torch.zeros(2, dtype=torch.float64)
-    squares = squares[squares.isfinite()]  # a Cauchy's mean is none
+    squares = squares[squares.isfinite()].double()  # a Cauchy's mean is none
     return "rmse", torch.stack([squares.sum(), squares.new_tensor(squares.numel())]).double()
 
 

@@ -57,8 +57,8 @@ class MultivariateGaussian(Likelihood):
 
     >>> of = MultivariateGaussian(2, initial_std=(1.0, 2.0))
     >>> of(torch.zeros(1, 2), {name: latent.initial for name, latent in of.latents().items()}).covariance_matrix
-    tensor([[[1.0000, 0.0000],
-             [0.0000, 4.0000]]])
+    tensor([[[1., 0.],
+             [0., 4.]]])
     """
 
     targets: Annotated[int, Field(ge=2)]

@@ -48,7 +48,8 @@ def output_curvature(
     """
     if outputs.dim() != 2:
         raise InvalidInput(
-            f"The network's outputs have shape {tuple(outputs.shape)}; a Laplace approximation needs (B, outputs)."
+            f"The network's outputs have shape {tuple(outputs.shape)}; a Laplace approximation needs (B, outputs): flatten "
+            "masks and the like, as fit(nn.Sequential(network, nn.Flatten()), (inputs, targets.flatten(1)), …) does."
         )
     if kind == "fisher":
         with torch.enable_grad():

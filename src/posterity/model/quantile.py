@@ -7,7 +7,7 @@ from statistics import NormalDist
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor
 
 from posterity.core.families import Pinball
@@ -21,6 +21,13 @@ from posterity.options import STRICT, dataclass
 from posterity.types import Latent, Likelihood, Params
 
 Level = Annotated[float, Field(gt=0, lt=1)]
+
+
+def _listed(given: object) -> object:
+    """Read a flag's `0.1,0.9`, and a file's list."""
+    if isinstance(given, str):
+        return tuple(given.split(","))
+    return tuple(given) if isinstance(given, list) else given
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -44,7 +51,7 @@ class Quantile(Likelihood):
     tensor([-4.8159, -5.8159])
     """
 
-    levels: Annotated[tuple[Level, ...], Field(min_length=1)] = (0.05, 0.25, 0.5, 0.75, 0.95)
+    levels: Annotated[tuple[Level, ...], Field(min_length=1), BeforeValidator(_listed)] = (0.05, 0.25, 0.5, 0.75, 0.95)
     scale: Levels | None = None
     initial_scale: Levels | None = None
     kind: Literal["quantile"] = "quantile"

@@ -96,7 +96,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
             self.target_mean_, self.target_std_ = np.zeros_like(self.target_mean_), np.ones_like(self.target_std_)
         standardised = torch.from_numpy((targets - self.target_mean_) / self.target_std_).to(self._dtype)
         count = 1 if targets.ndim == 1 else targets.shape[1]
-        width = likelihood.width(count)
+        width = getattr(likelihood, "width", int)(count)  # of a stranger: one for each
         if targets.ndim == 2 and count == 1:
             standardised = standardised[:, 0]
         self._column = targets.ndim == 2 and count == 1
