@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from posterity.core.entered import entered
 from posterity.errors import InvalidInput, PosterityError
 from posterity.model.alone import alike, refuse_count, unmoved
 from posterity.model.padding import KnownLookups
@@ -75,7 +76,7 @@ def _step(trial: Problem, batch: Batch) -> None:
     running: list[tuple[str, nn.Module]] = []
     with torch.enable_grad():
         try:
-            with _following(trial.network, running), KnownLookups(trial.network):
+            with _following(trial.network, running), entered(KnownLookups(trial.network)):
                 outputs = trial.outputs(rows := inputs.clone())
         except PosterityError:
             raise

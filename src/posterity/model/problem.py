@@ -212,9 +212,9 @@ def check_inputs(inputs: Tensor) -> None:
     """Refuse what is no tensor, and inputs with NaN or infinite values, naming the first row that has one."""
     if not isinstance(inputs, Tensor):
         raise InvalidInput(f"Inputs are a torch tensor, got {type(inputs).__name__}: torch.as_tensor(inputs).")
-    if not inputs.dim() or inputs.layout != torch.strided:
+    if not inputs.dim() or inputs.layout != torch.strided or inputs.is_meta:
         raise InvalidInput(
-            "Inputs are one dense tensor (B, …); of a single number, inputs[None]; of sparse ones, inputs.to_dense()."
+            "Inputs are one dense tensor (B, …), with values; of a single one, inputs[None]; of sparse ones, inputs.to_dense()."
         )
     if not inputs.is_floating_point() or not inputs.numel():
         return

@@ -7,6 +7,7 @@ from torch import Generator, Tensor
 
 from posterity.model.lending import lent
 from posterity.model.problem import Problem
+from posterity.posteriors.asked import check_request
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.density import log_density
 from posterity.types import Batch, Data
@@ -23,6 +24,7 @@ def log_ratios(posterior: FunctionPosterior, data: Data, draws: int, generator: 
         data: the training data, all of them: what is missing is missing from p(θ | D).
         draws: S. k̂ < 0.7 can be relied on from 2,200 draws, k̂ < 2/3 from 1,000 (Vehtari et al. 2024).
     """
+    check_request(draws, "importance ratios")
     batches = list(data.batches(0, torch.Generator().manual_seed(0)))
     share = data.num_data / sum(len(targets) for _, targets in batches)  # an epoch may show some data again, or not all
     found = []

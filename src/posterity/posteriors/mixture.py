@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.model.problem import Problem, check_inputs
+from posterity.posteriors.asked import check_request
 from posterity.posteriors.base import FUNCTIONS, FunctionPosterior
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.dropout import Dropout
@@ -21,7 +22,7 @@ from posterity.posteriors.identity import identity
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.low_rank import LowRankGaussian
-from posterity.posteriors.memory import check_request, gathered, within_memory
+from posterity.posteriors.memory import gathered, within_memory
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.posteriors.stated import Held, Stated, buffers, numbered, under, within

@@ -17,6 +17,7 @@ from posterity.core.censored import Censored
 from posterity.core.families import Pinball
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import SiteCategorical
+from posterity.options import shown
 from posterity.predict.classification import Classification as Classification
 from posterity.predict.general import General as General
 from posterity.predict.quantiles import Quantiles as Quantiles
@@ -24,6 +25,17 @@ from posterity.predict.regression import Regression as Regression
 from posterity.predict.survival import Survival as Survival
 
 AnyPredictive: TypeAlias = Classification | Regression | General
+
+
+def check_predictive(value: object) -> None:
+    """Refuse what is no prediction of a posterior.
+
+    >>> check_predictive(torch.ones(3))
+    Traceback (most recent call last):
+    posterity.errors.InvalidInput: predictive=Tensor(…): must be what posterior.predict(inputs) returns.
+    """
+    if not isinstance(value, AnyPredictive):
+        raise InvalidInput(f"predictive={shown(value)}: must be what posterior.predict(inputs) returns.")
 
 
 def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:

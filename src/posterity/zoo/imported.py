@@ -9,7 +9,6 @@ import importlib
 import inspect
 import os
 import sys
-import sysconfig
 import types
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,10 +18,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from torch import nn
 
+from posterity.code import foreign
 from posterity.errors import InvalidInput, unknown
-
-INSTALLED = ("site-packages", "dist-packages")  # folders of packages that the user did not write
-STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
 
 
 def imported(name: str, options: Mapping[str, Any]) -> nn.Module:
@@ -91,10 +88,7 @@ def _is_module(annotation: Any) -> bool:
 def _written_by_the_user(function: Any) -> bool:
     """Tell whether a function is Python in a file that is neither of the standard library nor of an installed package."""
     code = getattr(function, "__code__", None)
-    if code is None or str(function.__module__).partition(".")[0] in sys.stdlib_module_names:
-        return False
-    file = Path(code.co_filename).resolve()
-    return file.is_file() and not any(part in INSTALLED for part in file.parts) and STANDARD.isdisjoint(file.parents)
+    return code is not None and Path(code.co_filename).is_file() and not foreign(function.__module__, code.co_filename)
 
 
 def _import(name: str, module_name: str) -> Any:
