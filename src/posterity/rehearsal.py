@@ -169,9 +169,7 @@ def _predict(problem: Problem, batch: Batch) -> None:
                 f"{_DRAWS}"
             )
         with _saying(f"Predictions by {name} cannot be scored"):
-            prediction = predictive(both, draws.outputs)
-            prediction.log_prob(targets)
-            prediction.scores(targets)
+            predictive(both, draws.outputs).scores(targets)
 
 
 def _log_prob(problem: Problem, outputs: Tensor, targets: Tensor, latents: dict[str, Tensor] | None = None) -> Tensor:

@@ -108,6 +108,10 @@ class Likelihood(ABC):
         """Return the likelihood that starts where these data say, before anything is trained; itself unless overridden."""
         return self
 
+    def width(self, targets: int) -> int:
+        """Return how many outputs a network has for so many targets; one for each unless overridden."""
+        return targets
+
     def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Any:
         """Return the Fisher information of p(y | f) in the outputs f (B, D), for Laplace; None where it is not known.
 

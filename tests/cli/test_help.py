@@ -9,7 +9,7 @@ import pytest
 
 from posterity.cli import flags
 from posterity.methods import AnyMethod
-from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.known import AnyLikelihood
 from posterity.model.priors import AnyPrior
 
 

@@ -49,3 +49,28 @@ def test_another_likelihood_is_advised_and_a_wrong_one_refused(call, counted, ta
     unfit = call("train", "digits", "--likelihood", "gamma", "--out", tmp_path / "c")
     assert unfit.code == 2
     assert "Choices: categorical, bernoulli" in unfit.err
+
+
+def test_quantiles_are_trained_scored_predicted_and_reported_as_no_density(call, table: Path, tmp_path: Path) -> None:
+    flags = ["--likelihood", "quantile", "--likelihood.levels", "0.1,0.9", "--method", "map", "--epochs", "2"]
+    done = call("train", table, *flags, "--out", tmp_path / "run")
+    assert done.code == 0, done.err
+    scores = json.loads(call("evaluate", tmp_path / "run", "--json").out)["model"]["test"]
+    assert set(scores) == {"pinball"}
+    predicted = json.loads(call("predict", tmp_path / "run", table, "--json").out)["predictions"]
+    assert all(one["q0.1"] <= one["q0.9"] for one in predicted)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Are the quantiles where they should be?" in page
+    assert "mean pinball loss" in page
+
+
+def test_few_whole_numbers_are_read_as_the_likelihood_says(call, tmp_path: Path) -> None:
+    rows = "\n".join(f"{a / 10},{a % 4}" for a in range(60))
+    (tmp_path / "wins.csv").write_text(f"a,wins\n{rows}\n")
+    flags = ["--method", "map", "--epochs", "1", "--out", tmp_path / "run"]
+    done = call("train", tmp_path / "wins.csv", "--likelihood", "binomial", "--likelihood.trials", "3", *flags)
+    assert done.code == 0, done.err
+    assert 'task = "regression"' in (tmp_path / "run" / "config.toml").read_text()
+    refused = call("train", tmp_path / "wins.csv", "--likelihood", "censored", "--out", tmp_path / "c")
+    assert refused.code == 2
+    assert "posterity.fit(network, (inputs, targets), likelihood=Censored(…))" in refused.err

@@ -18,6 +18,7 @@ import posterity
 from posterity import MAP, Engine, InvalidInput, Laplace, MeanField, Normal, Optimizer, average, fit
 from posterity.likelihoods import (
     Beta,
+    Binomial,
     Gamma,
     Gaussian,
     Likelihood,
@@ -26,6 +27,8 @@ from posterity.likelihoods import (
     Ordinal,
     Poisson,
     StudentT,
+    Weibull,
+    ZeroInflated,
     suited,
 )
 from posterity.metrics import evaluate
@@ -42,6 +45,27 @@ OUTPUT, SHARE = F.squeeze(-1).numpy(), MEAN / (1 + MEAN)
 POSITIVE = torch.tensor([0.01, 3.0, 1.0, 90.0, 2.0, 0.5]).double()
 PROBABLE = 1 / (1 + 0.7 * MEAN)
 
+
+class Inflated:
+    """SciPy's counts, of which a share is 0 whatever they are."""
+
+    def __init__(self, counts: object, zeros: float) -> None:
+        self.counts, self.zeros, self.dist, self.ppf, self.isf = counts, zeros, counts.dist, counts.ppf, counts.isf
+
+    def logpmf(self, y: np.ndarray) -> np.ndarray:
+        return np.log(self.zeros * (y == 0) + (1 - self.zeros) * self.counts.pmf(y))
+
+    def cdf(self, y: np.ndarray) -> np.ndarray:
+        return np.where(np.asarray(y) < 0, 0, self.zeros + (1 - self.zeros) * self.counts.cdf(y))
+
+    def mean(self) -> np.ndarray:
+        return (1 - self.zeros) * self.counts.mean()
+
+    def var(self) -> np.ndarray:
+        square = self.counts.var() + self.counts.mean() ** 2
+        return (1 - self.zeros) * square - self.mean() ** 2
+
+
 CASES = {  # likelihood, its latents at natural values, targets, SciPy's distribution, scoringrules' score
     "poisson": (Poisson(unit=3.0), {}, COUNTS, st.poisson(MEAN), lambda y: sr.crps_poisson(y, MEAN)),
     "negative_binomial": (
@@ -50,6 +74,27 @@ CASES = {  # likelihood, its latents at natural values, targets, SciPy's distrib
         COUNTS,
         st.nbinom(1 / 0.7, PROBABLE),
         lambda y: sr.crps_negbinom(y, 1 / 0.7, PROBABLE),
+    ),
+    "binomial": (
+        Binomial(40, unit=3.0),
+        {},
+        COUNTS,
+        st.binom(40, SHARE),
+        lambda y: sr.crps_binomial(y, 40, SHARE),
+    ),
+    "zero_inflated": (
+        ZeroInflated(NegativeBinomial(unit=3.0, dispersion=0.7)),
+        {"zeros": 0.2},
+        COUNTS,
+        Inflated(st.nbinom(1 / 0.7, PROBABLE), 0.2),
+        lambda y: [integral(Inflated(st.nbinom(1 / 0.7, p), 0.2), t) for t, p in zip(y, PROBABLE, strict=True)],
+    ),
+    "weibull": (
+        Weibull(unit=3.0),
+        {"shape": 1.7},
+        POSITIVE,
+        st.weibull_min(1.7, scale=MEAN),
+        lambda y: [integral(st.weibull_min(1.7, scale=m), t) for t, m in zip(y, MEAN, strict=True)],
     ),
     "student_t": (
         StudentT(),
@@ -216,6 +261,10 @@ def test_curvature_in_the_latents_is_that_of_the_scores_and_a_gaussians_is_exact
         (Gamma(), torch.tensor([1.0, -3.0, 0.5]), "Target 1 is -3.0, and Gamma"),
         (Beta(), torch.tensor([0.5, 1.0, 0.5]), "Target 1 is 1.0, and Beta takes shares.*Smithson"),
         (StudentT(), torch.tensor([0.5, float("inf"), 0.5]), "Target 1 is inf"),
+        (Binomial(5), torch.tensor([5, 6, 0]), "Target 1 is 6, and Binomial takes successes.*trials"),
+        (Binomial((5, 5)), torch.tensor([5, 4, 0]), "has 2 numbers for 1 outputs"),
+        (ZeroInflated(Poisson()), torch.tensor([0.0, 0.5, 2.0]), "Target 1 is 0.5, and Poisson takes counts"),
+        (Weibull(), torch.tensor([1.0, 0.0, 0.5]), "Target 1 is 0.0, and Weibull takes numbers above 0"),
         (Ordinal(3), torch.tensor([1, 2, 3]), r"Target 2 is 3, and Ordinal\(3\) takes grades from 0 to 2"),
         (Poisson(unit=(1.0, 2.0)), torch.ones(3), "has 2 numbers for 1 outputs"),
     ],

@@ -30,7 +30,7 @@ from posterity.methods import (
     Refine,
 )
 from posterity.methods.refine import Stage
-from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.known import AnyLikelihood
 from posterity.model.priors import AnyPrior, Normal
 from posterity.storage import reading, replace_text
 

@@ -231,7 +231,9 @@ def _in_units(found: Mapping[str, Sequence[Sequence[Round]]], std: float) -> dic
     shift = float(torch.tensor(std, dtype=torch.float64).log())
 
     def own(entry: Round) -> Round:
-        return replace(entry, scores={k: v * std if k == "rmse" else v + shift for k, v in entry.scores.items()})
+        return replace(
+            entry, scores={k: v * std if k in ("rmse", "pinball") else v + shift for k, v in entry.scores.items()}
+        )
 
     return {name: [[own(r) for r in rounds] for rounds in seeds] for name, seeds in found.items()}
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.cli.kinds import kinds_in
-from posterity.cli.targets import advice, in_own_units
+from posterity.cli.targets import OF_CLASSES, advice, in_own_units, tasked
 from posterity.cli.weights import load_weights
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.data.augment import flipped_and_shifted
@@ -37,7 +37,8 @@ from posterity.methods import (
 )
 from posterity.model.dropout import dropout_rates, own_rates
 from posterity.model.informative import Informative
-from posterity.model.likelihoods import AnyLikelihood, Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from posterity.model.known import AnyLikelihood
+from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian
 from posterity.model.plain import plain
 from posterity.model.priors import Flat, Normal, Product
 from posterity.model.problem import Problem
@@ -48,7 +49,6 @@ from posterity.zoo import NetworkSpec, image_side
 
 DROPOUT_RATE = 0.1  # of networks without dropout of their own
 BATCH, LEAST = TensorData.batch_size, 8  # examples per step, usually and at least
-OF_CLASSES = ("categorical", "bernoulli")  # kinds of likelihoods
 STEPS = 40  # of an epoch, at least
 
 
@@ -123,7 +123,7 @@ def built(config: RunConfig) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module
     Raises:
         DataNotFound, CorruptFile, InvalidInput.
     """
-    config = _sized(config)
+    config = tasked(_sized(config))
     dataset = load_dataset(config.data)
     if config.likelihood is None:
         dataset = replace(dataset, notes=(*dataset.notes, *advice(dataset)))
@@ -224,7 +224,7 @@ def _num_outputs(likelihood: AnyLikelihood, dataset: Dataset) -> int:
         return 1
     if isinstance(likelihood, Categorical):
         return dataset.num_classes
-    return 2 if isinstance(likelihood, HeteroscedasticGaussian) else 1
+    return likelihood.width(1)
 
 
 def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:

@@ -13,7 +13,7 @@ from posterity.cli.kinds import keys_of, kinds_in
 from posterity.cli.reach import completed, reached
 from posterity.errors import InvalidInput
 from posterity.methods import AnyMethod
-from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.known import AnyLikelihood
 from posterity.model.priors import AnyPrior
 from posterity.text import short
 from posterity.zoo.build import imports_code

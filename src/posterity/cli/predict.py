@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 from cyclopts import Parameter
+from torch import Tensor
 
 from posterity.cli.console import Voice, finite, grid
 from posterity.cli.elsewhere import opened
@@ -23,7 +24,14 @@ from posterity.data.pictures import MAX_PIXELS
 from posterity.errors import InvalidInput, unknown
 from posterity.posteriors.average import Averaging
 from posterity.predict.checks import existing
-from posterity.predict.predictive import AnyPredictive, Classification, General, Regression, classes_or_values
+from posterity.predict.predictive import (
+    AnyPredictive,
+    Classification,
+    General,
+    Quantiles,
+    Regression,
+    classes_or_values,
+)
 from posterity.report.summary import percent
 from posterity.storage import replace_text
 from posterity.text import cell
@@ -144,7 +152,11 @@ def classes(predictive: Classification, names: Sequence[str], labels: Sequence[s
 
 
 def values(predictive: Regression | General, names: Sequence[str]) -> list[Record]:
-    """Return a record per input: mean, its standard deviation and parts, and the central 90 % interval."""
+    """Return a record per input: mean, its standard deviation and parts, and the central 90 % interval; or quantiles."""
+    if isinstance(predictive, Quantiles):  # which has nothing else
+        levels = torch.tensor(predictive.levels, dtype=torch.float64)
+        named = zip(predictive.levels, predictive.quantile(levels), strict=True)
+        return _records({f"q{level:g}": column for level, column in named}, names)
     lower, upper = predictive.interval(LEVEL)
     columns = {
         "mean": existing(lambda: predictive.mean, lower),
@@ -154,6 +166,10 @@ def values(predictive: Regression | General, names: Sequence[str]) -> list[Recor
         "lower_90": lower,
         "upper_90": upper,
     }
+    return _records(columns, names)
+
+
+def _records(columns: Mapping[str, Tensor], names: Sequence[str]) -> list[Record]:
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [{"input": name, **dict(zip(columns, row, strict=True))} for name, row in zip(names, rows, strict=True)]
 

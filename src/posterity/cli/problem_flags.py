@@ -23,9 +23,14 @@ LIKELIHOODS = (
     "categorical, bernoulli: classes; two of them",
     "gaussian, heteroscedastic: numbers, of one noise level, or one for each row",
     "student_t: numbers of which some are far off; --likelihood.df",
+    "mixture_density: numbers of several kinds for the same inputs; --likelihood.components 3",
+    "quantile: quantiles alone, by the pinball loss, which is no density; --likelihood.levels 0.05,0.5,0.95",
     "poisson, negative_binomial: counts; the second where they vary more than their mean",
-    "log_normal, gamma: numbers above 0, of a noise that grows with them",
+    "zero_inflated: counts with more zeros than that; --likelihood.counts.kind negative_binomial",
+    "binomial: successes among so many trials; --likelihood.trials 10",
+    "log_normal, gamma, weibull: numbers above 0, of a noise that grows with them; the last of times to a failure",
     "beta: shares, above 0 and below 1",
+    "censored, multivariate_gaussian: several columns of targets, from Python alone",
     "ordinal: grades from 0 on; --likelihood.grades 5, --task regression",
 )
 

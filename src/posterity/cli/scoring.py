@@ -21,6 +21,7 @@ LABELS = {
     "nll": "NLL ↓",
     "ece": "ECE, 15 bins ↓",
     "brier": "Brier ↓",
+    "pinball": "Pinball loss, no density ↓",
     "crps": "CRPS ↓",
     "coverage_90": "90 % coverage → 90 %",
     "interval_width_90": "90 % interval width",

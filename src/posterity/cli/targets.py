@@ -1,13 +1,19 @@
 """Targets of a table as a likelihood needs them: standardised, or in their own units."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from posterity.cli.config import RunConfig
 from posterity.data import Dataset
-from posterity.likelihoods import suited
+from posterity.data.own import TEXTS
+from posterity.errors import InvalidInput
+from posterity.likelihoods import Censored, MultivariateGaussian, suited
 
+OF_CLASSES = ("categorical", "bernoulli")  # kinds of likelihoods
 ROUNDING = 4 * torch.finfo(torch.float32).eps
 
 
@@ -27,6 +33,24 @@ def advice(dataset: Dataset) -> tuple[str, ...]:
         return ()
     text = suited(_restored(dataset, dataset.train_targets))
     return () if text.startswith("Numbers of either sign") else (f"{text} Choose with --likelihood.",)
+
+
+def tasked(config: RunConfig) -> RunConfig:
+    """Read a table's target as what the likelihood is of: whole numbers could else be taken for classes.
+
+    Raises:
+        InvalidInput: for a likelihood of more than one column, which a table's one target has not.
+    """
+    likelihood, data = config.likelihood, config.data
+    if isinstance(likelihood, Censored | MultivariateGaussian):
+        raise InvalidInput(
+            f"--likelihood {likelihood.kind} is of several columns of targets, and a run has one. Use it from Python: "
+            f"posterity.fit(network, (inputs, targets), likelihood={type(likelihood).__name__}(…)), see docs/likelihoods.md."
+        )
+    if likelihood is None or data.task is not None or Path(data.name).suffix.lower() not in TEXTS:
+        return config
+    task: Literal["classification", "regression"] = "classification" if likelihood.kind in OF_CLASSES else "regression"
+    return config.model_copy(update={"data": data.model_copy(update={"task": task})})
 
 
 def _restored(dataset: Dataset, targets: Tensor) -> Tensor:

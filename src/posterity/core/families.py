@@ -71,6 +71,71 @@ class NegativeBinomial(dist.NegativeBinomial):
         return torch.where(y < 0, 0.0, below)
 
 
+class Binomial(dist.Binomial):
+    """Successes among so many trials, by the log-odds of one; F(y) = I(1 − p; trials − ⌊y⌋, ⌊y⌋ + 1), I SciPy's.
+
+    >>> Binomial(torch.tensor(2.0), torch.tensor(0.0)).cdf(torch.tensor(1.0))
+    tensor(0.7500, dtype=torch.float64)
+    """
+
+    def __init__(self, trials: Tensor, log_odds: Tensor) -> None:
+        self.log_odds = log_odds
+        super().__init__(trials, logits=log_odds, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        trials, odds, y = precise(self.total_count), precise(self.log_odds), precise(value)
+        logsigmoid = torch.nn.functional.logsigmoid
+        ways = torch.lgamma(trials + 1) - torch.lgamma(y + 1) - torch.lgamma(trials - y + 1)
+        return (ways + y * logsigmoid(odds) + (trials - y) * logsigmoid(-odds)).to(self.log_odds.dtype)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        from scipy.special import betainc
+
+        y, trials = torch.broadcast_tensors(precise(value).floor(), precise(self.total_count))
+        inside = y.clamp(min=0).minimum(trials - 1)
+        below = by_scipy(betainc, trials - inside, inside + 1, precise(-self.log_odds).sigmoid())
+        return torch.where(y < 0, 0.0, torch.where(y >= trials, 1.0, below))
+
+
+class ZeroInflated(dist.Distribution):
+    """Counts that are 0 with the probability `zeros`, whatever `base` says, and else are those of `base`.
+
+    >>> ZeroInflated(Poisson(torch.tensor(2.0)), torch.tensor(0.5)).log_prob(torch.tensor([0, 2]))
+    tensor([-0.5662, -2.0000])
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  # torch's own form
+
+    def __init__(self, base: dist.Distribution, zeros: Tensor) -> None:
+        self.base, self.zeros = base, zeros
+        super().__init__(base.batch_shape, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        return self.base.support
+
+    @property
+    def mean(self) -> Tensor:
+        return (1 - self.zeros) * self.base.mean
+
+    @property
+    def variance(self) -> Tensor:
+        return (1 - self.zeros) * (self.base.variance + self.zeros * self.base.mean.square())
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        zeros = precise(self.zeros)
+        counted = torch.log1p(-zeros) + precise(self.base.log_prob(value))
+        return torch.where(value == 0, torch.logaddexp(zeros.log(), counted), counted).to(self.zeros.dtype)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        zeros = precise(self.zeros)
+        return torch.where(value < 0, 0.0, zeros + (1 - zeros) * precise(self.base.cdf(value)))
+
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        drawn: Tensor = self.base.sample(torch.Size(sample_shape))
+        return torch.where(torch.rand_like(drawn) < self.zeros, 0.0, drawn)
+
+
 class StudentT(dist.StudentT):
     """Real numbers with heavy tails; F is SciPy's.
 
@@ -106,6 +171,31 @@ class Gamma(dist.Gamma):
     def cdf(self, value: Tensor) -> Tensor:
         below: Tensor = torch.special.gammainc(precise(self.concentration), precise(self.rate) * precise(value))
         return below
+
+
+class Weibull(dist.Weibull):
+    """Positive numbers, times to an event say: F(y) = 1 − exp(−(y/scale)^shape); given log scale.
+
+    >>> Weibull(torch.tensor(0.0), torch.tensor(2.0)).cdf(torch.tensor(1.0))
+    tensor(0.6321, dtype=torch.float64)
+    """
+
+    def __init__(self, log_scale: Tensor, shape: Tensor) -> None:
+        self.log_scale = log_scale
+        super().__init__(log_scale.exp(), shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        shape, y = precise(self.concentration), precise(value)
+        away = shape * (y.log() - precise(self.log_scale))
+        return (shape.log() - y.log() + away - away.exp()).to(self.log_scale.dtype)
+
+    def cdf(self, value: Tensor) -> Tensor:
+        return -torch.expm1(-self.hazard(value))
+
+    def hazard(self, value: Tensor) -> Tensor:
+        """The cumulative one, −log(1 − F), float64."""
+        away: Tensor = precise(self.concentration) * (precise(value).log() - precise(self.log_scale))
+        return away.exp()
 
 
 class Beta(dist.Beta):
@@ -186,3 +276,23 @@ class Ordered(dist.Distribution):
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         drawn: Tensor = dist.Categorical(logits=self.log_probs).sample(torch.Size(sample_shape))
         return drawn.to(self.away.dtype)
+
+
+class Pinball(dist.Distribution):
+    """The loss of quantiles (..., B, Q) of Q levels, with its sign turned, beside scales (..., B, Q): no density of a target.
+
+    >>> Pinball(torch.zeros(1, 1), torch.ones(1, 1), (0.5,)).log_prob(torch.tensor([2.0]))  # log ¼ − 1
+    tensor([-2.3863])
+    """
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012  # torch's own form
+
+    def __init__(self, quantiles: Tensor, scale: Tensor, levels: tuple[float, ...]) -> None:
+        self.quantiles, self.scale, self.levels = quantiles, scale, levels
+        super().__init__(quantiles.shape[:-1], validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        levels = self.quantiles.new_tensor(self.levels)
+        away = (value.unsqueeze(-1) - self.quantiles) / self.scale
+        loss = torch.maximum(levels * away, (levels - 1) * away)
+        return ((levels * (1 - levels) / self.scale).log() - loss).sum(-1)

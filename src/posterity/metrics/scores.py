@@ -8,6 +8,7 @@ its level).
 
 import warnings
 from collections.abc import Callable
+from math import isnan, nan
 
 import torch
 from torch import Tensor
@@ -17,9 +18,10 @@ from posterity.metrics.calibration import ece, smooth_ece
 from posterity.metrics.checks import precise, probs_and_labels, real_targets
 from posterity.metrics.selective import risk_coverage
 from posterity.model.likelihoods import IGNORED
+from posterity.predict.checks import existing
 from posterity.predict.mixture import mixture_crps
-from posterity.predict.predictive import Classification, General, Regression
-from posterity.types import Predictive, Scores
+from posterity.predict.predictive import AnyPredictive, Classification, General, Quantiles, Regression, Survival
+from posterity.types import Scores
 from posterity.weighing import there
 
 
@@ -112,7 +114,7 @@ def sharpness(predictive: Regression | General, level: float = 0.9) -> float:
     return _width(lower, upper)
 
 
-def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
+def evaluate(predictive: AnyPredictive, targets: Tensor) -> Scores:
     """Return every headline score of a predictive, by name.
 
     Classification: `accuracy`; `nll` (nats per example, of the mean probabilities); `ece` (15 bins) and `smooth_ece`
@@ -125,7 +127,10 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
     `interval_width_90` of the central 90 % interval; `aleatoric_std` and `epistemic_std` (means over examples).
 
     Targets of any other distribution: the same, each where the distribution has the moments, and `crps` where it has a
-    distribution function; without one intervals are of 4096 draws.
+    distribution function; without one intervals are of 4096 draws. Of censored numbers without `rmse`, and with `concordance`,
+    the share of pairs whose order is known that the medians have in this order. Of quantiles, which are no density and
+    have no NLL: `pinball`, the mean loss of all levels in units of the target, and coverage and width where 0.05 and 0.95 are
+    among the levels.
 
     What is missing of the targets, NaN or a label that is ignored, is not scored; a warning says how many examples these are.
     Of soft labels, `accuracy`, `ece` and the like are those of the class of the largest share, `nll` that of the shares.
@@ -138,12 +143,16 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
             return _evaluate_classes(predictive, targets)
         case Regression():
             return _evaluate_gaussians(predictive, targets)
+        case Quantiles():
+            return _evaluate_quantiles(predictive, targets)
+        case Survival():
+            return _evaluate_survival(predictive, targets)
         case General():
             return _evaluate_general(predictive, targets)
     raise InvalidInput(f"Cannot score a {type(predictive).__name__}. Choices: Classification, Regression, General.")
 
 
-def _say_missing(predictive: Predictive, targets: Tensor) -> None:
+def _say_missing(predictive: AnyPredictive, targets: Tensor) -> None:
     """Say of how many examples nothing is known; label maps are padded for a reason."""
     if not isinstance(targets, Tensor) or targets.is_complex() or not targets.dim():
         return
@@ -209,6 +218,55 @@ def _evaluate_general(predictive: General, targets: Tensor) -> Scores:
         except InvalidInput:  # this family has no such moment, or no distribution function
             continue
     return scores
+
+
+def _evaluate_survival(predictive: Survival, targets: Tensor) -> Scores:
+    lower, upper = predictive.interval(0.9)
+    aleatoric, epistemic = (
+        precise(existing(ask, lower)).sqrt().mean().item()
+        for ask in (lambda: predictive.aleatoric, lambda: predictive.epistemic)
+    )
+    scores = {
+        "nll": predictive.scores(targets)["nll"],
+        "crps": crps(predictive, targets),
+        "coverage_90": precise(predictive.inside(lower, upper, targets)).mean().item(),
+        "interval_width_90": _width(lower, upper),
+        "aleatoric_std": aleatoric,
+        "epistemic_std": epistemic,
+        "concordance": concordance(predictive.quantile(0.5), targets),
+    }
+    return {name: value for name, value in scores.items() if not isnan(value)}
+
+
+def _evaluate_quantiles(predictive: Quantiles, targets: Tensor) -> Scores:
+    scores = dict(predictive.scores(targets))
+    try:
+        lower, upper, y = _interval(predictive, targets, 0.9)
+    except InvalidInput:  # these levels were not trained
+        return scores
+    return {**scores, "coverage_90": _inside(lower, upper, y), "interval_width_90": _width(lower, upper)}
+
+
+def concordance(predicted: Tensor, targets: Tensor) -> float:
+    """Return how often of two targets the one that is surely larger has the larger prediction, ties half (Harrell et al. 1982).
+
+    Targets are rows (low, high), (B, 2), as `Censored` has them, or known values (B,). NaN where no order is known.
+
+    >>> concordance(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([[1.0, 1.0], [5.0, 5.0], [4.0, torch.inf]]))
+    1.0
+    """
+    rows = targets if targets.dim() > 1 else torch.stack([targets, targets], -1)
+    if predicted.shape != rows.shape[:1] or rows.shape[1:] != (2,):
+        shapes = f"{tuple(predicted.shape)} and {tuple(targets.shape)}"
+        raise InvalidInput(f"Expected predictions (B,) and targets (B, 2) or (B,), got {shapes}.")
+    scores, low, high = precise(predicted), precise(rows[:, 0]), precise(rows[:, 1])
+    right = pairs = 0.0
+    for i in range(len(scores)):  # no table of all pairs is held
+        later = (low > high[i]) | ((low == high[i]) & (high > low))  # what was still to come when this one came
+        larger = scores[later] - scores[i]
+        right += float((larger > 0).sum()) + 0.5 * float((larger == 0).sum())
+        pairs += int(later.sum())
+    return right / pairs if pairs else nan
 
 
 def _interval(predictive: Regression | General, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:

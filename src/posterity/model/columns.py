@@ -109,16 +109,15 @@ class Columns(Likelihood):
                 f"Targets of shape {tuple(targets.shape)} and outputs of shape {tuple(outputs.shape)} were given; {name} needs "
                 f"outputs (B, D), and targets (B,) where D is 1, else (B, D). {advice(VALUES, targets, outputs.shape)}"
             )
+        for field, given in vars(self).items():
+            if isinstance(given, tuple) and len(given) != (outputs.shape[1] if outputs.shape[1] > 1 else 0):
+                raise InvalidInput(
+                    f"{name}({field}=…) has {len(given)} numbers for {outputs.shape[1]} outputs; give one for each of several, "
+                    "or one for all."
+                )
         fits = self.fits(targets)
         if not bool(fits.all()):
             row = int((~fits.reshape(len(targets), -1).all(1)).nonzero()[0, 0])
             raise InvalidInput(
                 f"Target {row} is {targets[row].tolist()}, and {name} takes {self.takes} alone. {suited(targets)}"
             )
-        for field in ("unit", *self.learnt, *(f"initial_{parameter}" for parameter in self.learnt)):
-            given = getattr(self, field, None)
-            if isinstance(given, tuple) and len(given) != (outputs.shape[1] if outputs.shape[1] > 1 else 0):
-                raise InvalidInput(
-                    f"{name}({field}=…) has {len(given)} numbers for {outputs.shape[1]} outputs; give one for each of several, "
-                    "or one for all."
-                )

@@ -1,9 +1,10 @@
-"""Likelihoods of counts: whole numbers from 0 on, whose mean the network gives by its logarithm."""
+"""Likelihoods of counts: whole numbers from 0 on, whose mean the network gives by its logarithm, or by log-odds."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch import distributions as dist
 
@@ -15,6 +16,7 @@ from posterity.types import Params
 
 LEAST, MOST = 0.05, 2.0  # of a dispersion that is taken from the data
 COUNTS = "counts, whole numbers from 0 on,"
+Trials = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -81,6 +83,43 @@ class NegativeBinomial(Columns):
         mean = usual(targets)
         relative = residual_std(inputs, (targets + 0.5).log()).square() - mean.reciprocal()
         return {"unit": mean, "dispersion": relative.clamp(LEAST, MOST)}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Binomial(Columns):
+    """Successes among so many trials of one probability p with p/(1 − p) = unit · exp f: y ~ Binomial(trials, p).
+
+    Outputs f (..., B, D), targets (B,) where D = 1, else (B, D): how many of the trials succeeded, not the share.
+
+    Args:
+        trials: how many there are in each target, one number or one for each target.
+        unit: the odds where f is 0, one or one for each target; None: `fit` takes those of the targets' mean.
+
+    >>> Binomial(2, unit=1.0)(torch.zeros(3, 1), {}).log_prob(torch.tensor([0, 1, 2])).exp()
+    tensor([0.2500, 0.5000, 0.2500])
+    """
+
+    own_units: ClassVar[bool] = True
+    support: ClassVar[Any] = dist.constraints.nonnegative_integer
+    takes: ClassVar[str] = "successes, whole numbers from 0 to its `trials`,"
+    trials: Trials | Annotated[tuple[Trials, ...], Field(min_length=1)]
+    unit: Levels | None = None
+    kind: Literal["binomial"] = "binomial"
+
+    def family(self, outputs: Tensor, latents: Params) -> families.Binomial:
+        log_odds = self.value("unit", outputs, latents).log() + outputs
+        return families.Binomial(self.value("trials", outputs, latents).expand_as(log_odds), log_odds)
+
+    def information(self, outputs: Tensor, latents: Params) -> Tensor:
+        information: Tensor = self.family(outputs, latents).variance
+        return information
+
+    def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        share = (targets.sum(0) + 0.5) / (len(targets) * torch.as_tensor(self.trials) + 1)
+        return {"unit": share / (1 - share)}
+
+    def fits(self, targets: Tensor) -> Tensor:
+        return super().fits(targets) & (targets <= torch.as_tensor(self.trials, device=targets.device))
 
 
 def usual(targets: Tensor) -> Tensor:

@@ -24,14 +24,7 @@ from posterity.model.classes import Categorical as Categorical
 from posterity.model.classes import SiteBernoulli as SiteBernoulli
 from posterity.model.classes import SiteCategorical as SiteCategorical
 from posterity.model.classes import refuse_count
-from posterity.model.counts import NegativeBinomial as NegativeBinomial
-from posterity.model.counts import Poisson as Poisson
 from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
-from posterity.model.ordinal import Ordinal as Ordinal
-from posterity.model.positive import Gamma as Gamma
-from posterity.model.positive import LogNormal as LogNormal
-from posterity.model.robust import StudentT as StudentT
-from posterity.model.shares import Beta as Beta
 from posterity.options import STRICT, dataclass
 from posterity.types import Batch, Latent, Likelihood, Params
 from posterity.weighing import each_weight
@@ -122,6 +115,9 @@ class HeteroscedasticGaussian(Likelihood):
     min_std: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-3
     kind: Literal["heteroscedastic"] = "heteroscedastic"
 
+    def width(self, targets: int) -> int:
+        return 2 * targets
+
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
         mean, raw = outputs.chunk(2, dim=-1)
         return _normal(mean, softplus(raw) + self.min_std)
@@ -158,24 +154,8 @@ def training_score(distribution: dist.Distribution, batch: Batch) -> tuple[str, 
         squares = (distribution.mean.detach() - targets).square()
     except NotImplementedError:
         return "rmse", torch.zeros(2, dtype=torch.float64)
-    counts = (counts * squares.isfinite()).expand_as(squares)  # a Cauchy's mean is none
-    return "rmse", torch.stack([(squares.nan_to_num(0.0, 0.0, 0.0) * counts).sum(), counts.sum()])
-
-
-AnyLikelihood = Annotated[
-    Categorical
-    | Bernoulli
-    | Gaussian
-    | HeteroscedasticGaussian
-    | Poisson
-    | NegativeBinomial
-    | StudentT
-    | LogNormal
-    | Gamma
-    | Beta
-    | Ordinal,
-    Field(discriminator="kind"),
-]
+    counts = (counts * squares.isfinite()).expand_as(squares).double()  # a Cauchy's mean is none
+    return "rmse", torch.stack([(squares.double().nan_to_num(0.0, 0.0, 0.0) * counts).sum(), counts.sum()])
 
 
 def _normal(mean: Tensor, std: Tensor) -> dist.Distribution:

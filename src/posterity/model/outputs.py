@@ -49,7 +49,8 @@ def output_curvature(
     """
     if outputs.dim() != 2:
         raise InvalidInput(
-            f"The network's outputs have shape {tuple(outputs.shape)}; a Laplace approximation needs (B, outputs)."
+            f"The network's outputs have shape {tuple(outputs.shape)}; a Laplace approximation needs (B, outputs): flatten "
+            "masks and the like, as fit(nn.Sequential(network, nn.Flatten()), (inputs, targets.flatten(1)), …) does."
         )
     batch = _batch(outputs, targets, weights)
     if kind == "fisher":

@@ -1,6 +1,7 @@
 """Likelihoods of positive numbers whose noise grows with them; the network gives their size by its logarithm."""
 
 from collections.abc import Mapping
+from math import pi
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
@@ -9,6 +10,7 @@ from torch import distributions as dist
 from posterity.core import families
 from posterity.model.columns import Columns, Learnt, Levels
 from posterity.model.noise import residual_std
+from posterity.model.special import EULER
 from posterity.options import STRICT, dataclass
 from posterity.types import Params
 
@@ -85,3 +87,44 @@ class Gamma(Columns):
 
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         return {"unit": targets.mean(0), "cv": residual_std(inputs, targets.log()).clamp(max=2.0)}
+
+
+@dataclass(frozen=True, config=STRICT)
+class Weibull(Columns):
+    """Positive numbers, such as times to a failure, whose hazard goes as the power shape − 1 of time.
+
+        P(y > t) = exp(−(t/scale)^shape),   scale = unit · exp f
+
+    Outputs f (..., B, D), targets (B,) where D = 1, else (B, D). `shape` is fixed, one number or one for each target (1: the
+    exponential distribution); None learns it: the coordinate `likelihood.shape`, of which it is the softplus, with the
+    half-Cauchy(0, 1) prior. Above 1 things age, below 1 they settle.
+
+    Args:
+        unit: the scale where f is 0, one number or one for each target; None: `fit` takes that of the mean of log y.
+        initial_shape: of a learnt one; None: `fit` takes π/√6 over what a linear model leaves of log y, see `residual_std`.
+
+    >>> import torch
+    >>> Weibull(unit=2.0, shape=1.0)(torch.zeros(1, 1), {}).mean
+    tensor([2.])
+    """
+
+    own_units: ClassVar[bool] = True
+    support: ClassVar[Any] = dist.constraints.positive
+    takes: ClassVar[str] = POSITIVE
+    learnt: ClassVar[Mapping[str, Learnt]] = {"shape": Learnt(1.0)}
+    unit: Levels | None = None
+    shape: Levels | None = None
+    initial_shape: Levels | None = None
+    kind: Literal["weibull"] = "weibull"
+
+    def family(self, outputs: Tensor, latents: Params) -> dist.Distribution:
+        log_scale = self.value("unit", outputs, latents).log() + outputs
+        return families.Weibull(log_scale, self.value("shape", outputs, latents).expand_as(log_scale))
+
+    def information(self, outputs: Tensor, latents: Params) -> Tensor:
+        return self.value("shape", outputs, latents).square()
+
+    def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+        logs = targets.log()
+        shape = (pi / 6**0.5 / residual_std(inputs, logs)).clamp(0.3, 10.0)
+        return {"unit": (logs.mean(0) + EULER / shape).exp(), "shape": shape}

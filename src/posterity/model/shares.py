@@ -16,7 +16,7 @@ from posterity.types import Params
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Shares = Share | tuple[Share, ...]
-SPREAD = Learnt(0.2, lambda u: (logsigmoid(u) + logsigmoid(-u)).sum(), torch.sigmoid, torch.logit)
+SHARE = Learnt(0.2, lambda u: (logsigmoid(u) + logsigmoid(-u)).sum(), torch.sigmoid, torch.logit)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -37,7 +37,7 @@ class Beta(Columns):
     own_units: ClassVar[bool] = True
     support: ClassVar[Any] = dist.constraints.interval(0.0, 1.0)
     takes: ClassVar[str] = "shares, numbers above 0 and below 1,"
-    learnt: ClassVar[Mapping[str, Learnt]] = {"spread": SPREAD}
+    learnt: ClassVar[Mapping[str, Learnt]] = {"spread": SHARE}
     unit: Levels | None = None
     spread: Shares | None = None
     initial_spread: Shares | None = None

@@ -13,7 +13,7 @@ from posterity.core.layout import Layout
 from posterity.documents import damaged
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.model.informative import Informative
-from posterity.model.likelihoods import AnyLikelihood
+from posterity.model.known import AnyLikelihood
 from posterity.model.priors import AnyPrior, Flat
 from posterity.tensors import AGAIN
 from posterity.types import Likelihood, Prior

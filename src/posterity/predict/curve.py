@@ -3,9 +3,8 @@
 A family gives F_s or, of whole numbers, at least their probabilities; the mixture's F = (1/n)Σ_s F_s does the rest.
 """
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field
 from math import asinh
@@ -14,16 +13,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, biject_to, constraints
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    Independent,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+    biject_to,
+    constraints,
+)
 
-from posterity.errors import PosterityWarning
 from posterity.predict.decomposition import precise
+from posterity.predict.numerics import crossing, refined, rule
 
-STEPS = 160  # of a search on a line, at most
-CLOSE = 1e-15  # on a line of length 160, or of a number on it
 END = 1e-9  # of the probability is left out at either end of the CRPS's integral, and less of the CRPS itself
-NODES, PANELS = 16, 1024  # of Gauss–Legendre quadrature: nodes of a panel, most panels of one side
-TOLERANCE = 1e-6  # of the CRPS: the change from one number of panels to its double, whose own error is far less
 # Whole numbers that are summed one by one, and those that are listed where there is no distribution function.
 SUMMED, LISTED = 512, 2**14
 AT_ONCE = 2**22  # numbers
@@ -52,6 +56,10 @@ class Curve(ABC):
     def crps(self, y: Tensor) -> Tensor:
         """Return ∫(F(t) − 1[t ≥ y])² dt for y (B, *E), float64."""
 
+    def beside(self, low: Tensor, high: Tensor) -> Tensor:
+        """Return ∫F² up to low and ∫(1 − F)² from high on, 0 where these are infinite, for (B, *E), float64."""
+        raise NotImplementedError
+
     def _levels(self, levels: Tensor) -> Tensor:
         return levels.reshape(-1, *[1] * len(self.shape))
 
@@ -68,13 +76,19 @@ class Smooth(Curve):
         return self._at(self._line(levels))
 
     def crps(self, y: Tensor) -> Tensor:
-        low, first, middle, third, high = self._line(y.new_tensor([END, 0.25, 0.5, 0.75, 1 - END]))
-        z = self._of(y)
+        return self.beside(y, y)
+
+    def beside(self, low: Tensor, high: Tensor) -> Tensor:
+        y = low
+        least, first, middle, third, most = self._line(y.new_tensor([END, 0.25, 0.5, 0.75, 1 - END]))
+        ends = [(end.isfinite(), self._of(torch.where(end.isfinite(), end, self._at(middle)))) for end in (low, high)]
+        left, right = (torch.where(known, z, end) for (known, z), end in zip(ends, (least, most), strict=True))
         scale = (third - first).clamp(min=1e-12 * middle.abs() + 1e-300)
-        low, target, high = (torch.asinh((end - middle) / scale) for end in (low.minimum(z), z, high.maximum(z)))
+        places = (least.minimum(left), left, right, most.maximum(right))
+        start, left, right, end = (torch.asinh((place - middle) / scale) for place in places)
 
         def side(start: Tensor, width: Tensor, panels: int, above: bool) -> Tensor:
-            nodes, weights = _rule(panels, y)
+            nodes, weights = rule(panels, y)
             total = torch.zeros_like(y)
             for x, w in zip(self._parts(nodes), self._parts(weights), strict=True):
                 v = start + width * self._levels(x)
@@ -85,13 +99,13 @@ class Smooth(Curve):
                 total += (self._levels(w) * away.square() * slope).sum(0)
             return total
 
-        return _refined(lambda n: side(low, target - low, n, False) + side(target, high - target, n, True))
+        return refined(lambda n: side(start, left - start, n, False) + side(right, end - right, n, True))
 
     def _line(self, levels: Tensor) -> Tensor:
         """Return the quantiles on the line, by way of their sinh⁻¹."""
         wanted = self._levels(levels)
         like = torch.full((len(levels), *self.shape), self._length, dtype=wanted.dtype, device=wanted.device)
-        return _crossing(lambda w: self.cdf(self._at(w.sinh())) - wanted, -like, like).sinh()
+        return crossing(lambda w: self.cdf(self._at(w.sinh())) - wanted, -like, like).sinh()
 
     @property
     def _length(self) -> float:
@@ -195,7 +209,7 @@ class Stepped(Curve):
             return (1 - away if above else away).square()
 
         def side(start: Tensor, end: Tensor, panels: int, above: bool) -> Tensor:
-            nodes, weights = _rule(panels, y)
+            nodes, weights = rule(panels, y)
             a, b = (torch.asinh((x - middle) / scale) for x in (start, end))
             total = torch.zeros_like(y)
             for x, w in zip(self._parts(nodes), self._parts(weights), strict=True):
@@ -209,13 +223,18 @@ class Stepped(Curve):
         ends = torch.where(end > last, square(end, False) - square(last, False), 0.0)
         ends = ends + torch.where(y > last, 1.0, -1.0) * square(start, True) + square(high, True)
         found = total + ends / 2
-        return _refined(lambda n: found + side(last, end, n, False) + side(start, high, n, True))
+        return refined(lambda n: found + side(last, end, n, False) + side(start, high, n, True))
 
 
 def curve(distribution: Distribution) -> Curve | None:
     """Return the distribution function of an equal mixture, (n, B, *E); None where it is not known of the family."""
     while isinstance(distribution, Independent):
         distribution = distribution.base_dist
+    if isinstance(distribution, MultivariateNormal):  # each number by itself
+        distribution = Normal(distribution.loc, distribution.stddev, validate_args=False)
+    if isinstance(distribution, MixtureSameFamily):  # whose shares must add up to 1 to the last digit
+        shares = Categorical(logits=precise(distribution.mixture_distribution.logits), validate_args=False)
+        distribution = MixtureSameFamily(shares, distribution.component_distribution, validate_args=False)
     if distribution.event_shape:
         return None
     base = copy(distribution)
@@ -243,50 +262,3 @@ def _known(base: Distribution, value: Tensor) -> bool:
         return bool(base.cdf(value).isfinite().all())
     except NotImplementedError:
         return False
-
-
-def _crossing(function: Callable[[Tensor], Tensor], lower: Tensor, upper: Tensor) -> Tensor:
-    """Return where a rising function becomes ≥ 0 between two ends, for all numbers of a tensor at once (Chandrupatla 1997)."""
-    a, b, c = upper, lower, upper
-    fa, fb = torch.ones_like(a), -torch.ones_like(b)
-    share = torch.full_like(a, 0.5)
-    for _ in range(STEPS):
-        x = a + share * (b - a)
-        f = function(x)
-        f = torch.where(f == 0, 1e-300, f)  # what is met is not below
-        same = (f > 0) == (fa > 0)
-        c, fc = torch.where(same, a, b), torch.where(same, fa, fb)
-        b, fb = torch.where(same, b, a), torch.where(same, fb, fa)
-        a, fa = x, f
-        least = CLOSE * (1 + a.abs()) / (b - a).abs().clamp(min=1e-300)
-        if bool((least > 0.5).all()):
-            break
-        place, level = (a - b) / (c - b), (fa - fb) / (fc - fb)
-        curved = (level.square() < place) & ((1 - level).square() < 1 - place)
-        through = fa / (fb - fa) * fc / (fb - fc) + (c - a) / (b - a) * fa / (fc - fa) * fb / (fc - fb)
-        share = torch.where(curved & through.isfinite(), through, 0.5)
-        share = share.maximum(least).minimum(1 - least)
-    return torch.where(fa > 0, a, b)
-
-
-def _rule(panels: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Return nodes and weights of Gauss–Legendre quadrature on so many panels of [0, 1]."""
-    nodes, weights = (like.new_tensor(part) for part in np.polynomial.legendre.leggauss(NODES))
-    starts = torch.arange(panels, dtype=like.dtype, device=like.device)[:, None]
-    return ((starts + (nodes + 1) / 2) / panels).flatten(), (weights / 2 / panels).repeat(panels)
-
-
-def _refined(integral: Callable[[int], Tensor]) -> Tensor:
-    """Double the panels until no integral changes."""
-    panels, before = 2, integral(1)
-    while True:
-        after: Tensor = integral(panels)
-        change = ((after - before).abs() / after.abs().clamp(min=1e-300)).max() if after.numel() else 0.0
-        if change <= TOLERANCE:
-            return after
-        if panels >= PANELS:
-            warnings.warn(
-                f"The CRPS is known to {float(change):.1g} of its value here.", PosterityWarning, stacklevel=4
-            )
-            return after
-        panels, before = 2 * panels, after

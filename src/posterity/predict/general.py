@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import log
-from typing import Any, final
+from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor
@@ -22,7 +22,6 @@ from posterity.weighing import known_log_probs, there, told_apart
 SAMPLES = 4096  # targets drawn for quantiles, over all functions
 
 
-@final
 @dataclass(frozen=True, eq=False, repr=False)
 class General:
     """Distributions p_s(y | x) of n drawn functions, of any family: an equal mixture for every input.
@@ -173,7 +172,7 @@ class General:
         found = (self._needed(lambda curve: curve.crps(precise(values))) * self.scale).to(self._dtype)
         return found.masked_fill(targets.to(found.device).isnan(), torch.nan)
 
-    def rescale(self, mean: Tensor | float, std: Tensor | float) -> "General":
+    def rescale(self, mean: Tensor | float, std: Tensor | float) -> Self:
         """Return the predictive of mean + std·y: the same draws in original units, for standardised targets.
 
         Raises:

@@ -13,12 +13,16 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 from torch.nn import functional
 
+from posterity.core.censored import Censored
+from posterity.core.families import Pinball
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED, SiteCategorical
 from posterity.options import shown
 from posterity.predict.classification import Classification as Classification
 from posterity.predict.general import General as General
+from posterity.predict.quantiles import Quantiles as Quantiles
 from posterity.predict.regression import Regression as Regression
+from posterity.predict.survival import Survival as Survival
 
 AnyPredictive: TypeAlias = Classification | Regression | General
 
@@ -38,7 +42,7 @@ def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:
     """Make the predictive of a likelihood's distribution, batch shape (n, B), and of the network's outputs.
 
     Categorical and Bernoulli (of sites, too) give a `Classification`, Normal and Independent(Normal, 1) a `Regression`, any
-    other distribution a `General`.
+    other distribution a `General`: of censored numbers a `Survival`, of a pinball loss `Quantiles`.
 
     Raises:
         InvalidInput: for another batch shape.
@@ -69,6 +73,10 @@ def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:
             return Regression(distribution.loc, distribution.scale.square())
         case Independent(base_dist=Normal(), reinterpreted_batch_ndims=1):
             return Regression(distribution.base_dist.loc, distribution.base_dist.scale.square())
+        case Censored():
+            return Survival(distribution.base)
+        case Pinball():
+            return Quantiles(distribution)
     return General(distribution)
 
 

@@ -202,6 +202,8 @@ def headline(contenders: Sequence[Contender], task: str) -> str:
     wins: dict[str, list[str]] = {}
     for column in (c for c in COLUMNS[task]["Quality"] if c.key in ("accuracy", "rmse", "nll")):
         own = {c.name: column.cost(fmean(v)) or 0.0 for c in contenders if (v := c.values(column.key))}
+        if not own:  # a score that this family has not
+            continue
         best = min(own, key=own.__getitem__)
         value = written(next(c for c in contenders if c.name == best).values(column.key), column)
         word = f"highest accuracy ({value} %)" if column.key == "accuracy" else f"lowest {column.name} ({value})"

@@ -75,7 +75,8 @@ class ReportData:
         for model in self.models:
             if not isinstance(model.predictive, kinds[self.task]):
                 raise InvalidInput(f"A report of {self.task} needs a {kinds[self.task][0].__name__} of '{model.name}'.")
-            batch = model.predictive.quantile(0.5).shape[0]
+            own = model.predictive
+            batch = own.distribution.batch_shape[1] if isinstance(own, General) else own.quantile(0.5).shape[0]
             if not batch == len(self.targets) == len(self.inputs):
                 counts = (
                     f"{len(self.inputs)} inputs, {len(self.targets)} targets, {batch} predictions of '{model.name}'"

@@ -60,8 +60,11 @@ def headline(data: ReportData) -> str:
     what = f"{model.name}, averaged over {model.num_draws} drawn networks," if model.num_draws > 1 else model.name
     if data.task == "classification":
         told = f"names the right class for {summary.percent(scores['accuracy'])} of {count} inputs that it had not seen"
-    else:
+    elif "rmse" in scores:
         told = f"predicts {count} targets that it had not seen with a typical error of {summary.digits(scores['rmse'])}"
+    else:
+        key, name = ("nll", "an NLL") if "nll" in scores else ("pinball", "a mean pinball loss")
+        told = f"predicts {count} targets that it had not seen with {name} of {summary.digits(scores[key])}"
     return f"{what} {told}."
 
 

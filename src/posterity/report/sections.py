@@ -8,7 +8,7 @@ from markupsafe import Markup
 from torch import Tensor
 
 from posterity.metrics.calibration import coverage_curve
-from posterity.predict.predictive import Classification, General, Regression
+from posterity.predict.predictive import Classification, General, Quantiles, Regression
 from posterity.report import figures_classification as classes
 from posterity.report import figures_latents as unknowns
 from posterity.report import figures_regression as values
@@ -25,6 +25,8 @@ def sections(data: ReportData) -> tuple[Section, ...]:
     match data.bayesian.predictive:
         case Classification():
             middle = _classification(data)
+        case Quantiles():
+            middle = _quantiles(data)
         case Regression() | General():
             middle = _regression(data)
     return (
@@ -241,6 +243,17 @@ def _regression(data: ReportData) -> tuple[Section, ...]:
     )
     single = (Section("Single inputs", reading, groups=groups),) if groups else ()
     return (*fit, prediction, _bands(found, y, bands), *single)
+
+
+def _quantiles(data: ReportData) -> tuple[Section, ...]:
+    """Say how many targets lie below each quantile: all that a loss of quantiles promises."""
+    pairs = [(model.name, model.predictive) for model in data.models]
+    said = [verdicts.below(name, found, data.targets) for name, found in pairs if isinstance(found, Quantiles)]
+    reading = (
+        "The run learnt quantiles by their pinball loss, which is no density: there is no NLL, no mean and no variance. Of the "
+        "quantile 0.05, 5 % of the targets should lie below it."
+    )
+    return (Section("Are the quantiles where they should be?", reading, "\n".join(said)),)
 
 
 def _fit(inputs: Tensor, bands: values.Bands, targets: Tensor) -> tuple[Section, ...]:

@@ -86,6 +86,7 @@ CLASSIFICATION = (
 REGRESSION = (
     Metric("rmse", "RMSE", "typical error, units of the target", digits, "↓", _same),
     NLL,
+    Metric("pinball", "Pinball loss", "of its quantiles, same units; no density, so no NLL", digits, "↓", _same),
     Metric("crps", "CRPS", "error of the whole forecast, same units", digits, "↓", _same),
     Metric("coverage_90", "90 % coverage", "targets inside their 90 % interval", percent, "→ 90 %", _from_ninety),
     Metric("interval_width_90", "90 % width", "mean width of that interval, same units", digits),

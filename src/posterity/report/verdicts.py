@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posterity.metrics.calibration import reliability
 from posterity.metrics.selective import accuracy_of_the_surest, error_auroc
-from posterity.predict.predictive import Classification
+from posterity.predict.predictive import Classification, Quantiles
 from posterity.report.data import LearntLatent, Model
 from posterity.report.figures_classification import confusion
 from posterity.report.figures_latents import Stds, interval_text, short_names
@@ -39,6 +39,13 @@ def coverage(name: str, observed: float, count: int, level: float = 0.9) -> str:
     if abs(observed - level) <= chance:
         return f"{name} is honest within chance (±{100 * chance:.1f} points): {held}."
     return f"{name} is {'over' if observed < level else 'under'}-confident: {held}."
+
+
+def below(name: str, predictive: Quantiles, targets: Tensor) -> str:
+    """Say how many targets lie below each quantile."""
+    shares = [float((targets <= predictive.quantile(q)).double().mean()) for q in predictive.levels]
+    said = [f"{percent(share)} below that of {q:g}" for q, share in zip(predictive.levels, shares, strict=True)]
+    return f"{name}: of {len(targets):,} targets {', '.join(said)}."
 
 
 def mistakes(predictive: Classification, targets: Tensor, classes: Sequence[str]) -> str:

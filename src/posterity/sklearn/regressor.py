@@ -132,7 +132,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
         if count != np.size(self.target_mean_):
             raise InvalidInput(f"The first rows had {np.size(self.target_mean_)} targets each; these have {count}.")
         standardised = torch.from_numpy((targets - self.target_mean_) / self.target_std_).to(self._dtype)
-        width = count * (2 if getattr(likelihood, "kind", "") == "heteroscedastic" else 1)
+        width = getattr(likelihood, "width", int)(count)  # of a stranger: one for each
         self._column = targets.ndim == 2 and count == 1
         rows = Rows(inputs, standardised[:, 0] if self._column else standardised, weights)
         return self._infer(rows, width, likelihood, streamed)

@@ -26,7 +26,7 @@ from posterity.train.lock import Lock, held
 from posterity.train.mapped import mapped
 from posterity.train.random import NamedStreams, derived_seed
 from posterity.train.signals import finish_step_first
-from posterity.train.sums import Sums, means, objective
+from posterity.train.sums import Sums, means, monitored, objective
 from posterity.train.validation import scored
 from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
 from posterity.weighing import size
@@ -219,9 +219,9 @@ class _Run:
         scores = self._validate(means)
         if scores:
             row["validation"] = scores
-            self._keep_best(scores[self.budget.monitor])
+            self._keep_best(monitored(scores, self.budget.monitor))
         if isinstance(self.inference, Observing):
-            self.inference.observe(scores[self.budget.monitor] if scores else objective(means))
+            self.inference.observe(monitored(scores, self.budget.monitor) if scores else objective(means))
         record.history.append(row)
         self._save(LAST)
         if self.engine.on_epoch is not None:
@@ -235,7 +235,7 @@ class _Run:
         if self.engine.ready is not None:
             posterior = self.engine.ready(posterior, self.engine.validation_draws)
         result = scored(posterior, batches, self.engine.validation_draws, derived_seed(self.engine.seed, "validation"))
-        if "nelbo" in means:
+        if "nelbo" in means and "expected_nll" in result:
             result["nelbo"] = result["expected_nll"] + means["nelbo"] - means["nll"]
         return result
 

@@ -91,3 +91,12 @@ def objective(means: Scores) -> float:
     (2.0, 3.0)
     """
     return means["nelbo"] if "nelbo" in means else means["nll"] - means.get("log_prior", 0.0)
+
+
+def monitored(scores: Scores, monitor: str) -> float:
+    """Return the validation score that the best state has least of: the first where the likelihood has no density.
+
+    >>> monitored({"nll": 0.5, "rmse": 2.0}, "nll"), monitored({"pinball": 0.1}, "nll")
+    (0.5, 0.1)
+    """
+    return scores[monitor] if monitor in scores else next(iter(scores.values()))
