@@ -134,7 +134,7 @@ def _restored(values: Mapping[str, Any], union: Any, what: str, path: Path) -> A
 
 
 @cache
-def _adapter(union: Any) -> TypeAdapter[Any]:
+def _adapter(union: Any) -> Any:
     """Making one takes longer than reading a small file."""
     return TypeAdapter(union)
 
