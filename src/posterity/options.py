@@ -53,6 +53,16 @@ COMPOSED = (
 OURS = ("Value error, ", "Assertion failed, ")  # what stands before the texts of our own checks
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 Made = TypeVar("Made")
+
+
+class ByKind:
+    """Marks an option whose classes are found by the `kind` that a table names: `kinds` has those that there are."""
+
+    @property
+    def kinds(self) -> Mapping[str, type]:
+        return {}
+
+
 Count = Annotated[int, Field(ge=1)]
 
 

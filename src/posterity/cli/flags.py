@@ -81,7 +81,7 @@ class Settings(ProblemSettings):
             group=METHOD,
             metavar="NAME",
             help="mean_field, map, mle, mc_dropout, low_rank, full_rank, ivon, swag, sgld, sghmc, cyclical, hmc, nuts, "
-            "laplace or refine. [mean_field]",
+            "laplace, refine or module:callable. [mean_field]",
         ),
     ] = None
     estimator: Annotated[
@@ -170,7 +170,7 @@ class Place:
     force: Annotated[bool, Parameter(negative="", group=RUN, help="Replace the run in --out.")] = False
     resume: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Go on with an interrupted run.")] = None
     trust: Annotated[
-        bool, Parameter(negative="", group=RUN, help="Run the code of a module:callable network that a file names.")
+        bool, Parameter(negative="", group=RUN, help="Run the code of a module:callable that a file names.")
     ] = False
 
 
@@ -180,7 +180,7 @@ class Use:
     """How a trained posterior is used."""
 
     draws: Annotated[str | None, Parameter(metavar="INT", help="Functions averaged. [as in training]")] = None
-    trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False
+    trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable that a file names.")] = False
 
     def count(self, default: int) -> int:
         """Read `--draws`. Raises `InvalidInput`.

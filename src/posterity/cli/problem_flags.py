@@ -17,6 +17,7 @@ PRIORS = (
     "hierarchical: the scale is inferred too; --prior.per tensor (layer, row, network), --prior.scale.kind half_normal",
     "flat: none at all, for --method mle",
     "mixture, product: of several priors, which a file says (--config)",
+    "module:callable: of your own",
 )
 
 LIKELIHOODS = (
@@ -27,6 +28,7 @@ LIKELIHOODS = (
     "log_normal, gamma: numbers above 0, of a noise that grows with them",
     "beta: shares, above 0 and below 1",
     "ordinal: grades from 0 on; --likelihood.grades 5, --task regression",
+    "module:callable: of your own",
 )
 
 

@@ -1,9 +1,8 @@
 """Inference methods: each a frozen dataclass with one `infer(problem, data, engine)`."""
 
-from typing import Annotated
-
-from pydantic import Field
-
+from posterity.methods.base import KINDS as KINDS
+from posterity.methods.base import Method as Method
+from posterity.methods.base import as_method as as_method
 from posterity.methods.cyclical import Cyclical as Cyclical
 from posterity.methods.ensemble import Ensemble as Ensemble
 from posterity.methods.full_rank import FullRank as FullRank
@@ -16,27 +15,8 @@ from posterity.methods.map import MLE as MLE
 from posterity.methods.mc_dropout import MCDropout as MCDropout
 from posterity.methods.mean_field import MeanField as MeanField
 from posterity.methods.nuts import NUTS as NUTS
+from posterity.methods.records import AnyMethod as AnyMethod
 from posterity.methods.refine import Refine as Refine
 from posterity.methods.sghmc import SGHMC as SGHMC
 from posterity.methods.sgld import SGLD as SGLD
 from posterity.methods.swag import SWAG as SWAG
-
-AnyMethod = Annotated[
-    MAP
-    | MLE
-    | MCDropout
-    | MeanField
-    | LowRank
-    | FullRank
-    | IVON
-    | SWAG
-    | SGLD
-    | SGHMC
-    | Cyclical
-    | HMC
-    | NUTS
-    | Laplace
-    | Refine
-    | Ensemble,
-    Field(discriminator="kind"),
-]

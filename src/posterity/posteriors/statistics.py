@@ -71,7 +71,7 @@ def _settled(posterior: FunctionPosterior, batches: Sequence[Tensor], n: int) ->
     generator = Generator(device=posterior.mean.device).manual_seed(0)
     thetas = torch.stack([posterior.sample(generator) for _ in range(n)])
     functions = Samples(posterior.problem, thetas, statistics=_statistics(posterior.problem, thetas, batches))
-    return replace(posterior, functions=functions)
+    return posterior.having(functions=functions)
 
 
 def _with_movers(posterior: FunctionPosterior, inputs: Tensor) -> FunctionPosterior:
@@ -79,7 +79,7 @@ def _with_movers(posterior: FunctionPosterior, inputs: Tensor) -> FunctionPoster
     if isinstance(posterior, Mixture):
         return replace(posterior, components=tuple(_with_movers(part, inputs) for part in posterior.components))
     problem = watched(posterior.problem, inputs.to(posterior.device))
-    return posterior if problem is posterior.problem else replace(posterior, problem=problem)
+    return posterior if problem is posterior.problem else posterior.having(problem=problem)
 
 
 def _lacks_statistics(posterior: FunctionPosterior) -> bool:
@@ -88,8 +88,10 @@ def _lacks_statistics(posterior: FunctionPosterior) -> bool:
     return not posterior.shares_statistics and bool(posterior.problem.normalisations())
 
 
-def validated(posterior: FunctionPosterior, n: int, data: Data) -> FunctionPosterior:
+def validated(posterior: Any, n: int, data: Data) -> Any:
     """Give n functions statistics, for a look at a posterior that is not yet done: of a chain, n of its draws."""
+    if not isinstance(posterior, FunctionPosterior):  # of a class of one's own, of which nothing is known
+        return posterior
     if isinstance(posterior, Samples) and len(posterior.thetas) > n:
         generator = Generator(device=posterior.thetas.device).manual_seed(0)
         posterior = posterior.some(n, generator) if posterior.problem.normalisations() else posterior

@@ -17,6 +17,7 @@ from posterity.errors import InvalidInput, PosterityWarning
 from posterity.options import Count, convert
 from posterity.train.census import Census, begin, census, generators_of, lent_seed, seeded
 from posterity.train.digest import digest, of_augmentation, of_loaders
+from posterity.train.own import OwnData, is_own
 from posterity.train.reading import pair, shown, tensor, whole
 from posterity.types import Batch
 
@@ -289,10 +290,12 @@ def _first(loader: Iterable[Any], what: str = "DataLoader") -> Any:
     )
 
 
-def as_data(data: Any) -> TensorData | CountedLoader:
-    """Accept a loader, a pair of tensors (or arrays), or data that already are in the engine's form; count them."""
-    if isinstance(data, TensorData | LoaderData | CountedLoader):
+def as_data(data: Any) -> TensorData | CountedLoader | OwnData:
+    """Accept a loader, a pair of tensors (or arrays), data of a class of one's own, or ours; count them."""
+    if isinstance(data, TensorData | LoaderData | CountedLoader | OwnData):
         return data.counted()
+    if is_own(data):
+        return OwnData.of(data)
     if isinstance(data, DataLoader) or (isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
         return LoaderData(data).counted()  # what can be iterated and not indexed is a loader of somebody's own
     return TensorData(*whole(data))
