@@ -198,6 +198,9 @@ def __getattr__(name: str) -> Any:
         if name in names:
             value = globals()[name] = getattr(import_module(home), name)
             return value
+    methods = import_module("posterity.methods") if name[:1].isupper() else None  # one that is in none of these lists
+    if hasattr(methods, name):
+        return getattr(methods, name)
     raise AttributeError(f"module 'posterity' has no attribute '{name}'")
 
 

@@ -23,7 +23,6 @@ from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
-from posterity.posteriors.mixture import Mixture
 from posterity.report.data import LearntLatent, Model, ReportData
 from posterity.storage import refuse_links
 
@@ -238,9 +237,5 @@ def _latents(posterior: FunctionPosterior) -> dict[str, LearntLatent]:
 
 
 def _signal_to_noise(posterior: FunctionPosterior) -> Tensor | None:
-    if isinstance(posterior, DiagonalGaussian):
-        return posterior.signal_to_noise()
-    if isinstance(posterior, Mixture):
-        found = [c.signal_to_noise() for c in posterior.components if isinstance(c, DiagonalGaussian)]
-        return torch.cat(found) if found else None
-    return None
+    found = [part.signal_to_noise() for part in posterior.leaves if isinstance(part, DiagonalGaussian)]
+    return torch.cat(found) if found else None

@@ -1,4 +1,10 @@
-"""Inference methods: each a frozen dataclass with one `infer(problem, data, engine)`."""
+"""Inference methods: each a frozen dataclass with one `infer(problem, data, engine)`, in a file of this folder.
+
+A new file is found by itself: its class is `posterity.NAME`, its kind a choice of `--method`, of files and of `Ensemble`.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
 
 from posterity.methods.base import KINDS as KINDS
 from posterity.methods.base import Method as Method
@@ -20,3 +26,7 @@ from posterity.methods.refine import Refine as Refine
 from posterity.methods.sghmc import SGHMC as SGHMC
 from posterity.methods.sgld import SGLD as SGLD
 from posterity.methods.swag import SWAG as SWAG
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+globals().update({_cls.__name__: _cls for _cls in KINDS.values() if _cls.__module__.startswith(f"{__name__}.")})

@@ -80,9 +80,8 @@ def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) 
 def gathered(posterior: FunctionPosterior) -> list[str]:
     """Return the remarks that a posterior came with, and those of a mixture's components, of each kind once."""
     own = list(posterior.provenance.get("remarks", []))
-    if isinstance(posterior, Mixture):
-        own += merged([gathered(component) for component in posterior.components])
-    return own
+    components = getattr(posterior, "components", ())
+    return own + merged([gathered(component) for component in components]) if components else own
 
 
 def known(distribution: Distribution, targets: Tensor, *, draws: bool) -> float | None:

@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy, deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -54,6 +54,7 @@ class FunctionPosterior(ABC):
     shares_statistics: ClassVar[bool] = (
         False  # whether all functions have the network's running statistics by construction
     )
+    single: ClassVar[bool] = False  # whether all its functions are one and the same
 
     def __init_subclass__(cls, stored: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -116,6 +117,15 @@ class FunctionPosterior(ABC):
     @abstractmethod
     def mean(self) -> Tensor:
         """E[θ], shape (P,)."""
+
+    @property
+    def leaves(self) -> "tuple[FunctionPosterior, ...]":
+        """What it is a mixture of, inmost; of any other, itself."""
+        return (self,)
+
+    def each_leaf(self, change: "Callable[[Any], FunctionPosterior]") -> "FunctionPosterior":
+        """Return it with what it is a mixture of changed; of any other, the change of itself."""
+        return change(self)
 
     @property
     def marginal_std(self) -> Tensor | None:

@@ -1,7 +1,7 @@
 """An equal mixture of posteriors: a deep ensemble of points, MultiSWAG of Gaussians, or any other."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -94,6 +94,13 @@ class Mixture(FunctionPosterior):
         shapes = [{name: value.shape[1:] for name, value in part.items()}.items() for part in parts]
         common = dict(set(shapes[0]).intersection(*shapes))
         return {name: torch.cat([p[name] for p in parts]) for name in parts[0] if name in common}
+
+    @property
+    def leaves(self) -> tuple[FunctionPosterior, ...]:
+        return tuple(part for component in self.components for part in component.leaves)
+
+    def each_leaf(self, change: Callable[[Any], FunctionPosterior]) -> Self:
+        return replace(self, components=tuple(component.each_leaf(change) for component in self.components))
 
     @property
     def mean(self) -> Tensor:

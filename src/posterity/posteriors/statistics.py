@@ -20,7 +20,6 @@ from posterity.model.problem import Problem, call
 from posterity.model.running import watched
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.memory import check_request
-from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.train.batches import as_data
@@ -62,8 +61,10 @@ def with_statistics(posterior: FunctionPosterior, data: Any, n: int = 32) -> Fun
 
 
 def _settled(posterior: FunctionPosterior, batches: Sequence[Tensor], n: int) -> FunctionPosterior:
-    if isinstance(posterior, Mixture):
-        return replace(posterior, components=tuple(_settled(part, batches, n) for part in posterior.components))
+    return posterior.each_leaf(lambda part: _settled_part(part, batches, n))
+
+
+def _settled_part(posterior: FunctionPosterior, batches: Sequence[Tensor], n: int) -> FunctionPosterior:
     if not _lacks_statistics(posterior):
         return posterior
     if isinstance(posterior, Samples):
@@ -76,16 +77,16 @@ def _settled(posterior: FunctionPosterior, batches: Sequence[Tensor], n: int) ->
 
 def _with_movers(posterior: FunctionPosterior, inputs: Tensor) -> FunctionPosterior:
     """Ask the network itself which of its modules hold running statistics."""
-    if isinstance(posterior, Mixture):
-        return replace(posterior, components=tuple(_with_movers(part, inputs) for part in posterior.components))
-    problem = watched(posterior.problem, inputs.to(posterior.device))
-    return posterior if problem is posterior.problem else posterior.having(problem=problem)
+
+    def asked(part: FunctionPosterior) -> FunctionPosterior:
+        problem = watched(part.problem, inputs.to(part.device))
+        return part if problem is part.problem else part.having(problem=problem)
+
+    return posterior.each_leaf(asked)
 
 
 def _lacks_statistics(posterior: FunctionPosterior) -> bool:
-    if isinstance(posterior, Mixture):
-        return any(map(_lacks_statistics, posterior.components))
-    return not posterior.shares_statistics and bool(posterior.problem.normalisations())
+    return any(not part.shares_statistics and bool(part.problem.normalisations()) for part in posterior.leaves)
 
 
 def validated(posterior: Any, n: int, data: Data) -> Any:
