@@ -21,7 +21,8 @@ EVERYWHERE = [3, 6, 8, 9, 11, 12, 17, 19]
 
 
 def test_every_method_has_a_row() -> None:
-    assert {name.partition("-")[0] for name in SUBJECTS} == KINDS.keys()
+    ours = {kind for kind, cls in KINDS.items() if cls.__module__.startswith("posterity.")}
+    assert {name.partition("-")[0] for name in SUBJECTS} == ours
 
 
 @pytest.mark.parametrize("law", EVERYWHERE)
