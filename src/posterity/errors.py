@@ -87,4 +87,5 @@ def unknown(what: str, name: str, choices: Iterable[str]) -> InvalidInput:
     >>> print(unknown("method", "map2", ["map", "mean_field"]))
     Unknown method 'map2'. Did you mean 'map'? Choices: map, mean_field.
     """
-    return InvalidInput(f"Unknown {what} '{short(name, LONGEST)}'.{suggest(name, choices)}")
+    own = str(name)  # a name that is no text is unknown, too
+    return InvalidInput(f"Unknown {what} '{short(own, LONGEST)}'.{suggest(own, choices)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Generator, nn
 
-from posterity.errors import InvalidInput, NotArrived, ScaleWarning
+from posterity.errors import InvalidInput, NotArrived, PosterityWarning, ScaleWarning
 from posterity.identity import identified
 from posterity.methods import MeanField, as_method, outcome
 from posterity.methods.base import is_method
@@ -19,20 +19,24 @@ from posterity.model import scales
 from posterity.model.adopted import as_likelihood
 from posterity.model.alone import computed_alone, unmoved
 from posterity.model.bayesianize import Bayesian
-from posterity.model.likelihoods import IGNORED, Bernoulli, Categorical
+from posterity.model.likelihoods import Categorical
 from posterity.model.plain import plain
 from posterity.model.priors import Normal, as_prior
 from posterity.model.problem import Problem
 from posterity.model.running import watched
 from posterity.model.selection import Where
+from posterity.model.starts import started
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.statistics import validated, with_statistics
 from posterity.rehearsal import rehearse
 from posterity.train.batches import TensorData, as_data
 from posterity.train.engine import Engine
 from posterity.train.identity import Identity
+from posterity.train.loader import missing
 from posterity.train.own import is_engine, place_of
 from posterity.types import Batch, Likelihood
+
+LITTLE = 0.1  # of the number of data: weights that sum to less are taken for a mistake
 
 
 def fit(
@@ -50,8 +54,9 @@ def fit(
     Args:
         network: any module that maps inputs (B, ...) to outputs (B, ...); it is copied, not changed. Its present weights
             are where the inference starts.
-        data: a `DataLoader` of (inputs, targets), a pair of tensors, `TensorData` / `LoaderData` with batch size and
-            validation of their own, or what keeps the contract of `posterity.Data`.
+        data: a `DataLoader` of (inputs, targets), a pair of tensors, `TensorData` / `LoaderData` with batch size, weights and
+            validation of their own, or what keeps the contract of `posterity.Data`. Targets that are NaN are missing, and left
+            out of the sum.
         likelihood: of targets given outputs; `Categorical()` unless given, of sites where targets are label maps (B, ...).
             One of your own is called with (outputs, latents), and returns a torch Distribution.
         prior: over the parameters, or one for each name pattern, `{"*.bias": Normal(0, 1), "*": Laplace(0, 0.1)}`;
@@ -95,21 +100,22 @@ def fit(
     device = place_of(engine, network)
     source = as_data(data)
     copied = plain(network).to(device)
-    inputs, targets = next(source.batches(0, Generator()))
-    outputs = computed_alone(copied, inputs.to(device))
-    own: Likelihood = as_likelihood(likelihood or Categorical.of(outputs, targets[:2]))
-    _check_known(source, own)
+    first = next(source.batches(0, Generator()))
+    outputs = computed_alone(copied, first[0].to(device))
+    own: Likelihood = as_likelihood(likelihood or Categorical.of(outputs, first[1][:2]))
     believed = as_prior(Normal(0, 0.3) if prior is None else prior)
     problem = Problem(copied, believed, own, source.num_data, where, source.mean_batch_size)
     method = method or MeanField()
     identity = identified(network, problem, method, source)
-    ready = source.checked(problem.check, device)
-    seen = inputs.to(device), targets.to(device)
-    rehearse(problem, seen, _held_out(problem, ready), source.smallest_batch)
-    sample = (ready.inputs, ready.targets) if isinstance(ready, TensorData) else seen
-    problem = watched(replace(problem, likelihood=own.started(*sample)), seen[0])
-    for remark in scales.remarks(problem, *sample):
+    ready = source.known_to(own).checked(problem.check, device).seen_by(own)
+    seen = next(ready.batches(0, Generator()))
+    rehearse(problem, seen, _held_out(problem, ready), ready.smallest_batch)
+    sample = ready.whole if isinstance(ready, TensorData) else seen
+    problem = replace(problem, num_data=ready.num_data, mean_batch_size=ready.mean_batch_size)
+    problem = watched(replace(problem, likelihood=started(own, sample)), seen[0])
+    for remark in scales.remarks(problem, *sample[:2]):
         warnings.warn(remark, ScaleWarning, stacklevel=2)
+    _say_counts(ready)
     outlook = Outlook.of(problem, ready)
     record = recorded(method)
     with _held(engine, identity, ready) as holding:
@@ -179,9 +185,16 @@ def _held_out(problem: Problem, data: Any) -> Batch | None:
     return first
 
 
-def _check_known(source: Any, likelihood: Likelihood) -> None:
-    """Refuse a data set in memory none of whose labels is known; single batches may have none."""
-    if isinstance(likelihood, Categorical | Bernoulli) and isinstance(source, TensorData):
-        labels = source.targets.double()
-        if bool((labels == IGNORED).all()):
-            raise InvalidInput(f"All labels are {IGNORED}, not known: there is nothing to learn from.")
+def _say_counts(source: Any) -> None:
+    """Say how many targets are missing, and where weights leave little of the data beside the prior."""
+    whole = isinstance(source, TensorData)
+    count, left_out = (len(source.targets), source.left_out) if whole else (source.count.delivered, 0)
+    if left_out:
+        warnings.warn(missing(left_out, count + left_out, "were left out"), PosterityWarning, stacklevel=3)
+    if source.num_data < LITTLE * count:
+        warnings.warn(
+            f"The weights of {count:,} data sum to {source.num_data:.4g}: in the posterior they count for so many data, and "
+            "the prior outweighs them. Weights of mean 1, weights / weights.mean(), let them count for as many as they are.",
+            PosterityWarning,
+            stacklevel=3,
+        )

@@ -1,7 +1,7 @@
 """What a fit is of: its network, prior, likelihood, method and data in plain values, by which a resumed run is compared.
 
 A part is known by its class and its attributes, but for private ones that its constructor does not take; a function by its
-name, or by its code where others may have the same name. So parts of one's own need nothing for it.
+name; classes and functions of one's own by their code, too. So parts of one's own need nothing for it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,19 +10,21 @@ from functools import partial
 from hashlib import sha256
 from inspect import getattr_static
 from math import isfinite
-from types import CodeType, FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 import numpy
 import torch
 from torch import Tensor, nn
 
+from posterity.code import code_of
 from posterity.model.problem import Problem
 from posterity.train.digest import SHOWN, digest
 from posterity.train.identity import Identity
 
 DEPTH, NEAR = 6, 2  # of attributes inside of attributes; of a module's own
 FEW = 8  # names that are listed
+FUNCTIONS = (FunctionType, BuiltinFunctionType)
 
 
 def identified(network: nn.Module, problem: Problem, method: Any, source: Any) -> Identity:
@@ -84,17 +86,19 @@ def plain_value(value: Any, depth: int = DEPTH) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(str(plain_value(v, depth - 1)) for v in value)
     found = {k: plain_value(v, depth - 1) for k, v in _public(value)}
-    return found if "kind" in found else {"kind": _name(type(value)), **found}
+    named = found if "kind" in found else {"kind": _name(type(value)), **found}
+    code = code_of(type(value))
+    return {**named, "code": code} if code else named
 
 
 def _public(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield an object's attributes that are public or constructor's arguments, but for values that it computes and keeps."""
+    """Yield attributes that are public, functions, or constructor's arguments, but for values that are computed and kept."""
     kind = type(value)
     slots = (n for base in reversed(kind.__mro__) for n in _tuple(vars(base).get("__slots__", ())) if hasattr(value, n))
     held = {**{name: getattr(value, name) for name in slots}, **getattr(value, "__dict__", {})}
     arguments = getattr(getattr(kind.__init__, "__code__", None), "co_varnames", ())[: _count(kind.__init__)]
     for name, one in held.items():
-        settings = not name.startswith("_") or name.lstrip("_") in arguments
+        settings = not name.startswith("_") or name.lstrip("_") in arguments or isinstance(one, FUNCTIONS)
         if settings and not _computes(getattr_static(kind, name, None)):
             yield name, one
 
@@ -115,19 +119,14 @@ def _computes(found: Any) -> bool:
 
 
 def _function(value: Any, depth: int) -> Any:
-    """Return a function's name, and the digest of its code where others may have that name."""
-    name, code = _name(value), getattr(value, "__code__", None)
-    owner = getattr(value, "__self__", None)
+    """Return a function's name, and the digest of its code where it is one's own."""
+    name, code, owner = _name(value), code_of(value), getattr(value, "__self__", None)
     if owner is not None:
         return {"kind": name, "of": plain_value(owner, depth - 1)}
-    if code is None or not ("<" in name or name.startswith("__main__.")):
+    if not code:
         return name
-    cells = [_cell(cell) for cell in value.__closure__ or ()]
-    defaults = [value.__defaults__, value.__kwdefaults__, cells]
-    return {
-        "kind": f"{name} {sha256(_code(code).encode()).hexdigest()[:SHOWN]}",
-        "with": plain_value(defaults, depth - 1),
-    }
+    defaults = [value.__defaults__, value.__kwdefaults__, [_cell(cell) for cell in value.__closure__ or ()]]
+    return {"kind": f"{name} {code}", "with": plain_value(defaults, depth - 1)}
 
 
 def _cell(cell: Any) -> Any:
@@ -135,12 +134,6 @@ def _cell(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:  # not assigned yet
         return None
-
-
-def _code(code: CodeType) -> str:
-    """Return what a function does: no line numbers, no addresses, and no order that a hash gives."""
-    constants = [_code(c) if isinstance(c, CodeType) else str(plain_value(c)) for c in code.co_consts]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def _name(thing: Any) -> str:
@@ -161,6 +154,8 @@ def _network(network: nn.Module, depth: int) -> dict[str, Any]:
 
 def _module(module: nn.Module, depth: int) -> str:
     settings = {k: plain_value(v, depth) for k, v in _public(module) if k != "training"}
+    if code := code_of(type(module)):
+        settings["code"] = code
     return f"{type(module).__qualname__}({', '.join(f'{k}={v}' for k, v in settings.items())})"
 
 

@@ -9,7 +9,6 @@ import importlib
 import inspect
 import os
 import sys
-import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
+from posterity.code import foreign
 from posterity.errors import InvalidInput, unknown
-
-INSTALLED = ("site-packages", "dist-packages")  # folders of packages that the user did not write
-STANDARD = {Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib")}
 
 
 def is_code(name: object) -> bool:
@@ -124,10 +121,7 @@ def _by_the_user(cls: type) -> bool:
 
 
 def _elsewhere(module: object, name: str) -> bool:
-    if str(module).partition(".")[0] in sys.stdlib_module_names:
-        return False
-    file = Path(name).resolve()
-    return file.is_file() and not any(part in INSTALLED for part in file.parts) and STANDARD.isdisjoint(file.parents)
+    return Path(name).is_file() and not foreign(module, name)
 
 
 def _called(base: type) -> str:

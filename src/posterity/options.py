@@ -7,6 +7,7 @@ expected, and the nearest valid choice.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field, fields
 from functools import cache, wraps
+from numbers import Integral, Real
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -52,6 +53,13 @@ COMPOSED = (
 )  # what has options of its own
 OURS = ("Value error, ", "Assertion failed, ")  # what stands before the texts of our own checks
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+TYPES: dict[type, tuple[type, str]] = {
+    float: (Real, NUMBER),
+    int: (Integral, WHOLE),
+    bool: (bool, SWITCH),
+    str: (str, TEXT),
+    Mapping: (Mapping, KEYS),
+}
 Made = TypeVar("Made")
 
 
@@ -117,6 +125,25 @@ def convert(owner: Any, **types: Any) -> None:
         except ValidationError as error:
             words = text_of(error.errors(include_url=False), value)
             raise InvalidInput(f"{type(owner).__name__}({name}={shown(value)}): {words}.") from error
+
+
+def require(**given: tuple[object, type]) -> None:
+    """Refuse arguments of a function that are of another type than they must be: `name=(value, type)` each.
+
+    Numbers of other libraries are numbers, and a number that is whole is none with a fraction.
+
+    >>> require(level=(0.9, float), by=("kl", str))
+    >>> try:
+    ...     require(level=("high", float))
+    ... except InvalidInput as error:
+    ...     print(error)
+    level='high': must be a number.
+    """
+    for name, (value, kind) in given.items():
+        accepted, words = TYPES.get(kind, (kind, f"must be a {kind.__name__}"))
+        other_bool = kind is bool and type(value).__name__ in ("bool", "bool_")  # numpy's
+        if not isinstance(value, accepted) and not other_bool:
+            raise InvalidInput(f"{name}={shown(value)}: {words}.")
 
 
 _adapter = cache(TypeAdapter)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from posterity.core.entered import entered
 from posterity.errors import InvalidInput, PosterityError
 from posterity.model.alone import alike, refuse_count, unmoved
 from posterity.model.padding import KnownLookups
@@ -21,6 +22,7 @@ from posterity.model.problem import Problem
 from posterity.posteriors.samples import Samples
 from posterity.predict.predictive import predictive
 from posterity.types import Batch
+from posterity.weighing import rows
 
 ROWS = 128  # examples whose distributions are made
 
@@ -39,7 +41,7 @@ def rehearse(problem: Problem, batch: Batch, held_out: Batch | None = None, smal
     trial = _copy(problem)
     trial.train()
     with unmoved():
-        _step(trial, tuple(part[: min(2, smallest or 2)] for part in batch))  # type: ignore[arg-type]  # a pair
+        _step(trial, rows(batch, slice(min(2, smallest or 2))))
         after = _copy(trial)  # now that it has run
         after.network.eval()
         # Nobody reads these predictions: whatever normalises may do so by the statistics that it has.
@@ -71,11 +73,11 @@ def _saying(what: str, cure: str = "") -> Iterator[None]:
 
 def _step(trial: Problem, batch: Batch) -> None:
     """Take one step's forward and backward pass, as training does."""
-    inputs, targets = batch
+    inputs, targets = batch[:2]
     running: list[tuple[str, nn.Module]] = []
     with torch.enable_grad():
         try:
-            with _following(trial.network, running), KnownLookups(trial.network):
+            with _following(trial.network, running), entered(KnownLookups(trial.network)):
                 outputs = trial.outputs(rows := inputs.clone())
         except PosterityError:
             raise
@@ -145,7 +147,7 @@ def _again(trial: Problem, inputs: Tensor) -> Tensor:
 
 def _predict(problem: Problem, batch: Batch) -> None:
     """Predict and score by three functions of two examples, and see that the likelihood takes draws as it takes one."""
-    inputs, targets = batch
+    inputs, targets = batch[:2]
     theta = problem.theta()
     noise = torch.randn_like(theta) * 0.01 * (theta.abs() + theta.abs().mean())
     functions = Samples(problem, torch.stack([theta, theta + noise, theta - noise]))

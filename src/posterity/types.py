@@ -18,7 +18,8 @@ Params: TypeAlias = Mapping[
 State: TypeAlias = dict[str, Tensor]  # all that an algorithm remembers: updated in place, checkpointed as it is
 # What a person wants to see of one step: a mean over the batch's data, (), or a sum and what it is divided by, (2,).
 Info: TypeAlias = dict[str, Tensor]
-Batch: TypeAlias = tuple[Tensor, Tensor]  # inputs (B, ...), targets (B, ...)
+# Inputs (B, ...), targets (B, ...); and, where data do not all count once, their weights, see `posterity.weighing`.
+Batch: TypeAlias = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor]
 Scores: TypeAlias = dict[str, float]
 Row: TypeAlias = Mapping[
     str, Any
@@ -96,6 +97,13 @@ class Likelihood(ABC):
         """Name the likelihood's own unknowns; none unless overridden."""
         return {}
 
+    def known(self, targets: Tensor) -> Tensor:
+        """Say which numbers of the targets are known, bool, of their shape: those that are not NaN, unless overridden.
+
+        A datum of whose target nothing is known is as if it were not there. No other method is asked about NaN.
+        """
+        return ~targets.isnan()
+
     def started(self, inputs: Tensor, targets: Tensor) -> "Likelihood":
         """Return the likelihood that starts where these data say, before anything is trained; itself unless overridden."""
         return self
@@ -147,10 +155,13 @@ class Posterior(Protocol):
 
 @runtime_checkable
 class Data(Protocol):
-    """Where batches come from; `num_data` is N: how many different data there are to be seen (validation left out)."""
+    """Where batches come from; `num_data` is N: how many different data there are to be seen (validation left out).
+
+    Of weighted data it is the sum of their weights.
+    """
 
     @property
-    def num_data(self) -> int: ...
+    def num_data(self) -> int | float: ...
     @property
     def steps_per_epoch(self) -> int: ...
 

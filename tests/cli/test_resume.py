@@ -119,6 +119,8 @@ def test_columns_of_other_names_are_other_data(call, table: Path, tmp_path: Path
     head, *lines = rows(own)
     own.write_text("\n".join((head.replace("a,b", "b,a"), *lines)) + "\n")
     assert "data.columns a, b → b, a" in call("train", "--resume", run, "--quiet").err
+    edited(run, "standardise_targets = true", "standardise_targets = false")
+    assert "data.standardise_targets none → False" in call("train", "--resume", run, "--quiet").err
 
 
 LONG = ("train", "digits", "--model", "mlp:200", "--epochs", "400", "--batch", "8", "--quiet")

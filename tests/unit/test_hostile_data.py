@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from posterity import data
-from posterity.data import archive, npy
+from posterity.data import archive, npy, separated, sheet
 from posterity.data.files import read, text, unpack
 from posterity.data.opcodes import unpickled
 from posterity.data.published import remark
@@ -373,3 +373,16 @@ def test_inputs_too_far_from_the_training_data_are_refused(tmp_path):
     assert saved.scaling.input_std == scaling.input_std
     with pytest.raises(InvalidInput, match="'a' of input 2 is 1e\\+10, too far from the training data"):
         _scaled(torch.tensor([[0.0], [1e10]]), saved, PATH)
+
+
+def test_a_table_of_too_many_columns_is_not_taken_apart(tmp_path, monkeypatch):
+    """Neither into cells, where it has ten times too many, nor to tell its header by them, where it has some too many."""
+    monkeypatch.setattr(separated, "_is_header", lambda *rows: pytest.fail("its header was looked for"))
+    path = tmp_path / "wide.csv"
+    path.write_bytes(b"1," * MAX_COLUMNS + b"1\n" + b"1," * MAX_COLUMNS + b"1\n")
+    with pytest.raises(CorruptFile, match=f"it has {MAX_COLUMNS + 1:,} columns"):
+        data.load(str(path))
+    monkeypatch.setattr(sheet, "layout", lambda *rows: pytest.fail("it was taken apart"))
+    path.write_bytes(b"a,b\n" + b"," * (10 * MAX_COLUMNS + 1))
+    with pytest.raises(CorruptFile, match="one of its first lines has 1,000,001 commas"):
+        data.load(str(path))

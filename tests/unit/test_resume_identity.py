@@ -305,7 +305,7 @@ def harm(path: Path, damage: str) -> None:
         path.write_bytes(content[:-5] + bytes([content[-5] ^ 64]) + content[-4:])
 
 
-@pytest.mark.parametrize("damage", ["truncated", "missing", "older", "flipped"])
+@pytest.mark.parametrize("damage", ["truncated", "missing", "older", "flipped", "last"])
 def test_the_best_is_never_another_in_silence(damage: str, tmp_path: Path) -> None:
     method = MAP(epochs=6, optimizer=CONSTANT)
     older = tmp_path / "older"
@@ -315,10 +315,20 @@ def test_the_best_is_never_another_in_silence(damage: str, tmp_path: Path) -> No
     path = tmp_path / "run" / "best.safetensors"
     if damage == "older":
         shutil.copy(older, path)
+    elif damage == "last":
+        shutil.copy(path.with_name("previous.safetensors"), path)
     else:
         harm(path, damage)
     with pytest.raises(CorruptFile, match=r"best.safetensors.*Put the file back"):
         fit(tmp_path / "run", True, method=method)
+
+
+def test_the_best_is_not_another_runs(finished: Path, tmp_path: Path) -> None:
+    fit(tmp_path / "other", engine={"seed": 1})
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.copy(tmp_path / "other" / "best.safetensors", run)
+    with pytest.raises(Mismatch, match=r"best.safetensors is of another run. What differs: seed 1 → 0"):
+        fit(run, True)
 
 
 class Poisoned:
@@ -490,6 +500,57 @@ def test_constructors_arguments_and_code_without_a_name_are_known() -> None:
 
     assert plain_value(itself)
     assert plain_value(torch.nn.functional.relu) == "torch.nn.functional.relu"
+
+
+WRITTEN = """
+import torch
+from posterity import Likelihood
+
+def bent(x):
+    return torch.ACTIVATION(x)
+
+class Net(torch.nn.Module):
+    \"\"\"DOCUMENTED\"\"\"
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer, self._end = torch.nn.Linear(4, 3), torch.nn.Linear(3, 1), torch.END
+
+    def forward(self, x):
+        return self._end(self.outer(bent(x=self.inner(x)))) * SCALE
+
+class Noise(Likelihood):
+    def __call__(self, outputs, latents):
+        return torch.distributions.Normal(outputs.squeeze(-1), WIDTH)
+"""
+
+
+def written(kind: str, **changes: str):
+    """Return what a script with these words in it makes of a class."""
+    words = {
+        "ACTIVATION": "relu",
+        "END": "neg",
+        "SCALE": "scale",
+        "WIDTH": "0.3",
+        "DOCUMENTED": "A network.",
+        **changes,
+    }
+    text = WRITTEN
+    for word, own in words.items():
+        text = text.replace(word, own)
+    script = {"__name__": "__main__", "scale": float(changes.get("scale", 1))}
+    exec(text, script)
+    return script[kind]()
+
+
+def test_parts_of_one_name_are_told_apart_by_their_code(tmp_path: Path) -> None:
+    fit(tmp_path, network=written("Net"), likelihood=written("Noise"))
+    fit(tmp_path, True, network=written("Net", DOCUMENTED="Words alone."), likelihood=written("Noise"))
+    for change in ({"ACTIVATION": "tanh"}, {"END": "exp"}, {"SCALE": "2.0"}, {"scale": "2"}):
+        with pytest.raises(Mismatch, match="What differs: network.class Net"):
+            fit(tmp_path, True, network=written("Net", **change), likelihood=written("Noise"))
+    with pytest.raises(Mismatch, match="What differs: likelihood.code"):
+        fit(tmp_path, True, network=written("Net"), likelihood=written("Noise", WIDTH="0.9"))
 
 
 def test_what_an_object_computes_when_it_is_asked_is_none_of_its_settings() -> None:

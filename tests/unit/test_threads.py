@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
@@ -108,12 +109,14 @@ def test_a_server_of_asyncio_and_all_families_at_once() -> None:
 
 
 def interrupted(run: Callable[[], object], after: int) -> bool:
-    """Raise KeyboardInterrupt at so many lines of the library's own code; say whether it came so far."""
+    """Raise KeyboardInterrupt at so many lines of the library's own code, or torch's modes; say whether it came so far."""
     count = 0
+    places = ("posterity", "torch/overrides.py", "torch/utils/_contextlib.py", "torch/autograd/grad_mode.py")
 
     def trace(frame: Any, event: str, argument: Any) -> Any:
         nonlocal count
-        if "posterity" not in frame.f_code.co_filename or "tests" in frame.f_code.co_filename:
+        name = frame.f_code.co_filename.replace(os.sep, "/")
+        if not any(place in name for place in places) or "tests" in name:
             return None
         if event == "line":
             count += 1

@@ -203,7 +203,7 @@ def chosen(name: str, family: str, split: int, folder: Path) -> Record:
     data = _dataset(name, split)
     parts = TensorData(data.train_inputs, data.train_targets).split(VALIDATION, seed=split)
     assert parts.held_out is not None
-    inputs, targets = parts.held_out
+    inputs, targets = parts.held_out[:2]
     tried: dict[str, float] = {}
     start = time.perf_counter()
     job = Job(name, FAMILIES[family].head, split)

@@ -130,7 +130,7 @@ def held_out(saved: Saved, dataset: Dataset) -> tuple[Tensor, Tensor]:
             "This run was trained without a validation share, and promises need examples that it was not trained on. "
             f"Train again: posterity train {saved.config.data.name} --validation 0.1 …"
         )
-    return held
+    return held[:2]
 
 
 def predicted(saved: Saved, dataset: Dataset, inputs: Tensor, targets: Tensor, draws: int) -> Predicted:

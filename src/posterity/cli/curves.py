@@ -19,7 +19,7 @@ from posterity.cli.experiment import Experiment, prepare
 from posterity.cli.flags import OUTPUT
 from posterity.cli.own import made
 from posterity.decide.acquire import CLASS_SCORES, VALUE_SCORES
-from posterity.decide.simulate import Fit, Plan, Round, labels_needed, simulate
+from posterity.decide.simulate import Fit, Pair, Plan, Round, labels_needed, simulate
 from posterity.errors import Interrupted, InvalidInput, unknown
 from posterity.fitting import fit
 from posterity.methods.records import lengthened
@@ -28,7 +28,6 @@ from posterity.text import file_name
 from posterity.train.batches import TensorData
 from posterity.train.engine import Engine
 from posterity.train.random import derived_seed
-from posterity.types import Batch
 
 TARGET = 0.95
 BATCH = 64
@@ -178,7 +177,7 @@ def fits(experiment: Experiment, steps: int, seed: int) -> Fit:
     return one
 
 
-def _simulated(experiment: Experiment, steps: int, data: tuple[Batch, Batch], plan: Plan, path: Path) -> list[Round]:
+def _simulated(experiment: Experiment, steps: int, data: tuple[Pair, Pair], plan: Plan, path: Path) -> list[Round]:
     """Go on with one curve to its end; each round is written when it is there."""
     rounds = _rounds(path) if path.exists() else []
     for entry in simulate(fits(experiment, steps, plan.seed), *data, plan, rounds):
@@ -201,7 +200,7 @@ def _claim(folder: Path, config: RunConfig, study: Study) -> None:
     write(path, settings)
 
 
-def _some(inputs: Tensor, targets: Tensor, count: int | None, flag: str) -> Batch:
+def _some(inputs: Tensor, targets: Tensor, count: int | None, flag: str) -> Pair:
     """Draw a part of the data, the same one for all seeds."""
     if count is None or count == len(inputs):
         return inputs, targets

@@ -77,9 +77,9 @@ def _probes(dataset: Dataset, saved: Saved) -> torch.Tensor:
     return dataset.test_inputs[some].to(saved.posterior.device)
 
 
-def _count(draws: str | None, num_data: int) -> int:
+def _count(draws: str | None, num_data: int | float) -> int:
     if draws is None:
-        return max(LEAST, min(MOST, EVALUATIONS // num_data))
+        return max(LEAST, min(MOST, int(EVALUATIONS // num_data)))
     if not draws.isascii() or not draws.isdigit() or int(draws) < 25:
         raise InvalidInput(f"--draws {draws}: must be a whole number, at least 25.")
     return int(draws)

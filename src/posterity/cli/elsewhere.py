@@ -103,7 +103,7 @@ def _count(dataset: Dataset, config: RunConfig) -> int:
     if not len(dataset.train_inputs):
         return 1
     data = TensorData(dataset.train_inputs, dataset.train_targets)
-    return data.split(config.data.validation, config.seed).num_data
+    return len(data.split(config.data.validation, config.seed).targets)
 
 
 @torch.no_grad()

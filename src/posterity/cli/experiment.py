@@ -91,6 +91,8 @@ def identity_of(experiment: Experiment) -> Identity:
     shares = config.data.model_dump(
         mode="json", include={"validation", "batch_size", "augment", "standardise", "split"}
     )
+    if not config.data.standardise_targets:  # the digests are of targets as they were read
+        shares["standardise_targets"] = False
     return Identity(
         {
             "data": {**data.digests, "classes": ", ".join(data.classes), "columns": ", ".join(data.features), **shares},

@@ -134,7 +134,7 @@ def _held_out(saved: Saved, dataset: Dataset, cut: Cut) -> tuple[str, tuple[Tens
     """Return what the curves are scored on: what the run held out of its training, else the test data."""
     whole = training_data(saved, dataset)
     if whole.held_out is not None:
-        return "validation", whole.held_out
+        return "validation", whole.held_out[:2]
     if cut.sparsity is None:
         raise InvalidInput(
             "This run was trained without a validation share, on which a sparsity would be chosen. Choose it: --sparsity 0.9"

@@ -1,6 +1,7 @@
 """`posterity report`, and the report that every run ends with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -25,6 +26,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.report.data import LearntLatent, Model, ReportData
 from posterity.storage import refuse_links
+from posterity.train import lock
 
 
 def report(
@@ -49,7 +51,8 @@ def report(
     dataset = scored_data(saved)
     scored = _scored(saved, dataset)
     if saved.directory is not None:
-        path = _of_run(saved, dataset, scored)
+        with _alone_in(saved, voice):
+            path = _of_run(saved, dataset, scored)
     else:
         path = _alone(saved, run, out or Path(f"report-{run.stem}.html"), source)
     tell_remarks(voice, scored)
@@ -96,18 +99,36 @@ def _alone(saved: Saved, file: Path, path: Path, source: Source) -> Path:
 def keep(saved: Saved, name: str, values: Mapping[str, Any], voice: Voice) -> None:
     """Keep what a command found in the run's directory, and show it in the report; a lone posterior file has neither."""
     if saved.directory is not None:
-        path = saved.directory.finding(name)
-        refuse_links(saved.directory.path)
-        path.parent.mkdir(exist_ok=True)
-        earlier = _put_aside(path) if path.exists() else None
-        replace_finding(path, values)
-        if earlier is not None and earlier.read_bytes() == path.read_bytes():
-            earlier.unlink()
-        elif earlier is not None:
-            voice.note(f"What was found before is kept as {earlier}")
-        voice.note("Writing its section of the report …")
-        rewrite(saved)
+        with _alone_in(saved, voice):
+            _replace(saved.directory.finding(name), values, voice)
+            voice.note("Writing its section of the report …")
+            rewrite(saved)
         voice.say(f"Report  {saved.directory.report}")
+
+
+@contextmanager
+def _alone_in(saved: Saved, voice: Voice) -> Iterator[None]:
+    """Hold a run's directory while something is written to it: the last of two writers has then seen what the first wrote.
+
+    Raises:
+        InvalidInput: where the run is another one since it was read, and what was found is not of it.
+    """
+    assert saved.directory is not None
+    saved.refuse_replaced()
+    with lock.awaited(saved.directory.path, voice.note):
+        saved.refuse_replaced()
+        refuse_links(saved.directory.path)
+        yield
+
+
+def _replace(path: Path, values: Mapping[str, Any], voice: Voice) -> None:
+    path.parent.mkdir(exist_ok=True)
+    earlier = _put_aside(path) if path.exists() else None
+    replace_finding(path, values)
+    if earlier is not None and earlier.read_bytes() == path.read_bytes():
+        earlier.unlink()
+    elif earlier is not None:
+        voice.note(f"What was found before is kept as {earlier}")
 
 
 def _put_aside(path: Path) -> Path:

@@ -37,6 +37,7 @@ class Saved:
     directory: RunDirectory | None  # None where a posterior file was named
     twin: FunctionPosterior | None = None
     from_run: bool = True  # False: network and data were said by flags, and what was held out is not known
+    stamp: tuple[int, int] | None = None  # of the run's posterior file: each one that is written has another
 
     @property
     def scaling(self) -> Scaling | None:
@@ -47,11 +48,27 @@ class Saved:
         mean, std = torch.tensor(found["input_mean"]), torch.tensor(found["input_std"])
         return Scaling(mean, std, found["target_mean"], found["target_std"])
 
+    def refuse_replaced(self) -> None:
+        """Raise `InvalidInput` where the run's directory holds another posterior than this one, or none, by now."""
+        if self.directory is not None and _stamp(self.directory.posterior()) != self.stamp:
+            raise InvalidInput(
+                f"{self.directory.path} was trained again or removed in the meantime: what was found is not of the posterior "
+                "that is there now, and nothing was kept. Run the command again."
+            )
+
     @property
     def form(self) -> TableForm:
         """How the training table was read and encoded; of runs of earlier versions, and arrays, as plain numbers."""
         found = self.data.get("form")
         return TableForm.plain(self.data["features"]) if found is None else TableForm.from_dict(found)
+
+
+def _stamp(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def described(experiment: Experiment) -> dict[str, Any]:
@@ -87,7 +104,7 @@ def open_run(path: Path, trust: bool = False) -> Saved:
             f"{file} was not saved by `posterity train`: it does not say how to build its network. "
             "Say it by --model and --data, where a command has them, or use it from Python: posterity.load(path, network)."
         )
-    specification = read_specification(file)
+    stamp, specification = _stamp(file), read_specification(file)
     twin = None
     if directory and directory.posterior(TWIN).is_file():
         twin = _load(directory.posterior(TWIN), trust)
@@ -95,7 +112,7 @@ def open_run(path: Path, trust: bool = False) -> Saved:
     if "form" not in data:  # a run of an earlier version, which left out no column but constant ones
         kept = config.data.model_copy(update={"keep": tuple(data["features"])})
         config = config.model_copy(update={"data": kept})
-    return Saved(_load(file, trust), config, data, directory, twin)
+    return Saved(_load(file, trust), config, data, directory, twin, stamp=stamp)
 
 
 def scored_data(saved: Saved, name: str | None = None) -> Dataset:

@@ -17,7 +17,7 @@ from posterity import Engine, fit
 from posterity.cli import config as files
 from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice, tell
-from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, default_path, replace_json, seconds_of
+from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, default_path, replace_finding, seconds_of
 from posterity.cli.experiment import Experiment, identity_of, prepare, twin_of
 from posterity.cli.flags import ANYWHERE, PLAIN, UNSET, Output, Place, Settings, given
 from posterity.cli.merge import merge, refuse_code
@@ -105,7 +105,7 @@ def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voi
     directory.verify()
     rows = [directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
     values = metrics(experiment, scored, rows)
-    replace_json(directory.metrics, values)
+    replace_finding(directory.metrics, values)
     write_report(directory.report, config, dataset, scored, rows)
     voice.table(table(f"{dataset.name}, {len(dataset.test_inputs):,} test examples", scored))
     tell_remarks(voice, scored)

@@ -13,6 +13,8 @@ from torch import Generator, Tensor
 
 from posterity.compress.ranking import importance, moments, share_of
 from posterity.errors import InvalidInput
+from posterity.options import require
+from posterity.posteriors.asked import check_posterior
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.contraction import layer_of
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -47,6 +49,8 @@ def prune(posterior: P, sparsity: float, by: str = "signal_to_noise", *, per_lay
     >>> pruned.mean, pruned.std
     (tensor([0.5000, 0.0000, 0.2000, 0.0000]), tensor([0.1000, 0.0000, 0.0100, 0.0000]))
     """
+    check_posterior(posterior)
+    require(sparsity=(sparsity, float), by=(by, str), per_layer=(per_layer, bool))
     if not 0 <= sparsity < 1:
         raise InvalidInput(
             f"sparsity is {sparsity:g}; expected a share of the weights of at least 0 and below 1, as 0.9."

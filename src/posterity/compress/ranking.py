@@ -16,6 +16,8 @@ from posterity.model.location_scale import Elementwise
 from posterity.model.patterns import flatten, split
 from posterity.model.priors import Product
 from posterity.model.problem import Problem
+from posterity.options import require
+from posterity.posteriors.asked import check_posterior
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.point import Point
@@ -52,6 +54,8 @@ def importance(posterior: FunctionPosterior, by: str = "signal_to_noise") -> Ten
     >>> importance(posterior), importance(posterior, "kl"), importance(posterior, "magnitude")
     (tensor([ 1., 10.]), tensor([-0.1931, 46.0880]), tensor([0.5000, 0.2000]))
     """
+    check_posterior(posterior)
+    require(by=(by, str))
     if by not in CRITERIA:
         raise unknown("criterion", by, CRITERIA)
     mean, std = moments(posterior)

@@ -61,7 +61,7 @@ def refit(
     refuse_flat(posterior.problem, "refit")
     engine = engine or Engine()
     device, gone, stds = engine.torch_device(), removed(posterior), stds_of(posterior)
-    source = as_data(data)
+    source = as_data(data).known_to(posterior.problem.likelihood).seen_by(posterior.problem.likelihood)
     assert stds is not None
     network = deepcopy(posterior.problem.network).to(device)
     problem = replace(

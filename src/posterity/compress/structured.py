@@ -14,7 +14,8 @@ from posterity.compress.units import Reader, Units, units_of
 from posterity.compress.weights import Tensors, Weights, columns, rows, weights_of
 from posterity.errors import InvalidInput
 from posterity.model.informative import Informative
-from posterity.model.problem import Problem
+from posterity.model.problem import Problem, check_inputs
+from posterity.posteriors.asked import check_posterior
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.point import Point
@@ -53,6 +54,9 @@ def smaller(model: nn.Module | FunctionPosterior, inputs: Tensor) -> nn.Module |
     >>> smaller(net, torch.zeros(1, 2))[0]
     Linear(in_features=2, out_features=2, bias=True)
     """
+    if not isinstance(model, nn.Module):
+        check_posterior(model, "model")
+    check_inputs(inputs)
     network = model if isinstance(model, nn.Module) else model.network()
     weights = weights_of(model)
     small = deepcopy(network)

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from posterity.core.dispatch import UNSEEN, Changed, Drawing, RandomWeight, Rules, hindrance, rehearse
+from posterity.core.entered import entered
 from posterity.core.estimators import Estimator, Loss, Pair, differentiate
 from posterity.core.gaussian import noise_like
 from posterity.core.layout import Layout, bound
@@ -55,7 +56,7 @@ class RuledPasses:
             self.by_rule = self._rehearsed(compute, params, weights)
         while True:
             try:
-                with Rules(params, weights, self.by_rule, generator):
+                with entered(Rules(params, weights, self.by_rule, generator)):
                     return compute()
             except Changed as change:
                 self.by_rule.discard(change.name)  # another thread may have

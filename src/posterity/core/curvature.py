@@ -8,7 +8,7 @@ information has the one column ∂(−log p(y_n | f))/∂f. Everything is in nat
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import sqrt
 
@@ -40,10 +40,43 @@ class OutputCurvature(ABC):
     def times(self, u: Tensor) -> Tensor:
         """Return Λ_n u_n for u (..., B, D)."""
 
+    def weighted(self, weights: Tensor) -> "OutputCurvature":
+        """Return w_n Λ_n, for weights (B, 1) ≥ 0."""
+        return WeightedCurvature(self, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedCurvature(OutputCurvature):
+    """w_n Λ_n, for whatever Λ is.
+
+    >>> WeightedCurvature(ScoreCurvature(torch.tensor([[1.0], [2.0]])), torch.tensor([[0.0], [3.0]])).total()
+    tensor([[12.]])
+    """
+
+    own: OutputCurvature
+    weights: Tensor
+
+    @property
+    def width(self) -> int:
+        return self.own.width
+
+    def column(self, k: int) -> Tensor:
+        return self.weights.sqrt() * self.own.column(k)
+
+    def total(self) -> Tensor:
+        columns = (self.column(k) for k in range(self.width))
+        return torch.stack([column.T @ column for column in columns]).sum(0)
+
+    def diagonal(self) -> Tensor:
+        return self.weights * self.own.diagonal()
+
+    def times(self, u: Tensor) -> Tensor:
+        return self.weights * self.own.times(u)
+
 
 @dataclass(frozen=True, eq=False)
 class CategoricalCurvature(OutputCurvature):
-    """Λ = diag(p) − p pᵀ of softmax probabilities p (B, C), with s_k = √p_k (e_k − p).
+    """Λ = w (diag(p) − p pᵀ) of softmax probabilities p (B, C), with s_k = √(w p_k) (e_k − p); `weights` (B, 1).
 
     >>> curvature = CategoricalCurvature(torch.tensor([[0.5, 0.5]]))
     >>> curvature.total()
@@ -52,25 +85,30 @@ class CategoricalCurvature(OutputCurvature):
     """
 
     probs: Tensor
+    weights: Tensor | float = 1.0
 
     @property
     def width(self) -> int:
         return self.probs.shape[1]
 
     def column(self, k: int) -> Tensor:
-        own = self.probs[:, k : k + 1]
-        column = -self.probs * own.sqrt()
-        column[:, k : k + 1] += own.sqrt()
+        root = (self.weights * self.probs[:, k : k + 1]).sqrt()
+        column = -self.probs * root
+        column[:, k : k + 1] += root
         return column
 
     def total(self) -> Tensor:
-        return self.probs.sum(0).diag() - self.probs.T @ self.probs
+        weighted = self.weights * self.probs
+        return weighted.sum(0).diag() - weighted.T @ self.probs
 
     def diagonal(self) -> Tensor:
-        return self.probs * (1 - self.probs)
+        return self.weights * self.probs * (1 - self.probs)
 
     def times(self, u: Tensor) -> Tensor:
-        return self.probs * (u - (self.probs * u).sum(-1, keepdim=True))
+        return self.weights * self.probs * (u - (self.probs * u).sum(-1, keepdim=True))
+
+    def weighted(self, weights: Tensor) -> "CategoricalCurvature":
+        return replace(self, weights=self.weights * weights)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_leaves
 
+from posterity.core.entered import entered
 from posterity.core.linear_ops import Call, parse
 
 
@@ -77,7 +78,7 @@ def rehearse(
         buffers: the network's. They and torch's random numbers are put back to what they were.
     """
     kept = [(buffer, buffer.clone()) for buffer in buffers]
-    with same_random_numbers(params.values()), torch.enable_grad(), _Rehearsal(params, means) as seen:
+    with same_random_numbers(params.values()), torch.enable_grad(), entered(_Rehearsal(params, means)) as seen:
         outputs = [t for t in tree_leaves(compute()) if isinstance(t, Tensor) and t.requires_grad]
     with torch.no_grad():
         for buffer, value in kept:

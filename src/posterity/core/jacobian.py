@@ -74,12 +74,15 @@ class _Holder:
 @contextmanager
 def _unfused() -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
         with sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+        try:
+            torch.backends.mha.set_fastpath_enabled(fast)
+        finally:  # an interrupt came in the middle of that
+            torch.backends.mha.set_fastpath_enabled(fast)
 
 
 _UNFUSED, _LEVEL = _Shared(_unfused), _Shared(forward_ad.dual_level)

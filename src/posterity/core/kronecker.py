@@ -25,20 +25,25 @@ class Factors:
 
     def __init__(self, weight: Tensor, bias: bool, lookup: bool) -> None:
         rows, columns = len(weight), weight[0].numel() + bias
-        self.bias, self.lookup, self.places = bias, lookup, 0
+        self.bias, self.lookup, self.places = bias, lookup, 0.0
         self.left = weight.new_zeros((rows,) if lookup else (rows, rows), dtype=torch.float64)
         self.right = weight.new_zeros((columns, columns), dtype=torch.float64)
 
-    def add_inputs(self, use: Recorded) -> None:
+    def add_inputs(self, use: Recorded, weights: Tensor | None = None) -> None:
+        """Add the inputs of the examples, each as often as it counts: weights (B,), 1 for all unless given."""
         a = use.inputs
-        self.places += a.shape[0] * a.shape[1]
+        own = torch.ones(len(a), dtype=torch.float64, device=a.device)
+        if weights is not None:
+            own = weights.double() if len(weights) == len(a) else own * weights.double().mean()
+        each = own[:, None].expand(a.shape[:2]).flatten()
+        self.places += float(each.sum())
         if self.lookup:
-            self.left += torch.bincount(a.flatten(), minlength=len(self.left))
+            self.left += torch.bincount(a.flatten(), each, minlength=len(self.left))
             return
         a = a.flatten(0, 1)
         if self.bias:
             a = torch.cat([a, torch.ones_like(a[:, :1])], 1)
-        self.right += a.T @ a
+        self.right += a.T @ a if weights is None else (each.to(a)[:, None] * a).T @ a
 
     def add_outputs(self, g: Tensor) -> None:
         """Add the rows of one column, g (B, T, O)."""

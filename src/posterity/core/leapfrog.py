@@ -72,12 +72,12 @@ def compiled_leapfrog(
     """
 
     def step(theta: Tensor, momentum: Tensor, gradient: Tensor, size: Tensor, *given: Tensor) -> Step:
-        inverse_mass, inputs, targets = given
+        inverse_mass, *batch = given
         metric = Metric(inverse_mass)
         half = momentum + 0.5 * size * gradient
         leaf = (theta + size * metric.velocity(half)).detach().requires_grad_()
         with torch.enable_grad():
-            value = log_density(leaf, (inputs, targets))
+            value = log_density(leaf, tuple(batch))  # type: ignore[arg-type]  # as many parts as it has
             (gradient,) = torch.autograd.grad(value, [leaf])
         finite = value.isfinite() & gradient.sum().isfinite()  # as in `differentiated`
         gradient = torch.where(finite, gradient, 0.0)

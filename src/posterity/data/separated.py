@@ -14,6 +14,7 @@ from posterity.data.numerals import is_number
 SEPARATORS = {"\t": "tabs", ";": "semicolons", "|": "bars", ",": "commas", " ": "spaces"}  # of equals, the first
 SAMPLE = 1_000  # rows that the layout is told from
 LETTERS = 1 << 18  # and characters
+MAX_COLUMNS = 100_000  # that are read; a text of that many columns and more is not looked into
 MOST_CELLS = 5_000  # that are looked at for each separator
 MOSTLY = 0.9
 MARKERS = frozenset(
@@ -80,7 +81,9 @@ def layout(
     trailing = width > 1 and not any(ends) and (len(rows[0]) < width or not rows[0][width - 1])
     names: tuple[str, ...] | None = tuple(rows[0])
     if header is None:
-        header = any(cell in known for cell in rows[0]) or (not alone and _is_header(rows[0], rows[1:]))
+        header = any(cell in known for cell in rows[0]) or (
+            not alone and width <= MAX_COLUMNS and _is_header(rows[0], rows[1:])
+        )
         names = names if header else _commented(lines[:comments], separator, width)
     elif not header:
         names = None

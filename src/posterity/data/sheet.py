@@ -14,10 +14,9 @@ from posterity.data.cells import Cells, Gathering
 from posterity.data.columns import Floats
 from posterity.data.decoding import encoding_of
 from posterity.data.files import corrupt
-from posterity.data.separated import LETTERS, Layout, layout
+from posterity.data.separated import LETTERS, MAX_COLUMNS, SEPARATORS, Layout, layout
 from posterity.errors import CorruptFile, InvalidInput
 
-MAX_COLUMNS = 100_000
 LONGEST_NAME = 200  # characters of a column's or class's; the longest sets the memory that all rows' take
 LARGEST_WHOLE = 2**53  # up to which float64 holds every whole number
 PIECE, LEAST = 1 << 20, 32  # cells, and rows, that are read at a time
@@ -72,7 +71,9 @@ def read_sheet(content: bytes, path: Path, wanted: Wanted, min_columns: int = 2)
     (('a', 'b'), [1.0, 2.0], ('x',), [2, 3])
     """
     codec, letters = encoding_of(content, path)
-    found = layout(_beginning(content, codec), wanted.header, wanted.known, bool(wanted.unnamed))
+    beginning = _beginning(content, codec)
+    _refuse_wide(beginning, path)
+    found = layout(beginning, wanted.header, wanted.known, bool(wanted.unnamed))
     if found is None:
         raise corrupt(path, "it has no rows below its header, or none at all")
     names, notes = _names(found, path, wanted, min_columns)
@@ -192,6 +193,13 @@ def _beginning(content: bytes, codec: str) -> list[str]:
         if letters > LETTERS and len(found) > 2:
             break
     return found
+
+
+def _refuse_wide(lines: Sequence[str], path: Path) -> None:
+    """Refuse a line with ten times the separators of the widest table before it is taken apart: each cell takes memory."""
+    most, name = max((line.count(one), name) for line in (*lines, "") for one, name in SEPARATORS.items() if one != " ")
+    if most > 10 * MAX_COLUMNS:
+        raise corrupt(path, f"one of its first lines has {most:,} {name}, and at most {MAX_COLUMNS:,} columns are read")
 
 
 def _names(found: Layout, path: Path, wanted: Wanted, min_columns: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -22,10 +22,10 @@ from posterity.decide.anomaly import uncertainty
 from posterity.decide.binomial import Vector, binomial_p_value, hoeffding_bentkus_p_value
 from posterity.errors import InvalidInput
 from posterity.metrics.checks import real_targets
-from posterity.options import dataclass
+from posterity.options import dataclass, require
 from posterity.predict.checks import class_labels
 from posterity.predict.decomposition import precise
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import Classification, Regression, check_predictive
 
 STARTS = (0.1, 0.25, 0.5, 0.75)  # shares of the data, from each of which a sequence of tests goes upwards
 BISECTIONS = 50
@@ -98,6 +98,9 @@ def abstain(
     >>> round(promise.expected_coverage, 2), promise.bound <= 0.05
     (0.82, True)
     """
+    check_predictive(predictive)
+    require(targets=(targets, Tensor), risk=(risk, float), confidence=(confidence, float))
+    require(measure=("" if measure is None else measure, str), losses=(targets if losses is None else losses, Tensor))
     if isinstance(predictive, Classification):
         labels = class_labels(targets, *predictive.probs.shape[1:])
         own = losses if losses is not None else (predictive.labels.cpu() != labels.cpu()).double()

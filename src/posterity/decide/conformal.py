@@ -26,9 +26,9 @@ from posterity.decide.nonconformity import (
     ValueScore,
 )
 from posterity.errors import InvalidInput, unknown
-from posterity.options import STRICT, dataclass
+from posterity.options import STRICT, dataclass, require
 from posterity.predict.checks import class_labels, finite_values
-from posterity.predict.predictive import Classification, Regression
+from posterity.predict.predictive import Classification, Regression, check_predictive
 
 Level = Annotated[float, Field(gt=0, lt=1)]
 
@@ -156,14 +156,20 @@ def calibrate(
     >>> promise.sets(held_out).shape, round(promise.expected_coverage, 3)
     (torch.Size([50, 3]), 0.804)
     """
+    check_predictive(predictive)
+    require(level=(level, float), by_class=(by_class, bool), targets=(targets, Tensor))
+    if targets.is_meta:
+        raise InvalidInput("Targets are on the device meta, where tensors hold no numbers.")
     if not 0 < level < 1:
         raise InvalidInput(f"The wanted coverage is a probability strictly between 0 and 1, such as 0.9; got {level}.")
     if isinstance(predictive, Classification):
-        return _calibrate_sets(predictive, targets, level, _chosen(score or "aps", CLASS_SCORES), by_class, generator)
+        return _calibrate_sets(
+            predictive, targets, level, _chosen("aps" if score is None else score, CLASS_SCORES), by_class, generator
+        )
     if by_class:
         raise InvalidInput("by_class is for classes; these are values.")
     _one_target(predictive)
-    chosen = _chosen(score or "scaled", VALUE_SCORES)
+    chosen = _chosen("scaled" if score is None else score, VALUE_SCORES)
     values = finite_values(targets.to(predictive.means.device), predictive.means.shape[1:])
     scores = chosen.scores(predictive, values, level)
     side = (1 + level) / 2 if len(scores) == 2 else level

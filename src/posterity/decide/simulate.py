@@ -10,8 +10,9 @@ from torch import Generator, Tensor
 from posterity.decide.acquire import Predicts, choose
 from posterity.errors import InvalidInput
 from posterity.train.random import derived_seed
-from posterity.types import Batch, Scores
+from posterity.types import Scores
 
+Pair: TypeAlias = tuple[Tensor, Tensor]  # inputs, targets
 Fit: TypeAlias = Callable[[Tensor, Tensor, int], Predicts]
 
 
@@ -68,7 +69,7 @@ class Round:
     scores: Scores
 
 
-def simulate(fit: Fit, pool: Batch, test: Batch, plan: Plan, done: Sequence[Round] = ()) -> Iterator[Round]:
+def simulate(fit: Fit, pool: Pair, test: Pair, plan: Plan, done: Sequence[Round] = ()) -> Iterator[Round]:
     """Buy labels batch by batch, and yield each fit's test scores: draws with the same seed make the same curve.
 
     1. The first `start` labels are of inputs drawn at random.
@@ -136,7 +137,7 @@ def _chosen(posterior: Predicts, inputs: Tensor, labelled: Sequence[int], plan: 
     return chosen
 
 
-def _labelled(pool: Batch, places: Sequence[int]) -> Batch:
+def _labelled(pool: Pair, places: Sequence[int]) -> Pair:
     return pool[0][list(places)], pool[1][list(places)]
 
 

@@ -151,7 +151,7 @@ class Chain(Method, ABC):
         """The `stable_curvature` of a step at the rate lr."""
 
     @abstractmethod
-    def moves(self, num_data: int) -> Moves:
+    def moves(self, num_data: int | float) -> Moves:
         """Return what a step does, for so many data."""
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Samples:
@@ -239,7 +239,7 @@ class ChainInference(Watching):
         state["step"] += 1
         if position is not None and self._keeps(position):
             self._keep(state)
-        name, score = training_score(distribution, batch[1])
+        name, score = training_score(distribution, batch)
         return state, {"nll": nll / self.problem.weight(batch), name: score}
 
     def _move(self, state: State, noise: Tensor | None, rate: float, adapting: bool) -> None:

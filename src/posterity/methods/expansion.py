@@ -31,7 +31,7 @@ class Expansion:
         precision: P's diagonal, the prior's, of the same coordinates.
         latent_precision: the diagonal of G + P of the likelihood's latents, which have no cross terms with the network.
         log_likelihood: Σ_n log p(y_n | x_n, θ*).
-        num_targets: numbers among the targets, N D.
+        num_targets: numbers among the targets, N D, as often as they count.
     """
 
     point: Point
@@ -39,7 +39,7 @@ class Expansion:
     precision: Tensor
     latent_precision: Tensor
     log_likelihood: Tensor
-    num_targets: int
+    num_targets: float
 
     @property
     def deviation(self) -> Tensor:

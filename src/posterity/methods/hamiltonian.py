@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
-from math import ceil
+from math import ceil, isclose
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -30,6 +30,7 @@ from posterity.options import STRICT, dataclass
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.evaluation import activation_bytes
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
+from posterity.weighing import joined, size
 
 PER_EPOCH = 25  # transitions between two checkpoints and rows of the history
 BATCH_BYTES = 2**33  # of the activations of all data, which one gradient needs at once
@@ -132,32 +133,33 @@ class FullBatch:
                 "a method of batches: MeanField, SGHMC."
             )
         parts = list(data.batches(0, torch.Generator().manual_seed(0)))
-        shapes = {(i.shape[1:], t.shape[1:]) for i, t in parts}
+        shapes = {(part[0].shape[1:], part[1].shape[1:]) for part in parts}
         if len(shapes) > 1:
             raise InvalidInput(
                 "Hamiltonian Monte Carlo takes all data at once, and the batches of these have inputs or targets of several "
                 "shapes. Pad all of them to one length, or take a method of batches: MeanField, SGHMC."
             )
-        inputs, targets = (torch.cat(column) for column in zip(*parts, strict=True))
+        batch = joined(parts)
+        inputs = batch[0]
         repeated = getattr(data, "repeated", 0)
-        if len(inputs) != data.num_data or repeated:
+        if not isclose(float(size(batch)), data.num_data, rel_tol=1e-6) or repeated:
             again = f", {repeated:,} of them again" if repeated else ""
             raise InvalidInput(
                 f"Hamiltonian Monte Carlo takes all data at once, and an epoch of these delivers {len(inputs):,} of "
                 f"{data.num_data:,}{again}. Give a loader that delivers each datum once, or take MeanField or SGHMC."
             )
         with torch.no_grad():
-            size = activation_bytes(problem.snapshot(), inputs[:1]) * len(inputs)
-        if size > BATCH_BYTES:
+            needed = activation_bytes(problem.snapshot(), inputs[:1]) * len(inputs)
+        if needed > BATCH_BYTES:
             raise InvalidInput(
-                f"One gradient over all {len(inputs):,} data needs about {size:,} bytes of activations, more than "
+                f"One gradient over all {len(inputs):,} data needs about {needed:,} bytes of activations, more than "
                 f"{BATCH_BYTES:,}. Use fewer data or a smaller network, or a method that takes batches: MeanField, SGHMC."
             )
-        return cls((_cast(inputs, dtype), _cast(targets, dtype)), transitions)
+        return cls(tuple(_cast(part, dtype) for part in batch), transitions)  # type: ignore[arg-type]  # as many as there were
 
     @property
-    def num_data(self) -> int:
-        return len(self.batch[0])
+    def num_data(self) -> float:
+        return float(size(self.batch))
 
     @property
     def steps_per_epoch(self) -> int:

@@ -152,7 +152,7 @@ class IVONInference(Watching):
             prior = self._decay, self._center
             newton.move(self._vectors(state), (gradient, hessian), prior, self._rates_at(step))
         state["step"] += 1
-        name, score = training_score(distribution, batch[1])
+        name, score = training_score(distribution, batch)
         nll, kl = nll / self.problem.weight(batch), state["kl"] / n
         return state, {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
 

@@ -40,11 +40,11 @@ class LayeredTotal(Total):
         self.uses = recorder.uses
         return outputs
 
-    def add(self, inputs: Tensor, outputs: Tensor, curvature: OutputCurvature) -> None:
+    def add(self, inputs: Tensor, outputs: Tensor, curvature: OutputCurvature, weights: Tensor | None = None) -> None:
         last = {n: u for n, u in self.uses.items() if u.passed_on is outputs and u.result.dim() == 2}
         others = {n: u for n, u in self.uses.items() if n not in last}
         for name, use in self.uses.items():
-            self.add_inputs(name, use)
+            self.add_inputs(name, use, weights)
         for name, use in last.items():  # f = y: its rows are Λ's own columns, which need not be taken one by one
             self.add_last(name, use, curvature)
         for k in range(curvature.width if others else 0):
@@ -56,7 +56,7 @@ class LayeredTotal(Total):
                 for name, part in zip(self.rest, parts, strict=True):
                     self.add_rows(name, part)
 
-    def add_inputs(self, name: str, use: Recorded) -> None:
+    def add_inputs(self, name: str, use: Recorded, weights: Tensor | None) -> None:
         """Add what a layer was given; nothing unless overridden."""
 
     @abstractmethod
@@ -115,8 +115,8 @@ class KroneckerTotal(LayeredTotal):
         self.outputs(probe[:1])
         return self.uses
 
-    def add_inputs(self, name: str, use: Recorded) -> None:
-        self.factors[name].add_inputs(use)
+    def add_inputs(self, name: str, use: Recorded, weights: Tensor | None) -> None:
+        self.factors[name].add_inputs(use, weights)
 
     def add_last(self, name: str, use: Recorded, curvature: OutputCurvature) -> None:
         self.factors[name].add_output_total(curvature.total())

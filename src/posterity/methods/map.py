@@ -96,7 +96,7 @@ class PointInference(Watching):
         log_prior = self._add_prior_gradient(theta, grad)
         self._optimizer.step(int(state["step"]))
         state["step"] += 1
-        name, score = training_score(distribution, batch[1])
+        name, score = training_score(distribution, batch)
         nll = nll.detach() / self.problem.weight(batch)
         return state, {"nll": nll, "log_prior": log_prior / self.problem.num_data, name: score}
 

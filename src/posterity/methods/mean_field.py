@@ -219,7 +219,7 @@ class MeanFieldInference(Watching):
         state["step"] += 1
         if self.learnt and (step + 1) % self.budget.steps_per_epoch == 0:
             self.learnt.fit(mean, softplus(rho))
-        name, score = training_score(seen[-1], batch[1])
+        name, score = training_score(seen[-1], batch)
         nll, kl = nll / self.problem.weight(batch), state["kl"] / n
         info = {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
         if self.method.objective == "importance_weighted" and isinstance(self._elbo, PathElbo):

@@ -24,6 +24,7 @@ from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.types import LIKELIHOOD, PRIOR, Batch, Data
+from posterity.weighing import complete
 
 EXAMPLES, BATCHES = 256, 8  # at most
 DRAWS, LATENT_DRAWS = 8, 200
@@ -62,7 +63,7 @@ def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) 
         return found
     if not any(getattr(remark, "kind", "") == "step" for remark in gathered(posterior)):
         found += stiff(posterior, outlook.batch, getattr(method, "stable_curvature", None))
-    inputs, targets = outlook.batch
+    inputs, targets = outlook.batch[:2]
     distribution = _predicted(posterior, inputs)
     after = known(distribution, targets, draws=True)
     if after is None:
@@ -239,16 +240,17 @@ def _predicted(posterior: FunctionPosterior, inputs: Tensor) -> Distribution:
 def _some(data: Data) -> Batch | None:
     """Take the first examples of an epoch that no run trains in."""
     inputs, targets, count = [], [], 0
-    for batch in islice(data.batches(0, Generator().manual_seed(0)), BATCHES):
-        if len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+    for given in islice(data.batches(0, Generator().manual_seed(0)), BATCHES):
+        if len(given) not in (2, 3) or not all(isinstance(part, Tensor) for part in given):
             return None
+        batch = complete(given)
         inputs.append(batch[0])
         targets.append(batch[1])
         count += len(batch[1])
         if count >= EXAMPLES:
             break
     alike = all(len({part.shape[1:] for part in parts}) == 1 for parts in (inputs, targets))
-    return (torch.cat(inputs)[:EXAMPLES], torch.cat(targets)[:EXAMPLES]) if alike else None
+    return (torch.cat(inputs)[:EXAMPLES], torch.cat(targets)[:EXAMPLES]) if alike and count else None
 
 
 def _latents(posterior: FunctionPosterior) -> Iterator[tuple[str, Tensor]]:
@@ -262,7 +264,7 @@ def _latents(posterior: FunctionPosterior) -> Iterator[tuple[str, Tensor]]:
 def _sharing(problem: Problem, name: str) -> int:
     """Count the numbers that tell one entry of a latent: the data of a noise level, the weights that share a scale."""
     if name.startswith(LIKELIHOOD):
-        return problem.num_data
+        return max(1, int(problem.num_data))
     group, where = name.removeprefix(PRIOR + "scale").lstrip("."), problem.coordinates
     under = f"{group}." if group else ""
     sizes = [

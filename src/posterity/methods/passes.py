@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import islice
+from math import isclose
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from posterity.methods.totals import Curvature, FullTotal, LowRankTotal, Options
 from posterity.model.outputs import latent_curvature, output_curvature, random_parameters
 from posterity.model.problem import Problem
 from posterity.types import Data
+from posterity.weighing import log_probs, numbers, of_data, size
 
 SPARE = 10  # directions beside those that are kept of a low rank
 
@@ -24,7 +26,7 @@ class Measured:
     curvature: Curvature
     latents: Tensor
     log_likelihood: Tensor
-    num_targets: int
+    num_targets: float
 
 
 @torch.no_grad()
@@ -38,22 +40,22 @@ def measured(problem: Problem, theta: Tensor, data: Data, options: Options) -> M
         total = _total(problem, data, options)
         log_likelihood = torch.zeros((), dtype=torch.float64, device=theta.device)
         latents: Tensor | float = 0.0
-        num_targets = seen = 0
+        num_targets = seen = 0.0
         own = {n: p.detach() for n, p in problem.latents(problem.params).items()}
-        for inputs, targets in batches(problem, data):
-            outputs = total.outputs(inputs)
-            curvature = output_curvature(problem, outputs.detach(), targets, options.curvature, own)
-            total.add(inputs, outputs, curvature)
-            latents = latents + latent_curvature(problem, outputs, targets, options.curvature, own)
-            log_likelihood += problem.likelihood(outputs.detach(), own).log_prob(targets).sum(dtype=torch.float64)
-            num_targets += targets.numel()
-            seen += len(targets)
+        for batch in batches(problem, data):
+            outputs = total.outputs(batch[0])
+            curvature = output_curvature(problem, outputs.detach(), batch[1], options.curvature, own, *batch[2:])
+            total.add(batch[0], outputs, curvature, of_data(batch))
+            latents = latents + latent_curvature(problem, outputs, batch[1], options.curvature, own, *batch[2:])
+            log_likelihood += log_probs(problem.likelihood(outputs.detach(), own), batch).sum(dtype=torch.float64)
+            num_targets += numbers(batch)
+            seen += float(size(batch))
         assert isinstance(latents, Tensor)  # data are never empty
-        if seen == problem.num_data:
+        if isclose(seen, problem.num_data, rel_tol=1e-9):
             return Measured(total.result(), latents.detach(), log_likelihood, num_targets)
         share = problem.num_data / seen
         curvature_of_all = total.result().scaled(share)
-        return Measured(curvature_of_all, share * latents.detach(), share * log_likelihood, round(share * num_targets))
+        return Measured(curvature_of_all, share * latents.detach(), share * log_likelihood, share * num_targets)
 
 
 def _total(problem: Problem, data: Data, options: Options) -> Total:

@@ -148,7 +148,8 @@ def recorded(method: Any) -> dict[str, Any]:
         json.dumps(values)
     except (PydanticSchemaGenerationError, PydanticSerializationError, TypeError, ValueError):
         values = plain_value(own)  # options that have no form in JSON
-    return {**dict(values), "kind": kind_of(own)}
+    said = {name: value for name, value in dict(values).items() if name != "code" or hasattr(own, name)}
+    return {**said, "kind": kind_of(own)}  # a digest of its code tells runs apart, and is no option
 
 
 def restored(record: Mapping[str, Any]) -> Method:

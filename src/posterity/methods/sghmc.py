@@ -59,14 +59,14 @@ class SGHMC(Chain):
     def _limit(self) -> float | None:
         return 2 * (2 - self.friction) / self.lr
 
-    def moves(self, num_data: int) -> "Hamiltonian":
+    def moves(self, num_data: int | float) -> "Hamiltonian":
         return Hamiltonian(self, num_data)
 
 
 class Hamiltonian(Moves):
     """Steps with friction on Ū at the temperature T/N. State: the velocity."""
 
-    def __init__(self, method: SGHMC, num_data: int) -> None:
+    def __init__(self, method: SGHMC, num_data: int | float) -> None:
         self.method, self.num_data = method, num_data
 
     def state(self, theta: Tensor) -> State:

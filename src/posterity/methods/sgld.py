@@ -67,14 +67,14 @@ class SGLD(Chain):
     def _limit(self) -> float | None:
         return None if self.preconditioner else 2 / self.lr
 
-    def moves(self, num_data: int) -> "Langevin":
+    def moves(self, num_data: int | float) -> "Langevin":
         return Langevin(self, num_data)
 
 
 class Langevin(Moves):
     """Langevin steps on Ū at the temperature T/N. State: V and the number of its updates, where there is a preconditioner."""
 
-    def __init__(self, method: SGLD, num_data: int) -> None:
+    def __init__(self, method: SGLD, num_data: int | float) -> None:
         self.method, self.num_data = method, num_data
 
     def state(self, theta: Tensor) -> State:

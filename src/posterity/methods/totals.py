@@ -14,6 +14,7 @@ from posterity.model.outputs import Kind, computed_by, output_curvature, random_
 from posterity.model.problem import Problem, call
 from posterity.posteriors.evaluation import split
 from posterity.types import Batch, Data
+from posterity.weighing import rows as some
 
 Curvature = FullCurvature | DiagonalCurvature | LowRankCurvature | KroneckerCurvature
 
@@ -49,8 +50,8 @@ class Total(ABC):
         return call(self.problem, inputs)
 
     @abstractmethod
-    def add(self, inputs: Tensor, outputs: Tensor, curvature: OutputCurvature) -> None:
-        """Add a batch."""
+    def add(self, inputs: Tensor, outputs: Tensor, curvature: OutputCurvature, weights: Tensor | None = None) -> None:
+        """Add a batch; `curvature` is weighted already, and `weights` (B,) are those of its data."""
 
     @abstractmethod
     def result(self) -> Curvature: ...
@@ -70,7 +71,7 @@ class FullTotal(Total):
         like = next(iter(self.params.values()))
         self.matrix = torch.zeros(self.size, self.size, dtype=torch.float64, device=like.device)
 
-    def add(self, inputs: Tensor, outputs: Tensor, curvature: OutputCurvature) -> None:
+    def add(self, inputs: Tensor, outputs: Tensor, curvature: OutputCurvature, weights: Tensor | None = None) -> None:
         for _, _, rows in rows_of(self.compute, self.params, inputs, curvature):
             flat = rows.flatten(0, 1)
             self.matrix += flat.T @ flat
@@ -86,7 +87,7 @@ class LowRankTotal(Total):
         super().__init__(problem)
         self.data, self.options = data, options
 
-    def add(self, inputs: Tensor, outputs: Tensor, curvature: OutputCurvature) -> None:
+    def add(self, inputs: Tensor, outputs: Tensor, curvature: OutputCurvature, weights: Tensor | None = None) -> None:
         pass
 
     def result(self) -> LowRankCurvature:
@@ -100,10 +101,13 @@ class LowRankTotal(Total):
         shapes = [p.shape for p in self.params.values()]
         layout = self.problem.coordinates.random_layout
         leaves = [self.problem.params[n] for n in layout.names]
-        for inputs, targets in batches(self.problem, self.data):
+        for batch in batches(self.problem, self.data):
+            inputs = batch[0]
             with torch.enable_grad():
                 outputs = call(self.problem, inputs)
-            curvature = output_curvature(self.problem, outputs.detach(), targets, self.options.curvature, own)
+            curvature = output_curvature(
+                self.problem, outputs.detach(), batch[1], self.options.curvature, own, *batch[2:]
+            )
             for column, out in zip(directions.T, total.T, strict=True):
                 parts = column.to(outputs.dtype).split([s.numel() for s in shapes])
                 tangents = {n: v.view(s) for n, v, s in zip(self.params, parts, shapes, strict=True)}
@@ -117,8 +121,8 @@ class LowRankTotal(Total):
 
 def batches(problem: Problem, data: Data) -> Iterator[Batch]:
     """Give all training data once, in parts that fit into memory."""
-    for inputs, targets in data.batches(0, Generator().manual_seed(0)):
+    for batch in data.batches(0, Generator().manual_seed(0)):
         start = 0
-        for part in split(problem, inputs, None):
-            yield part, targets[start : start + len(part)]
+        for part in split(problem, batch[0], None):
+            yield some(batch, slice(start, start + len(part)))
             start += len(part)

@@ -136,7 +136,7 @@ class CorrelatedInference(Watching):
             state["kl"].copy_(self.divergence.value(mean, covariance, theta))
         self._optimizer.step(step)
         state["step"] += 1
-        name, score = training_score(distribution, batch[1])
+        name, score = training_score(distribution, batch)
         nll, kl = nll / self.problem.weight(batch), state["kl"] / n
         return state, {"nelbo": nll + self.method.temperature * kl, "nll": nll, "kl": kl, name: score}
 

@@ -12,7 +12,7 @@ def precise(values: Tensor) -> Tensor:
     return values.detach().to("cpu", float64)
 
 
-def probs_and_labels(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def probs_and_labels(probs: Tensor, labels: Tensor, ignored: int = IGNORED) -> tuple[Tensor, Tensor]:
     """Return mean probabilities (B, C) in float64 and integer labels (B,) in [0, C), both on the CPU.
 
     Sites, (B, ..., C) and (B, ...), become examples of their own; what has the label −100, not known, is left out.
@@ -22,7 +22,7 @@ def probs_and_labels(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     values = precise(probs)
     if not bool(((values >= 0) & (values <= 1.02)).all()) or bool(((values.sum(-1) - 1).abs() > 0.02).any()):
         raise InvalidInput("Class probabilities must be ≥ 0 and sum to 1; NaN and logits are refused.")
-    classes = class_labels(labels.detach().cpu(), *values.shape)
+    classes = class_labels(labels.detach().cpu(), *values.shape, ignored=ignored)
     known = classes != IGNORED
     if not bool(known.any()):
         raise InvalidInput(f"All labels are {IGNORED}, not known: there is nothing to score.")
@@ -30,7 +30,7 @@ def probs_and_labels(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def real_targets(targets: Tensor, shape: Size) -> Tensor:
-    """Return regression targets of exactly this shape, finite, in float64 on the CPU."""
+    """Return regression targets of exactly this shape, finite or missing (NaN), in float64 on the CPU."""
     if not targets.numel():
         raise InvalidInput("There are no targets to score.")
     return finite_values(targets.detach().cpu(), shape)

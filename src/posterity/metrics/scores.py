@@ -6,18 +6,21 @@ float64; wrong shapes, labels or NaN raise `InvalidInput`. Lower is better, exce
 its level).
 """
 
+import warnings
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from posterity.errors import InvalidInput
+from posterity.errors import InvalidInput, PosterityWarning
 from posterity.metrics.calibration import ece, smooth_ece
 from posterity.metrics.checks import precise, probs_and_labels, real_targets
 from posterity.metrics.selective import risk_coverage
+from posterity.model.likelihoods import IGNORED
 from posterity.predict.mixture import mixture_crps
 from posterity.predict.predictive import Classification, General, Regression
 from posterity.types import Predictive, Scores
+from posterity.weighing import there
 
 
 def accuracy(probs: Tensor, labels: Tensor) -> float:
@@ -49,7 +52,7 @@ def brier(probs: Tensor, labels: Tensor) -> float:
 
 def rmse(mean: Tensor, targets: Tensor) -> float:
     """Return the root mean squared error, in units of the target."""
-    return (precise(mean) - real_targets(targets, mean.shape)).square().mean().sqrt().item()
+    return (precise(mean) - real_targets(targets, mean.shape)).square().nanmean().sqrt().item()
 
 
 def crps_mixture(means: Tensor, variances: Tensor, targets: Tensor) -> Tensor:
@@ -73,7 +76,7 @@ def crps_mixture(means: Tensor, variances: Tensor, targets: Tensor) -> Tensor:
 
 def crps(predictive: Regression | General, targets: Tensor) -> float:
     """Return the mean CRPS, in units of the target: the absolute error of a forecast that is a distribution."""
-    return precise(predictive.crps(targets)).mean().item()
+    return precise(predictive.crps(targets)).nanmean().item()
 
 
 def coverage(predictive: Regression | General, targets: Tensor, level: float = 0.9) -> float:
@@ -100,7 +103,7 @@ def pinball_loss(quantiles: Tensor, targets: Tensor, level: float) -> float:
     if not 0 < level < 1:
         raise InvalidInput(f"A quantile's level is strictly between 0 and 1, such as 0.9; got {level}.")
     away = real_targets(targets, quantiles.shape) - precise(quantiles)
-    return torch.maximum(level * away, (level - 1) * away).mean().item()
+    return torch.maximum(level * away, (level - 1) * away).nanmean().item()
 
 
 def sharpness(predictive: Regression | General, level: float = 0.9) -> float:
@@ -124,8 +127,12 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
     Targets of any other distribution: the same, each where the distribution has the moments, and `crps` where it has a
     distribution function; without one intervals are of 4096 draws.
 
+    What is missing of the targets, NaN or a label that is ignored, is not scored; a warning says how many examples these are.
+    Of soft labels, `accuracy`, `ece` and the like are those of the class of the largest share, `nll` that of the shares.
+
     Raises `InvalidInput` for a predictive of another kind, and for targets that do not fit it.
     """
+    _say_missing(predictive, targets)
     match predictive:
         case Classification():
             return _evaluate_classes(predictive, targets)
@@ -136,15 +143,30 @@ def evaluate(predictive: Predictive, targets: Tensor) -> Scores:
     raise InvalidInput(f"Cannot score a {type(predictive).__name__}. Choices: Classification, Regression, General.")
 
 
+def _say_missing(predictive: Predictive, targets: Tensor) -> None:
+    """Say of how many examples nothing is known; label maps are padded for a reason."""
+    if not isinstance(targets, Tensor) or targets.is_complex() or not targets.dim():
+        return
+    ignored = predictive.ignored if isinstance(predictive, Classification) else None
+    known = there(targets if ignored is None else targets.masked_fill(targets == ignored, IGNORED))
+    count = len(known) - int(known.sum())
+    if 0 < count < len(known):
+        warnings.warn(
+            f"{count:,} of {len(known):,} targets {'is missing and was' if count == 1 else 'are missing and were'} not scored.",
+            PosterityWarning,
+            stacklevel=3,
+        )
+
+
 def _evaluate_classes(predictive: Classification, targets: Tensor) -> Scores:
     scores = predictive.scores(targets)
-    probs, labels = probs_and_labels(predictive.mean, targets)
+    probs, labels = probs_and_labels(predictive.mean, targets, predictive.ignored)
     confidence, predicted = probs.max(-1)
     curve = risk_coverage(1 - confidence, predicted != labels)
     return {
         "accuracy": scores["accuracy"],
         "nll": scores["nll"],
-        **({"nll_per_site": nll(probs, labels)} if targets.dim() > 1 else {}),
+        **({"nll_per_site": nll(probs, labels)} if predictive.mean.dim() > 2 else {}),
         "ece": ece(probs, labels),
         "smooth_ece": smooth_ece(probs, labels),
         "brier": brier(probs, labels),
@@ -190,8 +212,11 @@ def _evaluate_general(predictive: General, targets: Tensor) -> Scores:
 
 
 def _interval(predictive: Regression | General, targets: Tensor, level: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the ends of the intervals of the targets that are known, and these."""
     lower, upper = predictive.interval(level)
-    return precise(lower), precise(upper), real_targets(targets, lower.shape)
+    y = real_targets(targets, lower.shape)
+    known = ~y.isnan()
+    return precise(lower)[known], precise(upper)[known], y[known]
 
 
 def _inside(lower: Tensor, upper: Tensor, y: Tensor) -> float:

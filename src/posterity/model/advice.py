@@ -44,13 +44,12 @@ CLASSES: Sequence[Row] = (
     ),
     (
         lambda t: t.sums_to_one and t.like_outputs,
-        "Rows of probabilities (soft labels): take the most probable class, targets.argmax(-1), or write a Likelihood of "
-        "your own.",
+        "Rows of probabilities (soft labels): floats of the outputs' shape, with the classes on the same axis.",
     ),
     (
         lambda t: t.fractions and t.single and t.width == 2,
-        "Probabilities (soft labels) of the second class: (targets{squeezed} > 0.5).long(), or a Likelihood of your own. Real "
-        "values: likelihood=Gaussian(), and one output.",
+        "Probabilities (soft labels) of the second class: targets = targets{squeezed}, then "
+        "torch.stack([1 - targets, targets], -1). Real values: likelihood=Gaussian(), and one output.",
     ),
     (lambda t: t.real and not t.whole and t.sited, "Real values at each place: " + FLATTENED),
     (
@@ -146,7 +145,10 @@ BINARY: Sequence[Row] = (
         lambda t: t.only(-1, 0, 1),
         "If −1 is a label that is not known, it is −100 here: targets.masked_fill(targets == -1, -100).",
     ),
-    (lambda t: t.fractions, "Probabilities (soft labels): write (targets > 0.5).float(), or a Likelihood of your own."),
+    (
+        lambda t: t.fractions,
+        "Probabilities (soft labels): write (targets > 0.5).float(), or take Categorical() of two outputs.",
+    ),
     (
         lambda t: t.whole and t.low >= 0 and t.high > 1,
         "More than two classes: likelihood=Categorical(), targets{squeezed}.long(), and {classes} outputs of the network.",

@@ -11,6 +11,7 @@ from torch import Generator, Size, Tensor, nn
 
 from posterity.core.activation import ActivationDraw, Flipout, LocalReparam, RuledPasses
 from posterity.core.dispatch import RandomWeight
+from posterity.core.entered import entered
 from posterity.core.gaussian import inverse_softplus, noise_like, softplus
 from posterity.core.layout import Layout, substituted
 from posterity.core.sparse import DenseGradient, looked_up_sparsely
@@ -110,7 +111,7 @@ class Bayesian(nn.Module):
     def _computed(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the network, whatever its weights are; the first pass with gradients shows how it looks up its tables."""
         known = self._seen or not torch.is_grad_enabled() or torch.compiler.is_compiling()
-        with nullcontext() if known else KnownLookups(self.network):
+        with nullcontext() if known else entered(KnownLookups(self.network)):
             return self.network(*args, **kwargs)
 
     def draw(self, generator: Generator | None = None) -> dict[str, Tensor]:
@@ -256,9 +257,8 @@ def _not_yet_random(network: nn.Module, where: Where) -> frozenset[str]:
 def _assigned(estimator: str | Mapping[str, str], shapes: Mapping[str, Size]) -> dict[str, EstimatorName]:
     """Give every random parameter its estimator."""
     named = dict(estimator) if isinstance(estimator, Mapping) else {"*": estimator}
-    for kind in named.values():
-        if kind not in RULES:
-            raise unknown("estimator", kind, RULES)
+    if strange := [kind for kind in named.values() if kind not in list(RULES)]:
+        raise unknown("estimator", strange[0], RULES)
     exact = shapes.keys() <= named.keys()
     chosen = {n: named[n] for n in shapes} if exact else match(named, shapes, "estimator", "conversion")
     return cast(dict[str, EstimatorName], chosen)

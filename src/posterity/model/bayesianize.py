@@ -14,6 +14,7 @@ from posterity.model.bayesian import deterministic as deterministic
 from posterity.model.initial import InitialStd
 from posterity.model.plain import plain
 from posterity.model.selection import Where
+from posterity.options import require
 
 
 def bayesianize(
@@ -71,6 +72,7 @@ def kl(module: nn.Module) -> Tensor:
 
     Closed form under Normal priors; else an unbiased estimate from one draw (see `Divergence`).
     """
+    require(module=(module, nn.Module))
     parts = [m.kl() for m in module.modules() if isinstance(m, Bayesian)]
     if not parts:
         raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")

@@ -1,10 +1,12 @@
 """Likelihoods of classes: one label for each example, or many, of sites such as tokens or pixels.
 
-A label of −100 is not known and adds nothing. See `posterity.model.likelihoods` for the conventions.
+A label of −100, or another that is named, is not known and adds nothing. See `posterity.model.likelihoods` for the conventions.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
+import torch
+from pydantic import Field
 from torch import Tensor
 from torch import distributions as dist
 
@@ -12,10 +14,13 @@ from posterity.core.curvature import CategoricalCurvature
 from posterity.errors import InvalidInput
 from posterity.model.advice import BINARY, CLASSES, SITES, advice
 from posterity.model.advice import IGNORED as IGNORED
+from posterity.model.sites import Labels
+from posterity.model.sites import SiteCategorical as SiteCategorical
 from posterity.options import STRICT, dataclass
 from posterity.text import short
 from posterity.types import Likelihood, Params
 
+ROUNDING = 1e-3  # of the sum of the shares of a soft label
 _ONE_OR_SEVERAL = "(B,) or (B, 1) for one label of each example, (B, K) for K of them"
 
 
@@ -30,8 +35,19 @@ class Categorical(Likelihood):
     network's (B, C, H, W); targets are the outputs without C. One target is a whole label map, and its sites are
     independent given the function: log p(y | f) = Σ_site log softmax(f_site)_{y_site}.
 
+    Targets of the outputs' own shape are soft labels, shares of each class: log p = Σ_c t_c log softmax(f)_c, what as many
+    labels as there are would say on average. NaN in one of them leaves it out.
+
+    Args:
+        axes: see above.
+        ignore_index: the label that is not known, beside −100.
+        class_weights: one number ≥ 0 for each class: how often a label of it counts, as weights of data do. Predictions are of
+            the classes as these weights make them, not as they are.
+        label_smoothing: ε, as torch has it: the likelihood is that of other labels, (1 − ε) of what was seen and ε/C of each
+            class. It is no prior, and no class can then be learnt to be more probable than about 1 − ε.
+
     Raises:
-        ValueError: for axes that do not start with B, or have no C or several.
+        ValueError: for axes that do not start with B, or have no C or several; weights below 0, or all 0.
 
     >>> import torch
     >>> Categorical()(torch.zeros(2, 10), {}).log_prob(torch.tensor([3, 7]))
@@ -41,9 +57,14 @@ class Categorical(Likelihood):
     """
 
     axes: str | None = None
+    ignore_index: int = IGNORED
+    class_weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     kind: Literal["categorical"] = "categorical"
 
     def __post_init__(self) -> None:
+        if self.class_weights is not None and not any(self.class_weights):
+            raise InvalidInput("All class_weights are 0: no label would count.")
         if self.axes is not None and (not self.axes.startswith("B") or not _one_class_axis(self.axes)):
             raise InvalidInput(
                 f"The axes '{short(self.axes)}' were given to Categorical; they start with B, the batch, and have one C, the "
@@ -77,16 +98,31 @@ class Categorical(Likelihood):
         """The number of axes between batch and classes: 0 for one label per example."""
         return len(self.axes or "BC") - 2
 
+    def known(self, targets: Tensor) -> Tensor:
+        """Say which labels are known; of soft ones all shares or none. Labels held as floats are refused elsewhere."""
+        if not targets.is_floating_point():
+            return (targets.long() != IGNORED) & (targets.long() != self.ignore_index)
+        if targets.dim() < 2 + self.sites:
+            return torch.ones_like(targets, dtype=torch.bool)
+        axis = 1 if self._first else -1
+        return (~targets.isnan().any(axis, keepdim=True)).expand_as(targets)
+
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
-        if not self.sites:
-            return SiteCategorical(outputs)
-        return dist.Independent(SiteCategorical(self._classes_last(outputs)), self.sites, validate_args=False)
+        outputs, weights = self._classes_last(outputs), None
+        if self.class_weights is not None:
+            weights = outputs.new_tensor(self.class_weights)
+        base = SiteCategorical(outputs, Labels(self.ignore_index, weights, self.label_smoothing, self._first))
+        return dist.Independent(base, self.sites, validate_args=False) if self.sites else base
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
         if outputs.dim() != 2 + self.sites:
             raise InvalidInput(self._of_other_axes(outputs, targets))
         refuse_count(outputs, targets)
         logits = self._classes_last(outputs)
+        if self.class_weights is not None and len(self.class_weights) != logits.shape[-1]:
+            raise InvalidInput(f"{len(self.class_weights)} class_weights were given for {logits.shape[-1]} classes.")
+        if targets.is_floating_point() and targets.shape == outputs.shape:
+            return self._check_soft(self._classes_last(targets))
         if targets.shape != logits.shape[:-1] or targets.is_floating_point() or targets.is_complex():
             wanted = f"({', '.join((self.axes or 'BC').replace('C', ''))}{'' if self.sites else ','})"
             raise InvalidInput(
@@ -94,7 +130,7 @@ class Categorical(Likelihood):
                 f"class labels of shape {wanted}. {advice(CLASSES, targets, logits.shape, self.axes)}"
             )
         labels = targets.long()
-        classes, known = logits.shape[-1], labels[labels != IGNORED]
+        classes, known = logits.shape[-1], labels[self.known(labels)]
         low, high = (int(known.min()), int(known.max())) if known.numel() else (0, 0)
         if low < 0 or high >= classes:
             numbered = f"so labels go from 0 to {classes - 1}" if classes > 1 else "so there is one class, 0"
@@ -104,13 +140,27 @@ class Categorical(Likelihood):
             )
 
     def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> CategoricalCurvature:
-        """diag(p) − p pᵀ; a label that is not known has none."""
-        known = (targets.long() != IGNORED).unsqueeze(-1)
-        return CategoricalCurvature(outputs.softmax(-1) * known)
+        """w (diag(p) − p pᵀ), w the weight of the label; one that is not known has none."""
+        labels: SiteCategorical = self(outputs, latents)  # type: ignore[assignment]  # outputs of Laplace have no sites
+        return CategoricalCurvature(outputs.softmax(-1), labels.shares(targets).sum(-1, keepdim=True))
+
+    @property
+    def _first(self) -> bool:
+        return self.axes is not None and self.axes[1] == "C"
 
     def _classes_last(self, outputs: Tensor) -> Tensor:
-        first = self.axes is not None and self.axes[1] == "C"
-        return outputs.movedim(-1 - self.sites, -1) if first else outputs
+        return outputs.movedim(-1 - self.sites, -1) if self._first else outputs
+
+    def _check_soft(self, shares: Tensor) -> None:
+        """Refuse soft labels that are no shares of the classes."""
+        fits = (shares >= 0).all(-1) & ((shares.sum(-1) - 1).abs() < ROUNDING)
+        if not bool(fits.all()):
+            row = int((~fits.reshape(len(fits), -1).all(1)).nonzero()[0, 0])
+            shown = [round(value, 4) for value in shares[row].reshape(-1, shares.shape[-1])[0].tolist()[:6]]
+            raise InvalidInput(
+                "Targets of the outputs' shape are soft labels, shares of each class that are at least 0 and sum to 1; target "
+                f"{row} is {shown}. {advice(CLASSES, shares, shares.shape, self.axes)}"
+            )
 
     def _of_other_axes(self, outputs: Tensor, targets: Tensor) -> str:
         said = f"The network's outputs have shape {tuple(outputs.shape)}; "
@@ -123,19 +173,6 @@ class Categorical(Likelihood):
             else advice(SITES, targets, outputs.shape)
         )
         return f"{said}Categorical needs (B, classes): one row of logits per example. {hint}"
-
-
-class SiteCategorical(dist.Categorical):
-    """torch's, for labels of any integer type, which keeps the outputs (..., C) that it was made of; −100 has log p = 0."""
-
-    def __init__(self, outputs: Tensor) -> None:
-        super().__init__(logits=outputs, validate_args=False)
-        self.outputs = outputs
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        labels = value.long()
-        each: Tensor = super().log_prob(labels.clamp(min=0))  # type: ignore[no-untyped-call]
-        return each.masked_fill(labels == IGNORED, 0)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,6 +202,9 @@ class Bernoulli(Likelihood):
                 f"The axes '{short(self.axes)}' were given to Bernoulli; they start with B, the batch, and name those "
                 "of the outputs: such as BK for several labels, BCHW for masks (B, 1, H, W)."
             )
+
+    def known(self, targets: Tensor) -> Tensor:
+        return (targets.double() != IGNORED) & ~targets.isnan()
 
     def __call__(self, outputs: Tensor, latents: Params) -> dist.Distribution:
         if self.axes is None and outputs.shape[-1] == 1:

@@ -17,6 +17,7 @@ from posterity.model.coordinates import Coordinates, normalisation
 from posterity.model.location_scale import LocationScale
 from posterity.model.priors import Product
 from posterity.model.problem import Problem
+from posterity.options import require
 from posterity.types import Prior
 
 WIDTH = 120
@@ -101,6 +102,7 @@ def explain(module: nn.Module, example: Any) -> Explanation:
     >>> found.bytes  # 8 means and 8 stds
     64
     """
+    require(module=(module, nn.Module))
     copied = deepcopy(module)
     found = bayesian_modules(copied)
     if not found:

@@ -11,7 +11,7 @@ from posterity.core.estimators import differentiate
 from posterity.errors import InvalidInput, suggest
 from posterity.model.coordinates import Coordinates
 from posterity.model.problem import Problem
-from posterity.options import convert
+from posterity.options import convert, shown
 from posterity.types import Batch
 
 SMALLEST = 1e-5  # a std of 0 has no rho
@@ -46,6 +46,8 @@ def initial_std(coordinates: Coordinates, init: InitialStd) -> Tensor:
         if not 0 < init < float("inf"):
             raise InvalidInput(f"An initial std of {init} was given; it must be positive and finite, e.g. 0.02.")
         return init / coordinates.unit()[coordinates.start :]
+    if not isinstance(init, Relative | Mapping):
+        raise InvalidInput(f"init={shown(init)}: must be a number, Relative(…), or a tensor for each name.")
     std = torch.full_like(theta, 0.1)
     if isinstance(init, Relative):
         std[:weights] = (init.fraction * theta[:weights].abs()).clamp(min=SMALLEST)
@@ -86,7 +88,8 @@ def curvature_std(problem: Problem, batches: Iterable[Batch]) -> dict[str, Tenso
     where = problem.coordinates
     fisher, count = torch.zeros_like(where.theta()), 0
     own = torch.empty_like(fisher)
-    for inputs, _ in batches:
+    for batch in batches:
+        inputs = batch[0]
         distribution = problem.predict(inputs)
         loss = -distribution.log_prob(distribution.sample()).mean()
         differentiate(loss, (where.params, own, where.layout))

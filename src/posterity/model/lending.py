@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from posterity.core.entered import entered
 from posterity.model.alone import unmoved
 from posterity.model.problem import Problem
 
@@ -119,7 +120,7 @@ def twin(network: nn.Module, params: Mapping[int, Tensor] | None = None) -> nn.M
 
 def _computes_alone(own: Problem, problem: Problem, inputs: Tensor) -> bool:
     """Whether a copy computes without the parameters that it was copied from, which a closure may hold."""
-    with unmoved(), torch.no_grad(), _Watch(problem) as watch:
+    with unmoved(), torch.no_grad(), entered(_Watch(problem)) as watch:
         try:
             own.network(inputs[:1])
         except Exception:  # the inputs are at fault, or the network is, which is said where it is run

@@ -33,7 +33,8 @@ from posterity.model.positive import LogNormal as LogNormal
 from posterity.model.robust import StudentT as StudentT
 from posterity.model.shares import Beta as Beta
 from posterity.options import STRICT, dataclass
-from posterity.types import Latent, Likelihood, Params
+from posterity.types import Batch, Latent, Likelihood, Params
+from posterity.weighing import each_weight
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Several = Annotated[tuple[Positive, ...], Field(min_length=1)]  # a number for each target
@@ -140,22 +141,25 @@ class HeteroscedasticGaussian(Likelihood):
         _check_real(outputs.chunk(2, dim=-1)[0], targets, each=2)
 
 
-def training_score(distribution: dist.Distribution, targets: Tensor) -> tuple[str, Tensor]:
+def training_score(distribution: dist.Distribution, batch: Batch) -> tuple[str, Tensor]:
     """Return the name of what people watch beside a loss, accuracy or RMSE, and its sum over the batch and number, (2,).
 
-    The accuracy is that over labels that are known; the sum of the RMSE is one of squares. The number is 0 where no label is
-    known, and where the distribution has no mean.
+    The accuracy is that over labels that are known; the sum of the RMSE is one of squares; each counts as its datum does. The
+    number is 0 where no label is known, and where the distribution has no mean.
     """
+    targets, counts = batch[1], each_weight(batch)
     base = distribution.base_dist if isinstance(distribution, dist.Independent) else distribution
     if isinstance(base, dist.Categorical | dist.Bernoulli):
-        known = targets.to(torch.int64) != IGNORED
-        return "accuracy", torch.stack([((base.mode == targets) & known).sum(), known.sum()]).double()
+        soft = isinstance(base, SiteCategorical) and base.soft(targets)
+        labels, counts = (targets.argmax(-1), counts[..., 0]) if soft else (targets, counts)
+        known = counts * (labels.to(torch.int64) != IGNORED)
+        return "accuracy", torch.stack([((base.mode == labels) * known).sum(), known.sum()])
     try:
         squares = (distribution.mean.detach() - targets).square()
     except NotImplementedError:
         return "rmse", torch.zeros(2, dtype=torch.float64)
-    squares = squares[squares.isfinite()]  # a Cauchy's mean is none
-    return "rmse", torch.stack([squares.sum(), squares.new_tensor(squares.numel())]).double()
+    counts = (counts * squares.isfinite()).expand_as(squares)  # a Cauchy's mean is none
+    return "rmse", torch.stack([(squares.nan_to_num(0.0, 0.0, 0.0) * counts).sum(), counts.sum()])
 
 
 AnyLikelihood = Annotated[

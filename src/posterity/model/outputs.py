@@ -11,7 +11,8 @@ from posterity.core.curvature import IndependentCurvature, MatrixCurvature, Outp
 from posterity.core.layout import substituted
 from posterity.errors import InvalidInput
 from posterity.model.problem import Problem, read
-from posterity.types import Likelihood, Params
+from posterity.types import Batch, Likelihood, Params
+from posterity.weighing import known, known_log_probs, of_data, of_numbers
 
 Kind = Literal["ggn", "fisher"]
 
@@ -36,9 +37,9 @@ def computed_by(problem: Problem) -> Callable[[Params, Tensor], Tensor]:
 
 
 def output_curvature(
-    problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params
+    problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params, weights: Tensor | None = None
 ) -> OutputCurvature:
-    """Return the curvature of −log p(y | f) in the outputs f (B, D): its expectation over y, or that of the y seen.
+    """Return the curvature of −w log p(y | f) in the outputs f (B, D): its expectation over y, or that of the y seen.
 
     The expectation, `ggn`, is the Fisher information of p(y | f), which the likelihood says: `Likelihood.curvature`.
     `fisher` is ∂(−log p)/∂f times its transpose, the empirical Fisher information, for any likelihood.
@@ -50,18 +51,31 @@ def output_curvature(
         raise InvalidInput(
             f"The network's outputs have shape {tuple(outputs.shape)}; a Laplace approximation needs (B, outputs)."
         )
+    batch = _batch(outputs, targets, weights)
     if kind == "fisher":
         with torch.enable_grad():
             leaf = outputs.detach().requires_grad_()
-            total = problem.likelihood(leaf, latents).log_prob(targets).sum()
+            total = known_log_probs(problem.likelihood(leaf, latents), batch[1], known(batch)).sum()
             (score,) = torch.autograd.grad(total, [leaf])
-        return ScoreCurvature(-score)
-    found = problem.likelihood.curvature(outputs, targets, latents)
+        own = of_data(batch)
+        return ScoreCurvature(-score if own is None else -score * own.to(score).sqrt().unsqueeze(-1))
+    found = problem.likelihood.curvature(outputs, batch[1], latents)
     if found is None:
         raise unknown_curvature(problem.likelihood)
-    if not isinstance(found, Tensor):
-        return found  # type: ignore[no-any-return]  # a form of its own
-    return IndependentCurvature(found) if found.dim() == 2 else MatrixCurvature(found)
+    own, numbers = of_data(batch), of_numbers(batch)
+    if isinstance(found, Tensor) and numbers is not None and not outputs.shape[1] % numbers.shape[1]:
+        each = numbers.to(found).repeat(1, outputs.shape[1] // numbers.shape[1])
+        if found.dim() == 2:
+            return IndependentCurvature(each * found)
+        return MatrixCurvature(each.sqrt().unsqueeze(-1) * found * each.sqrt().unsqueeze(-2))
+    curvature: OutputCurvature
+    if isinstance(found, Tensor):
+        curvature = IndependentCurvature(found) if found.dim() == 2 else MatrixCurvature(found)
+    else:
+        curvature = found  # a form of its own
+    if own is None:
+        return curvature
+    return curvature.weighted((own if numbers is None else numbers.amin(1)).to(outputs).unsqueeze(-1))
 
 
 def refuse_unknown(likelihood: Likelihood, kind: Kind) -> None:
@@ -77,7 +91,13 @@ def unknown_curvature(likelihood: Likelihood) -> InvalidInput:
     )
 
 
-def latent_curvature(problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params) -> Tensor:
+def _batch(outputs: Tensor, targets: Tensor, weights: Tensor | None) -> Batch:
+    return (outputs, targets) if weights is None else (outputs, targets, weights)
+
+
+def latent_curvature(
+    problem: Problem, outputs: Tensor, targets: Tensor, kind: Kind, latents: Params, weights: Tensor | None = None
+) -> Tensor:
     """Return the batch's curvature in each of the likelihood's latents, (L,): its diagonal.
 
     `ggn` is what the likelihood says, where it does; else Σ_n of the squared scores of the targets that were seen. Cross terms
@@ -85,14 +105,36 @@ def latent_curvature(problem: Problem, outputs: Tensor, targets: Tensor, kind: K
     """
     if not latents:
         return outputs.new_zeros(0)
-    found = problem.likelihood.latent_curvature(outputs, targets, latents) if kind == "ggn" else None
+    batch = _batch(outputs, targets, weights)
+    found = _said(problem.likelihood, outputs, batch, latents) if kind == "ggn" else None
     if found is None:
         with torch.enable_grad():  # each example has its own, as draws do
             leaves = {n: v.detach().expand(len(outputs), *v.shape).clone().requires_grad_() for n, v in latents.items()}
-            total = problem.likelihood(outputs.detach()[:, None], leaves).log_prob(targets[:, None]).sum()
-            scores = torch.autograd.grad(total, list(leaves.values()))
-        found = {n: score.square().sum(0) for n, score in zip(leaves, scores, strict=True)}
+            distribution, seen = problem.likelihood(outputs.detach()[:, None], leaves), known(batch)
+            each = known_log_probs(distribution, batch[1][:, None], None if seen is None else seen[:, None])
+            scores = torch.autograd.grad(each.sum(), list(leaves.values()))
+        own = of_data(batch)
+        counts = outputs.new_ones(len(outputs)) if own is None else own.to(outputs)
+        found = {n: torch.tensordot(counts, score.square(), 1) for n, score in zip(leaves, scores, strict=True)}
     return torch.cat([found[n].reshape(-1) for n in latents])
+
+
+def _said(likelihood: Likelihood, outputs: Tensor, batch: Batch, latents: Params) -> Params | None:
+    """Ask the likelihood, of data that count alike together."""
+    if len(batch) == 2:
+        return likelihood.latent_curvature(outputs, batch[1], latents)
+    totals: dict[str, Tensor] = {}
+    alike, which = batch[2].unique(dim=0, return_inverse=True)
+    for index, weights in enumerate(alike):
+        some = which == index
+        found = likelihood.latent_curvature(outputs[some], batch[1][some], latents)
+        if found is None:
+            return None
+        each = weights if weights.dim() == 0 else weights[1:]
+        for name, value in found.items():
+            factor = each if value.shape == each.shape else each.mean()
+            totals[name] = totals.get(name, torch.zeros_like(value)) + factor.to(value) * value
+    return totals
 
 
 def refuse_bags(network: nn.Module, random: frozenset[str]) -> None:

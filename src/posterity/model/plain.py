@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from posterity.errors import InvalidInput
+from posterity.options import require
 
 # Classes by name, since some exist only in builds of torch that have them: where each keeps the module that it wraps.
 WRAPPERS = {
@@ -55,6 +56,7 @@ def plain(network: nn.Module) -> nn.Module:
     >>> [name for name, _ in plain(net).named_parameters()]
     ['0.weight', '0.bias']
     """
+    require(network=(network, nn.Module))
     for name, module in network.named_modules():
         _refuse(module, f"'{name}' ({type(module).__name__})" if name else f"The network ({type(module).__name__})")
     memo: dict[int, Any] = {}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -18,8 +18,12 @@ from posterity.model.adopted import as_likelihood, as_own_prior
 from posterity.model.coordinates import Coordinates
 from posterity.model.modes import in_place, moving, still, train
 from posterity.model.selection import Where
+from posterity.model.support import check_support, refuse_parts
 from posterity.options import convert, shown
 from posterity.types import LIKELIHOOD, Batch, Likelihood, Params, Prior
+from posterity.weighing import known, log_probs, size
+
+SMALLEST = 1e-30  # of a sum of weights that is divided by
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Problem:
         network: any module that maps inputs (B, ...) to outputs (B, ...) or (B,).
         prior: over the network's parameters.
         likelihood: of the targets given the outputs.
-        num_data: N, the size of the training set that a batch stands for.
+        num_data: N, the size of the training set that a batch stands for: of weighted data the sum of their weights.
         where: which parameters are random; see `select`. The others are points, by MAP.
         mean_batch_size: B̄, the mean number of data in a batch, so that each datum weighs the same in batches of any size;
             None takes each batch for one of mean size.
@@ -47,7 +51,7 @@ class Problem:
     network: nn.Module
     prior: Prior
     likelihood: Likelihood
-    num_data: int
+    num_data: int | float
     where: Where = None
     mean_batch_size: float | None = None
     still: frozenset[str] | None = None
@@ -65,9 +69,11 @@ class Problem:
         for name, found in fits.items():
             if not found or isinstance(getattr(self, name), type):
                 raise InvalidInput(f"Problem({name}={shown(getattr(self, name))}): must be a {name}, made.")
-        convert(self, num_data=int)
-        if self.num_data < 1:
+        convert(self, num_data=int | float)
+        if not 0 < self.num_data < inf:
             raise InvalidInput(f"num_data is {self.num_data}; a posterior needs at least one training example.")
+        if self.num_data == int(self.num_data):
+            object.__setattr__(self, "num_data", int(self.num_data))
         if self.still is None:
             object.__setattr__(self, "still", still(self.network))
         latents = {LIKELIHOOD + n: latent for n, latent in self.likelihood.latents().items()}
@@ -121,29 +127,33 @@ class Problem:
     def nll(self, batch: Batch) -> tuple[Tensor, Distribution]:
         """Return what a batch adds to the mean nll of an epoch's data, and the distribution that it came from.
 
-        1/B̄ Σ_b −log p(y_b | x_b, θ), (), in nats per datum: over the batches of an epoch its mean is the mean over all data,
-        however they are cut. Divide by `weight` for the mean over the batch.
+        1/B̄ Σ_b −w_b log p(y_b | x_b, θ), (), in nats per datum: over the batches of an epoch its mean is the mean over all
+        data, however they are cut. Divide by `weight` for the mean over the batch.
         """
-        inputs, targets = batch
         with _said(self.likelihood):
-            distribution = self.predict(inputs)
-            log_probs = distribution.log_prob(targets)
-        return -log_probs.mean() * self.weight(batch), distribution
+            distribution = self.predict(batch[0])
+            values = log_probs(distribution, batch)
+        if len(batch) == 2:
+            return -values.mean() * self.weight(batch), distribution
+        mean = size(batch) if self.mean_batch_size is None else self.mean_batch_size
+        return -values.sum() / mean, distribution
 
-    def weight(self, batch: Batch) -> float:
-        """Return B / B̄: a batch of B data counts for B data."""
-        return 1.0 if self.mean_batch_size is None else len(batch[1]) / self.mean_batch_size
+    def weight(self, batch: Batch) -> float | Tensor:
+        """Return B / B̄: a batch of B data counts for B data, and one of weighted data for the sum of their weights."""
+        mean, own = self.mean_batch_size, size(batch)
+        if isinstance(own, Tensor):  # a batch may count for nothing, and nobody divides by 0
+            return own.clamp(min=SMALLEST) / mean if mean else torch.ones_like(own)
+        return 1.0 if mean is None else own / mean
 
     def log_joint(self, theta: Tensor, batch: Batch) -> Tensor:
         """Return N/B Σ_b log p(y_b | x_b, θ) + log p(θ), shape (), in nats for the whole data set; differentiable in θ."""
-        inputs, targets = batch
         params = self.layout.views(self.coordinates.weights(theta))
         with substituted(self.network, self.coordinates.of_network(params)):
-            outputs = read(self.network(inputs))
+            outputs = read(self.network(batch[0]))
         outputs = outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
         with _said(self.likelihood):
-            log_likelihood = self.likelihood(outputs, self.latents(params)).log_prob(targets).sum()
-        return log_likelihood * (self.num_data / len(targets)) + self.log_prior(theta)
+            log_likelihood = log_probs(self.likelihood(outputs, self.latents(params)), batch).sum()
+        return log_likelihood * (self.num_data / size(batch)) + self.log_prior(theta)
 
     def check(self, batch: Batch) -> None:
         """Try a batch before anything is changed.
@@ -151,7 +161,7 @@ class Problem:
         Raises:
             InvalidInput: where inputs are not finite, the network cannot take them, or the targets do not fit.
         """
-        inputs, targets = batch
+        inputs, targets = batch[:2]
         check_inputs(inputs)
         training = {m: m.training for m in self.network.modules()}
         try:
@@ -163,11 +173,22 @@ class Problem:
                     "The network returns NaN or infinite outputs for finite inputs, before any training."
                 )
             self.likelihood.check(outputs[:1].expand(len(targets), *outputs.shape[1:]), targets)
-            if type(self.likelihood).check is Likelihood.check:
-                _check_support(self, outputs[:1], targets)
+            if type(self.likelihood).check is Likelihood.check or known(batch) is not None:
+                self._try(outputs[:1], batch)
         finally:
             for module, mode in training.items():
                 module.training = mode
+
+    @torch.no_grad()
+    def _try(self, outputs: Tensor, batch: Batch) -> None:
+        """Try what the likelihood does not check itself; where it cannot even be made, a rehearsal says so."""
+        try:
+            distribution = self.likelihood(outputs, self.latents(self.params))
+        except Exception:  # what is not ours may raise anything
+            return
+        refuse_parts(type(self.likelihood).__name__, distribution, batch[1], known(batch))
+        if type(self.likelihood).check is Likelihood.check:
+            check_support(distribution, batch[1])
 
     def snapshot(self, buffers: Mapping[str, Tensor] | None = None) -> "Problem":
         """Copy the problem with a network of its own in eval mode, with these buffers (running statistics) if given."""
@@ -215,9 +236,9 @@ def check_inputs(inputs: Tensor) -> None:
     """Refuse what is no tensor, and inputs with NaN or infinite values, naming the first row that has one."""
     if not isinstance(inputs, Tensor):
         raise InvalidInput(f"Inputs are a torch tensor, got {type(inputs).__name__}: torch.as_tensor(inputs).")
-    if not inputs.dim() or inputs.layout != torch.strided:
+    if not inputs.dim() or inputs.layout != torch.strided or inputs.is_meta:
         raise InvalidInput(
-            "Inputs are one dense tensor (B, …); of a single number, inputs[None]; of sparse ones, inputs.to_dense()."
+            "Inputs are one dense tensor (B, …), with values; of a single one, inputs[None]; of sparse ones, inputs.to_dense()."
         )
     if not inputs.is_floating_point() or not inputs.numel():
         return
@@ -272,32 +293,3 @@ def _picking(outputs: Any) -> str:
     if part is None and isinstance(outputs, Mapping):
         part = f"[{next(iter(outputs), 0)!r}]"
     return f"its forward(self, x) returns self.network(x){part or '[0]'}"
-
-
-@torch.no_grad()
-def _check_support(problem: Problem, outputs: Tensor, targets: Tensor) -> None:
-    """Refuse targets that a likelihood of one's own cannot give, by the first of them; all else a rehearsal refuses."""
-    try:
-        distribution = problem.likelihood(outputs, problem.latents(problem.params))
-        support: Any = distribution.support
-        fits = support.check(targets)
-        shown = type(support).__name__.strip("_") if "tensor" in str(support) else str(support)
-    except Exception:  # what is not ours may raise anything
-        return
-    name = type(distribution).__name__
-    if fits.shape[:1] == targets.shape[:1] and not fits.all():
-        row = int((~fits.reshape(len(targets), -1).all(1)).nonzero()[0, 0])
-        raise InvalidInput(
-            f"Target {row} is {targets[row].tolist()}, which {name} cannot give; its targets are in {shown}."
-        )
-    try:
-        dense = distribution.log_prob(targets).isfinite()
-    except Exception:
-        return
-    if dense.shape == targets.shape[:1] and not dense.all() and dense.double().mean() > 0.5:
-        row = int((~dense).nonzero()[0, 0])
-        raise InvalidInput(
-            f"Target {row} is {targets[row].tolist()}, to which {name} gives a log-density that is NaN or infinite at the "
-            f"network's first outputs, unlike others: does it lie on the bound of what {name} can give? Move it inside, or "
-            "leave it out."
-        )

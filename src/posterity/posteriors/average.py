@@ -1,16 +1,19 @@
 """Predictions from many functions of which none is kept, and functions that are drawn once and kept."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Generator, Tensor
 
 from posterity.errors import InvalidInput
 from posterity.model.problem import check_inputs
+from posterity.options import require
+from posterity.posteriors.asked import check_averaging, check_posterior, check_request
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.linearised import Linearised
-from posterity.posteriors.memory import check_request, within_memory
+from posterity.posteriors.memory import within_memory
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.samples import Samples
 from posterity.predict.moments import Moments, beside, joined, moments
@@ -26,6 +29,9 @@ class Averaging:
 
     draws: int = 32
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_averaging(self.draws, self.seed)
 
     def predict(self, posterior: FunctionPosterior, inputs: Tensor) -> AnyPredictive:
         """Predict inputs (B, ...) by these functions; a point has one."""
@@ -71,8 +77,10 @@ def average(
     >>> found.count, found.mean, found.epistemic
     (3, tensor([2.]), tensor([0.6667]))
     """
+    check_posterior(posterior)
     check_request(n, "functions", generator, max_bytes)
-    if tolerance is not None and not tolerance > 0:
+    require(tolerance=(0.0 if tolerance is None else tolerance, float))
+    if tolerance is not None and not 0 < tolerance < inf:
         raise InvalidInput(f"tolerance={tolerance}: must be larger than 0, the error of the mean that is small enough.")
     check_inputs(inputs)
     if isinstance(posterior, Linearised):
@@ -139,6 +147,7 @@ def draw_functions(posterior: FunctionPosterior, n: int, generator: Generator | 
     >>> bool(first.mean == second.mean)
     True
     """
+    check_posterior(posterior)
     check_request(n, "functions", generator)
     if isinstance(posterior, Linearised | Dropout):
         raise InvalidInput(

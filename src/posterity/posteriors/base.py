@@ -14,9 +14,10 @@ from posterity.core.layout import Layout
 from posterity.errors import InvalidInput, PosterityWarning
 from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
+from posterity.posteriors.asked import check_request
 from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws
-from posterity.posteriors.memory import check_request, gathered, predicted, within_memory
+from posterity.posteriors.memory import gathered, predicted, within_memory
 from posterity.posteriors.stated import Held, Stated, not_finite
 from posterity.predict.predictive import AnyPredictive, predictive
 

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from posterity.metrics.agreement import ClassAgreement, ValueAgreement, compare_predictives, wasserstein2
+from posterity.posteriors.asked import check_posterior, check_request
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import Mixture
 from posterity.predict.predictive import Classification, Regression, classes_or_values, predictive
@@ -44,6 +45,9 @@ def compare_posteriors(
     Symmetric KL of predictives, nats             1.99
     W2 of weights' marginals                      1.89
     """
+    check_posterior(a, "a")
+    check_posterior(b, "b")
+    check_request(n, "functions", generator)
     p, q = (functions_of(posterior, x, n, generator) for posterior in (a, b))
     return compare_predictives(p, q, _weights(a, b, generator))
 

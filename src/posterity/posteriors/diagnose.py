@@ -40,7 +40,8 @@ def diagnose(posterior: FunctionPosterior, inputs: Tensor | None, data: Any, dra
         return Diagnosis(family=posterior.kind, contraction=found)
     if data is None:
         return GaussianDiagnosis(family=posterior.kind, contraction=found)
-    source, generator = as_data(data), Generator(device=posterior.device).manual_seed(0)
+    source = as_data(data).known_to(posterior.problem.likelihood).seen_by(posterior.problem.likelihood)
+    generator = Generator(device=posterior.device).manual_seed(0)
     ratios = log_ratios(posterior, source, draws, generator)
     return GaussianDiagnosis(
         family=posterior.kind,

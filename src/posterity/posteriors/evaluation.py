@@ -22,6 +22,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from posterity.core.entered import entered
 from posterity.core.layout import substituted
 from posterity.core.vectorised import ManyWeights
 from posterity.errors import unknown
@@ -195,7 +196,7 @@ def _agree(found: Tensor, expected: Tensor) -> bool:
 
 def _batched(problem: Problem, views: dict[str, Tensor], batch: Tensor) -> Tensor:
     own = {n: p for n, p in problem.params.items() if n in views}
-    with ManyWeights(own, views) as many:
+    with entered(ManyWeights(own, views)) as many:
         outputs: Tensor = many.stacked(read(problem.network(batch)))
     return outputs
 

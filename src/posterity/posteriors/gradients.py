@@ -16,6 +16,7 @@ from posterity.model.noncentred import NonCentred
 from posterity.posteriors.contraction import layer_of
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Data
+from posterity.weighing import on
 
 GRADIENTS = 100
 CONVERGED = 0.6745  # the median of |N(0, 1)|
@@ -97,5 +98,5 @@ def gradient_signal(
 def _endless(data: Data, device: torch.device) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(0)
     for epoch in count():
-        for inputs, targets in data.batches(epoch, generator):
-            yield inputs.to(device), targets.to(device)
+        for batch in data.batches(epoch, generator):
+            yield on(batch, device)

@@ -22,6 +22,7 @@ from posterity.model.lending import lent
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian
 from posterity.model.outputs import computed_by, random_parameters
 from posterity.model.problem import Problem, call, check_inputs
+from posterity.posteriors.asked import check_request
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, split
 from posterity.posteriors.full_rank import FullRankGaussian
@@ -85,6 +86,7 @@ class Linearised(FunctionPosterior):
         Raises:
             InvalidInput: as `draw`; and where the Jacobians of one example do not fit into memory, for `probit`.
         """
+        check_request(n, "draws", generator, max_bytes)
         likelihood = self.problem.likelihood
         if isinstance(likelihood, Categorical | Bernoulli) and self.link == "probit":
             outputs, variances = self.moments(inputs, max_bytes)

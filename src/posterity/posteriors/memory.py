@@ -4,50 +4,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import fields
-from operator import index
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from posterity.errors import InvalidInput, OutOfMemory, is_out_of_memory
-from posterity.options import shown
 from posterity.posteriors.evaluation import Draws, budget_of
 from posterity.predict.predictive import AnyPredictive, General, predictive
 from posterity.types import Likelihood
 
-MOST = 2**31  # functions: more are a slip of the keyboard, and would be drawn for years
 COPIES = 8  # of its outputs, at most, are what a likelihood's distribution, its checks and its probabilities take
-
-
-def check_request(n: Any, what: str, generator: Any = None, max_bytes: Any = None) -> None:
-    """Refuse what is no number of functions, no generator or no number of bytes.
-
-    Raises:
-        InvalidInput: with what it is.
-
-    >>> check_request(0, "draws")
-    Traceback (most recent call last):
-    posterity.errors.InvalidInput: 0 draws were asked for; ask for at least 1.
-    """
-    number, size = _whole(n), 1 if max_bytes is None else _whole(max_bytes)
-    if number is None or number >= MOST:
-        raise InvalidInput(f"{shown(n)} {what} were asked for; ask for a whole number, at least 1 and below {MOST:,}.")
-    if number < 1:
-        raise InvalidInput(f"{number} {what} were asked for; ask for at least 1.")
-    if generator is not None and not isinstance(generator, Generator):
-        raise InvalidInput(
-            f"generator={shown(generator)}: must be a torch.Generator: torch.Generator().manual_seed(0)."
-        )
-    if size is None:
-        raise InvalidInput(f"max_bytes={shown(max_bytes)}: must be a whole number of bytes, 2**30 say.")
-
-
-def _whole(value: Any) -> int | None:
-    try:
-        return index(value)
-    except (TypeError, RuntimeError):  # of a tensor
-        return None
 
 
 def gathered(passes: Iterable[Iterable[Draws]], n: int, count: int) -> Draws:

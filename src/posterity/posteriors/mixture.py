@@ -11,10 +11,11 @@ from torch import Generator, Tensor, nn
 
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.model.problem import Problem, check_inputs
+from posterity.posteriors.asked import check_request
 from posterity.posteriors.base import FAMILIES, FUNCTIONS, FunctionPosterior
 from posterity.posteriors.evaluation import Draws
 from posterity.posteriors.identity import identity
-from posterity.posteriors.memory import check_request, gathered, within_memory
+from posterity.posteriors.memory import gathered, within_memory
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.posteriors.stated import Held, Stated, buffers, numbered, under, within

@@ -11,6 +11,7 @@ from posterity.model.likelihoods import Categorical
 from posterity.model.plain import plain
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
+from posterity.options import shown
 from posterity.posteriors.base import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
 
@@ -44,7 +45,9 @@ def posterior(module: nn.Module, likelihood: Any = None, *, num_data: int = 1) -
         raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")
     if any(m.coordinates.noncentred for m in parts.values()):
         raise InvalidInput("A module under a non-centred prior has no Gaussian over its weights; use centered=True.")
-    likelihood = as_likelihood(likelihood or Categorical())
+    likelihood = as_likelihood(Categorical() if likelihood is None else likelihood)
+    if isinstance(likelihood, type) or not callable(getattr(likelihood, "latents", None)):
+        raise InvalidInput(f"likelihood={shown(likelihood)}: must be made, as Gaussian(std=0.1).")
     if unknowns := likelihood.latents():
         raise InvalidInput(
             f"{type(likelihood).__name__} has an unknown of its own, '{min(unknowns)}', which no module holds; give it a "

@@ -12,6 +12,8 @@ from posterity.errors import InvalidInput
 from posterity.metrics.bootstrap import Interval
 from posterity.metrics.ood import ood_roc
 from posterity.metrics.ood_intervals import ood_estimates
+from posterity.options import require
+from posterity.posteriors.asked import check_posterior, check_sets
 from posterity.posteriors.average import USUAL, Averaging
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.features import FeatureDensity, features, mean_networks
@@ -136,14 +138,12 @@ def out_of_distribution(
     Raises:
         InvalidInput: for no or empty sets, inputs that do not fit the network, and networks without penultimate features.
     """
-    if not outside or not all(map(len, outside.values())) or not len(inside):
-        raise InvalidInput("Out-of-distribution scores need inputs inside, and at least one set of inputs outside.")
+    check_posterior(posterior)
+    require(averaging=(averaging, Averaging))
+    check_sets(inside, outside, training, twin, INSIDE)
     densities = [] if training is None else _densities(posterior, *training)
-    sets = {INSIDE: inside, **outside}
-    if len(sets) == len(outside):
-        raise InvalidInput(f"A set outside cannot be called '{INSIDE}'.")
     known, means, examples = {}, {}, {}
-    for name, inputs in sets.items():
+    for name, inputs in {INSIDE: inside, **outside}.items():
         predictive = classes_or_values(averaging.predict(posterior, inputs))
         labels = Generator(device=posterior.device).manual_seed(derived_seed(averaging.seed, "labels"))
         known[name] = (

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from posterity.errors import InvalidInput
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
+from posterity.options import require
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import AnyPredictive
 from posterity.types import Prior
@@ -63,4 +64,5 @@ def prior_predictive(
     Raises:
         InvalidInput: for an improper prior, and inputs that do not fit the network.
     """
+    require(problem=(problem, Problem))
     return PriorDraws.of(problem).predict(inputs, n, generator=generator)

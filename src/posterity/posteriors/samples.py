@@ -10,9 +10,10 @@ from torch import Generator, Tensor
 from posterity.core.layout import substituted
 from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
+from posterity.posteriors.asked import check_request
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, plan, split
-from posterity.posteriors.memory import check_request, gathered
+from posterity.posteriors.memory import gathered
 from posterity.posteriors.stated import Held, Stated, buffers, length, sized, whole
 from posterity.predict.predictive import AnyPredictive
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.metrics.scores import evaluate
+from posterity.model.problem import check_inputs
+from posterity.options import require, shown
+from posterity.posteriors.asked import check_posterior
 from posterity.posteriors.average import USUAL, Averaging
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification
@@ -95,6 +98,14 @@ def under_shift(
     >>> list(found.scores), len(found.scores["blur"]["accuracy"])
     (['noise', 'blur'], 6)
     """
+    check_posterior(posterior)
+    check_inputs(inputs)
+    require(targets=(targets, Tensor), corruptions=(corruptions, Mapping), averaging=(averaging, Averaging))
+    for name, corruption in corruptions.items():
+        if not callable(corruption):
+            raise InvalidInput(
+                f"corruptions[{shown(name)}]={shown(corruption)}: must be a function (inputs, severity)."
+            )
     if not corruptions:
         raise InvalidInput("There are no corruptions; give some, as posterity.data.shift.corruptions(dataset).")
 

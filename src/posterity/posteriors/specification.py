@@ -49,7 +49,7 @@ class Described(BaseModel):
     dtype: Literal["float64", "float32", "float16", "bfloat16"]
     prior: dict[str, Any]
     likelihood: dict[str, Any]
-    num_data: Annotated[int, Field(ge=1, lt=1 << 60)]
+    num_data: Annotated[int | float, Field(gt=0, lt=1 << 60)]
 
     @model_validator(mode="after")
     def _of_one_network(self) -> Self:

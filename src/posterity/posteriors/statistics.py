@@ -18,8 +18,8 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from posterity.model.problem import Problem, call
 from posterity.model.running import watched
+from posterity.posteriors.asked import check_posterior, check_request
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.memory import check_request
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.train.batches import as_data
@@ -54,6 +54,7 @@ def with_statistics(posterior: FunctionPosterior, data: Any, n: int = 32) -> Fun
     >>> with_statistics(posterior, data, n=8).functions.statistics["1.running_mean"].shape
     torch.Size([8, 4])
     """
+    check_posterior(posterior)
     check_request(n, "functions")
     source = as_data(data)
     posterior = _with_movers(posterior, next(source.batches(1, Generator().manual_seed(0)))[0])
@@ -110,7 +111,7 @@ def spread(data: Data) -> list[Tensor]:
     """Take batches of inputs evenly over an epoch, in whatever order it comes: all of them, or some thousand examples."""
     kept: list[Tensor] = []
     every = 1
-    for index, (inputs, _) in enumerate(data.batches(1, Generator().manual_seed(0))):
+    for index, (inputs, *_) in enumerate(data.batches(1, Generator().manual_seed(0))):
         if index == 0:
             every = max(1, data.steps_per_epoch * len(inputs) // EXAMPLES)
         if index % every == 0:

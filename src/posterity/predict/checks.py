@@ -8,21 +8,27 @@ from torch import Size, Tensor
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED
 from posterity.predict.decomposition import precise
+from posterity.weighing import there
 
 
-def class_labels(targets: Tensor, *shape: int) -> Tensor:
+def class_labels(targets: Tensor, *shape: int, ignored: int = IGNORED) -> Tensor:
     """Return the targets of probabilities of this shape, (B, ..., C), as integer labels (B, ...) in [0, C), on any device.
 
-    Floats must be whole numbers. A label may also be −100: not known.
+    Floats must be whole numbers. A label may also be −100, not known, as which another one, `ignored`, is returned. Of soft
+    labels, (B, ..., C), it is the class of the largest share; NaN is not known.
     """
     *sites, classes = shape
     _refuse_other(targets)
+    if soft(targets, shape):
+        unknown = targets.isnan().any(-1)
+        return targets.nan_to_num().argmax(-1).masked_fill(unknown, IGNORED)
     if targets.shape != tuple(sites):
         expected = "one label per input" if len(sites) == 1 else "one label per input and site"
         raise InvalidInput(f"Expected class labels of shape {tuple(sites)}, got {tuple(targets.shape)}: {expected}.")
     labels = targets.long()
     if targets.is_floating_point() and not torch.equal(labels.to(targets.dtype), targets):
         raise InvalidInput("Class labels must be whole numbers, and these hold fractions or NaN.")
+    labels = labels.masked_fill(labels == ignored, IGNORED)
     known = labels[labels != IGNORED]
     if known.numel() and not 0 <= int(known.min()) <= int(known.max()) < classes:
         low, high = int(known.min()), int(known.max())
@@ -33,17 +39,28 @@ def class_labels(targets: Tensor, *shape: int) -> Tensor:
 
 
 def finite_values(targets: Tensor, shape: Size) -> Tensor:
-    """Return regression targets in float64, of exactly this shape: (B,) and (B, 1) are not broadcast."""
+    """Return regression targets in float64, of exactly this shape: (B,) and (B, 1) are not broadcast. NaN is missing."""
     _refuse_other(targets)
     if targets.shape != shape:
         raise InvalidInput(
             f"Expected targets of shape {tuple(shape)}, got {tuple(targets.shape)}: reshape one of them."
         )
-    if not bool(torch.isfinite(targets).all()):
-        raise InvalidInput(
-            f"Targets must be finite; {int((~torch.isfinite(targets)).sum())} of them are NaN or infinite."
-        )
+    if bool(torch.isinf(targets).any()):
+        raise InvalidInput(f"Targets must be finite; {int(torch.isinf(targets).sum())} of them are infinite.")
+    if not bool(there(targets).any()):
+        raise InvalidInput("All targets are NaN, missing: there is nothing to score.")
     return precise(targets)
+
+
+def soft(targets: Tensor, shape: Sequence[int]) -> bool:
+    """Tell whether targets are shares of each class of probabilities of this shape, (B, ..., C)."""
+    return isinstance(targets, Tensor) and targets.is_floating_point() and targets.shape == tuple(shape)
+
+
+def averaged(values: Tensor, weights: Tensor) -> float:
+    """Return the mean of values (B,), each as often as it counts; NaN where none does."""
+    own = weights.to(values.device, values.dtype)
+    return float((values.nan_to_num() * own).sum() / own.sum())
 
 
 def _refuse_other(targets: Tensor) -> None:
@@ -82,3 +99,9 @@ def in_words(kind: str, functions: int, shape: Sequence[int], what: str, parts: 
     each = f" × {' × '.join(map(str, rest))} {what}" if rest else ""
     means = ", ".join(f"{name} {float(value.double().mean()):.4g}" for name, value in parts.items())
     return f"{kind}({sizes}{each}; {means})"
+
+
+def mean_square(mean: Tensor, targets: Tensor, weights: Tensor) -> float:
+    """Return the mean squared error over the numbers (B, ...) that are known, each as often as its datum counts."""
+    own = weights.to(mean.device).reshape(-1, *[1] * (targets.dim() - 1)) * ~targets.isnan()
+    return averaged((mean - targets).square(), own)

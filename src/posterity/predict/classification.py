@@ -12,7 +12,7 @@ from torch import Tensor
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED
 from posterity.predict import decomposition
-from posterity.predict.checks import central, class_labels, in_words, quantile_levels
+from posterity.predict.checks import averaged, central, class_labels, in_words, quantile_levels, soft
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import empirical_quantile
 from posterity.types import Scores
@@ -70,6 +70,7 @@ class Classification(MeanProbabilities):
     probs: (n, B, C), each row a distribution over C classes. A Bernoulli likelihood has the columns [1 − p, p].
     outputs: (n, B, C), what the network itself returned; None where it has no output per class.
     log_probs: (n, B, C), log of `probs` before it could underflow; None: the logarithm is taken here.
+    ignored: the label that is not known, beside −100.
 
     Entropies are in nats; `variance`, `aleatoric` and `epistemic` are variances of each class's indicator.
 
@@ -77,7 +78,7 @@ class Classification(MeanProbabilities):
     then one of each site by itself, (B, ...) where it says (B,) below. Only `log_prob`, `nll` and `expected_nll` are those
     of an example's whole label map, (B,): its sites are independent given the function, and linked by not knowing which
     function it is, so that log p(y) = log (1/n)Σ_s Π_site p_s(y_site) is no sum over sites. Labels of −100 are not known,
-    and left out of every score.
+    and left out of every score. Targets of the shape of `mean` are soft labels, shares of each class.
 
     >>> draws = Classification(torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]]))  # 2 functions, 1 input, 2 classes
     >>> draws.mean, draws.labels, draws.log_prob(torch.tensor([0]))
@@ -87,6 +88,7 @@ class Classification(MeanProbabilities):
     probs: Tensor
     outputs: Tensor | None = None
     log_probs: Tensor | None = None
+    ignored: int = IGNORED
 
     def __post_init__(self) -> None:
         if self.probs.dim() < 3 or not len(self.probs):
@@ -165,23 +167,34 @@ class Classification(MeanProbabilities):
         """Return log p̄_y = log (1/n)Σ_s p_s(y), shape (B,), in nats, for labels (B,) or whole label maps (B, ...)."""
         return (self._draw_log_probs(targets).logsumexp(0) - log(len(self.probs))).to(self.probs.dtype)
 
-    def scores(self, targets: Tensor) -> Scores:
+    def scores(self, targets: Tensor, weights: Tensor | None = None) -> Scores:
         """Return nll (of the mean probabilities), expected_nll (mean over draws; nats per datum), and accuracy.
 
-        The accuracy is that over labels, or sites, that are known; it is left out where none is.
+        They are those of data, and the accuracy that of labels, or sites, that are known, each as often as `weights` (B,) say;
+        an accuracy is left out where none is.
         """
         draws = self._draw_log_probs(targets)
-        labels = targets.to(self.probs.device)
-        right = (self.labels == labels)[labels != IGNORED]
+        labels = class_labels(targets, *self.probs.shape[1:], ignored=self.ignored).to(self.probs.device)
+        own = labels.new_ones(len(labels)) if weights is None else weights.to(labels.device)
+        known = own.double().reshape(-1, *[1] * (labels.dim() - 1)) * (labels != IGNORED)
+        counts = known.flatten(1).any(1) * own if labels.dim() > 1 else known
+        if not bool(known.any()):
+            counts = own
+        right = {"accuracy": averaged((self.labels == labels).double(), known)} if bool(known.any()) else {}
         return {
-            **({"accuracy": right.double().mean().item()} if right.numel() else {}),
-            "nll": log(len(draws)) - draws.logsumexp(0).mean().item(),
-            "expected_nll": -draws.mean().item(),
+            **right,
+            "nll": -averaged(draws.logsumexp(0) - log(len(draws)), counts),
+            "expected_nll": -averaged(draws.mean(0), counts),
         }
 
     def _draw_log_probs(self, targets: Tensor) -> Tensor:
         """Return log p(y | x, θ_s), shape (n, B), in float64: summed over the sites whose labels are known."""
-        labels = class_labels(targets, *self.probs.shape[1:]).to(self.probs.device)
+        if soft(targets, self.probs.shape[1:]):
+            logs = precise(self.probs).log() if self.log_probs is None else precise(self.log_probs)
+            shares = precise(targets).to(self.probs.device)
+            each = torch.where(shares > 0, shares * logs, 0.0).sum(-1)
+            return each if each.dim() == 2 else each.flatten(2).sum(-1)
+        labels = class_labels(targets, *self.probs.shape[1:], ignored=self.ignored).to(self.probs.device)
         index = labels.clamp(min=0).expand(self.probs.shape[:-1]).unsqueeze(-1)
         if self.log_probs is None:
             each = precise(self.probs.gather(-1, index).squeeze(-1)).log()

@@ -11,11 +11,13 @@ from torch import Generator, Tensor
 from torch.distributions import Distribution, Independent
 
 from posterity.errors import InvalidInput
-from posterity.predict.checks import central, in_words, quantile_levels
+from posterity.model.support import refuse_parts
+from posterity.predict.checks import averaged, central, in_words, mean_square, quantile_levels
 from posterity.predict.curve import Curve, curve
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import empirical_quantile
 from posterity.types import Scores
+from posterity.weighing import known_log_probs, there, told_apart
 
 SAMPLES = 4096  # targets drawn for quantiles, over all functions
 
@@ -162,11 +164,14 @@ class General:
     def crps(self, targets: Tensor) -> Tensor:
         """Return ∫(F(t) − 1[t ≥ y])² dt of each number in a target, (B, *E), in units of the target, to a millionth of it.
 
+        It is NaN where a target is.
+
         Raises:
             InvalidInput: where the family has no distribution function, or cannot give these numbers.
         """
         values = self._own(targets)
-        return (self._needed(lambda curve: curve.crps(precise(values))) * self.scale).to(self._dtype)
+        found = (self._needed(lambda curve: curve.crps(precise(values))) * self.scale).to(self._dtype)
+        return found.masked_fill(targets.to(found.device).isnan(), torch.nan)
 
     def rescale(self, mean: Tensor | float, std: Tensor | float) -> "General":
         """Return the predictive of mean + std·y: the same draws in original units, for standardised targets.
@@ -184,19 +189,23 @@ class General:
         return replace(self, loc=self.loc * std + mean, scale=self.scale * std)
 
     def log_prob(self, targets: Tensor) -> Tensor:
-        """Return log (1/n)Σ_s p_s(y), shape (B,), in nats, for targets (B, *E)."""
+        """Return log (1/n)Σ_s p_s(y), shape (B,), in nats, for targets (B, *E); NaN is left out, with log p = 0."""
         draws = self._draw_log_probs(targets)
         return (precise(draws).logsumexp(0) - log(self.count)).to(draws.dtype)
 
-    def scores(self, targets: Tensor) -> Scores:
-        """Return nll of the mixture, expected_nll (mean over draws; nats per datum), and rmse where there is a mean."""
+    def scores(self, targets: Tensor, weights: Tensor | None = None) -> Scores:
+        """Return nll of the mixture, expected_nll (nats per datum), rmse if there is a mean: of what is known, by weights."""
         draws = precise(self._draw_log_probs(targets))
-        scores = {"nll": log(self.count) - draws.logsumexp(0).mean().item(), "expected_nll": -draws.mean().item()}
+        counts = there(targets).double() * (1.0 if weights is None else weights.double())
+        scores = {
+            "nll": -averaged(draws.logsumexp(0) - log(self.count), counts),
+            "expected_nll": -averaged(draws.mean(0), counts),
+        }
         try:
-            error = precise(self.mean) - precise(targets).to(self.mean.device)
+            squares = mean_square(precise(self.mean), precise(targets).to(self.mean.device), counts)
         except InvalidInput:  # this family has no mean
             return scores
-        return {"rmse": error.square().mean().sqrt().item(), **scores}
+        return {"rmse": squares**0.5, **scores}
 
     def _moment(self, name: str) -> Tensor:
         """Return a moment of every function, or refuse it by name."""
@@ -239,7 +248,7 @@ class General:
         return found
 
     def _own(self, targets: Tensor) -> Tensor:
-        """Return targets in the distribution's own units, in which it can give them."""
+        """Return targets in the distribution's own units, in which it can give them; for those missing what it could."""
         expected = self.distribution.batch_shape[1:] + self.distribution.event_shape
         if targets.shape != expected:
             raise InvalidInput(
@@ -247,6 +256,9 @@ class General:
             )
         scaled = isinstance(self.scale, Tensor) or isinstance(self.loc, Tensor) or (self.loc, self.scale) != (0.0, 1.0)
         values = (targets - self.loc) / self.scale if scaled else targets
+        if not bool(there(targets).any()):
+            raise InvalidInput("All targets are NaN, missing: there is nothing to score.")
+        values = told_apart((values, values), ~values.isnan())[0][1]
         if not bool(self._possible(values).any(0).all()):
             support = type(self.distribution.support).__name__.strip("_")
             raise InvalidInput(f"Some targets are none that {self.family} can give: they are in {support}.")
@@ -256,12 +268,18 @@ class General:
         """Return log p(y | x, θ_s), shape (n, B)."""
         values = self._own(targets)
         fits = self._possible(values)
-        stretch = precise(torch.as_tensor(self.scale)).log().expand(targets.shape[1:]).sum()
+        known = ~targets.isnan() if bool(targets.isnan().any()) else None
+        refuse_parts(self.family, self.distribution, targets, known)
+        stretch = precise(torch.as_tensor(self.scale)).log().expand(targets.shape[1:])
+        stretch = (
+            stretch.sum() if known is None else (stretch * known.to(stretch.device)).reshape(len(targets), -1).sum(1)
+        )
         if bool(fits.all()):
-            log_probs: Tensor = self.distribution.log_prob(values)
+            log_probs = known_log_probs(self.distribution, values, known)
             return log_probs - stretch.to(log_probs)
         where = fits.reshape(fits.shape + (1,) * len(self.distribution.event_shape))
-        possible: Tensor = self.distribution.log_prob(torch.where(where, values, self.distribution.sample().to(values)))
+        able = torch.where(where, values, self.distribution.sample().to(values))
+        possible = known_log_probs(self.distribution, able, known)
         # supports that depend on the function, as a uniform one's
         return (possible - stretch.to(possible)).masked_fill(~fits, -torch.inf)
 

@@ -15,11 +15,12 @@ from torch import Tensor
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import IGNORED
 from posterity.predict import decomposition
-from posterity.predict.checks import class_labels, finite_values, in_words
+from posterity.predict.checks import averaged, class_labels, finite_values, in_words, mean_square, soft
 from posterity.predict.classification import MeanProbabilities
 from posterity.predict.decomposition import precise
 from posterity.predict.predictive import AnyPredictive, Classification, General, Regression
 from posterity.types import Scores
+from posterity.weighing import there
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +74,14 @@ class ClassificationMoments(MeanProbabilities):
     log_sum: Tensor  # log Σ_s p_s, (B, ..., C)
     sum_log: Tensor  # Σ_s log p_s
     dtype: torch.dtype
+    ignored: int = IGNORED
 
     @classmethod
     def of(cls, draws: Classification) -> Self:
         """Take the moments of a few draws."""
         logs = precise(draws.probs).log() if draws.log_probs is None else precise(draws.log_probs)
         noise = decomposition.entropy(precise(draws.probs)).mean(0)
-        return cls(_Spread.of(draws.probs), noise, logs.logsumexp(0), logs.sum(0), draws.probs.dtype)
+        return cls(_Spread.of(draws.probs), noise, logs.logsumexp(0), logs.sum(0), draws.probs.dtype, draws.ignored)
 
     def joined(self, other: Self) -> Self:
         """Add the moments of other draws of the same inputs."""
@@ -90,6 +92,7 @@ class ClassificationMoments(MeanProbabilities):
             torch.logaddexp(self.log_sum, other.log_sum),
             self.sum_log + other.sum_log,
             self.dtype,
+            self.ignored,
         )
 
     @property
@@ -132,18 +135,23 @@ class ClassificationMoments(MeanProbabilities):
 
     def scores(self, targets: Tensor) -> Scores:
         """Return nll (of the mean probabilities), expected_nll (mean over draws; nats per datum), accuracy of known labels."""
-        labels = targets.to(self.labels.device)
-        right = (self.labels == labels)[labels != IGNORED]
+        labels = class_labels(targets, *self.mean.shape, ignored=self.ignored).to(self.mean.device)
+        known = (labels != IGNORED).double()
+        counts = known if bool(known.any()) and known.dim() == 1 else known.new_ones(len(known))
+        right = {"accuracy": averaged((self.labels == labels).double(), known)} if bool(known.any()) else {}
         return {
-            **({"accuracy": right.double().mean().item()} if right.numel() else {}),
-            "nll": -self._at(self.log_sum - log(self.count), targets).mean().item(),
-            "expected_nll": -self._at(self.sum_log, targets).mean().item() / self.count,
+            **right,
+            "nll": -averaged(self._at(self.log_sum - log(self.count), targets), counts),
+            "expected_nll": -averaged(self._at(self.sum_log, targets), counts) / self.count,
         }
 
     def _at(self, values: Tensor, targets: Tensor) -> Tensor:
         if values.dim() > 2:
             raise InvalidInput("The density of all labels of an example needs the draws: use posterior.predict.")
-        labels = class_labels(targets, *values.shape).to(values.device)
+        if soft(targets, values.shape):
+            shares = precise(targets).to(values.device)
+            return torch.where(shares > 0, shares * values, 0.0).sum(-1)
+        labels = class_labels(targets, *values.shape, ignored=self.ignored).to(values.device)
         at = values.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         return at.masked_fill(labels == IGNORED, 0)
 
@@ -224,7 +232,7 @@ class RegressionMoments:
     def scores(self, targets: Tensor) -> Scores:
         """Return the rmse, in units of the target."""
         values = finite_values(targets, self.means.mean.shape).to(self.noise.device)
-        return {"rmse": (self.means.mean - values).square().mean().sqrt().item()}
+        return {"rmse": mean_square(self.means.mean, values, there(targets).double()) ** 0.5}
 
 
 Moments: TypeAlias = ClassificationMoments | RegressionMoments

@@ -14,12 +14,24 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 from torch.nn import functional
 
 from posterity.errors import InvalidInput
-from posterity.model.likelihoods import SiteCategorical
+from posterity.model.likelihoods import IGNORED, SiteCategorical
+from posterity.options import shown
 from posterity.predict.classification import Classification as Classification
 from posterity.predict.general import General as General
 from posterity.predict.regression import Regression as Regression
 
 AnyPredictive: TypeAlias = Classification | Regression | General
+
+
+def check_predictive(value: object) -> None:
+    """Refuse what is no prediction of a posterior.
+
+    >>> check_predictive(torch.ones(3))
+    Traceback (most recent call last):
+    posterity.errors.InvalidInput: predictive=Tensor(…): must be what posterior.predict(inputs) returns.
+    """
+    if not isinstance(value, AnyPredictive):
+        raise InvalidInput(f"predictive={shown(value)}: must be what posterior.predict(inputs) returns.")
 
 
 def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:
@@ -42,10 +54,11 @@ def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:
         case Categorical():
             log_probs = vars(distribution).get("logits")  # None: it was made of probabilities
             raw = outputs if outputs.shape == distribution.probs.shape else None
-            return Classification(distribution.probs, raw, log_probs)
+            ignored = distribution.labels.ignored if isinstance(distribution, SiteCategorical) else IGNORED
+            return Classification(distribution.probs, raw, log_probs, ignored)
         case Independent(base_dist=SiteCategorical()):
             base = distribution.base_dist
-            return Classification(base.probs, base.outputs, base.logits)
+            return Classification(base.probs, base.outputs, base.logits, base.labels.ignored)
         case Bernoulli():
             return _bernoulli(distribution)
         case Independent(base_dist=Categorical()):
@@ -90,7 +103,10 @@ def _joined(parts: Sequence[AnyPredictive], dim: int) -> AnyPredictive:
     if classes:
         probs = torch.cat([part.probs for part in classes], dim)
         return Classification(
-            probs, _whole([part.outputs for part in classes], dim), _whole([part.log_probs for part in classes], dim)
+            probs,
+            _whole([part.outputs for part in classes], dim),
+            _whole([part.log_probs for part in classes], dim),
+            classes[0].ignored,
         )
     values = [part for part in parts if isinstance(part, Regression)]
     if not values:

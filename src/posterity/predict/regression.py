@@ -10,10 +10,18 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.predict import decomposition
-from posterity.predict.checks import central, finite_values, in_words, quantile_levels
+from posterity.predict.checks import (
+    averaged,
+    central,
+    finite_values,
+    in_words,
+    mean_square,
+    quantile_levels,
+)
 from posterity.predict.decomposition import precise
 from posterity.predict.mixture import mixture_cdf, mixture_crps, mixture_quantile
 from posterity.types import Scores
+from posterity.weighing import there
 
 
 @final
@@ -128,16 +136,20 @@ class Regression:
         return mixture_crps(values, precise(self.means), precise(self.variances))
 
     def log_prob(self, targets: Tensor) -> Tensor:
-        """Return log (1/n)Σ_s Π_d N(y_d; μ_sd, σ_sd²), shape (B,), in nats, for targets of shape (B[, D])."""
+        """Return log (1/n)Σ_s Π_d N(y_d; μ_sd, σ_sd²), shape (B,), in nats, for targets of shape (B[, D]); NaN is left out."""
         return (self._draw_log_probs(targets).logsumexp(0) - log(len(self.means))).to(self.means.dtype)
 
-    def scores(self, targets: Tensor) -> Scores:
-        """Return rmse (units of the target), nll of the mixture, expected_nll (mean over draws; nats per datum)."""
+    def scores(self, targets: Tensor, weights: Tensor | None = None) -> Scores:
+        """Return rmse (units of the target), nll of the mixture, expected_nll (mean over draws; nats per datum).
+
+        They are those of targets that are known, not NaN, each as often as `weights` (B,) say.
+        """
         draws = self._draw_log_probs(targets)
+        counts = there(targets).double() * (1.0 if weights is None else weights.double())
         return {
-            "rmse": (precise(self.mean) - precise(targets).to(self.mean.device)).square().mean().sqrt().item(),
-            "nll": log(len(draws)) - draws.logsumexp(0).mean().item(),
-            "expected_nll": -self._expected_log_probs(targets).mean().item(),
+            "rmse": mean_square(precise(self.mean), precise(targets).to(self.mean.device), counts) ** 0.5,
+            "nll": -averaged(draws.logsumexp(0) - log(len(draws)), counts),
+            "expected_nll": -averaged(self._expected_log_probs(targets).mean(0), counts),
         }
 
     def rescale(self, mean: Tensor | float, std: Tensor | float) -> "Regression":
@@ -156,5 +168,5 @@ class Regression:
         """Average log N(y; f, variances) over functions f of mean μ_s and variance `spread`, in closed form."""
         values = finite_values(targets, self.means.shape[1:]).to(self.means.device)
         squares = (values - precise(self.means)).square() + spread
-        density = -0.5 * (squares / variances + (2 * pi * variances).log())
+        density = (-0.5 * (squares / variances + (2 * pi * variances).log())).masked_fill(values.isnan(), 0)
         return density if self.means.dim() == 2 else density.sum(-1)

@@ -5,18 +5,19 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
-from sklearn.preprocessing import LabelEncoder
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, column_or_1d
+from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 from torch import Tensor
 
-from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
 from posterity.methods import MeanField
 from posterity.model.likelihoods import Categorical
 from posterity.model.priors import Normal
+from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification
-from posterity.sklearn.estimator import Array, BayesianEstimator, to_numpy
+from posterity.sklearn.estimator import BayesianEstimator, to_numpy
+from posterity.sklearn.rows import Array, Rows, sample_weights
 
 
 class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[misc]  # untyped
@@ -30,6 +31,8 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
         network: makes another network from the numbers of inputs and of classes.
         prior: of the weights; Normal(0, 1) unless given.
         likelihood: of labels 0, 1, …; `Categorical()` unless given.
+        class_weight: how often rows of each class count, by its label, {label: weight}, others once; "balanced": all classes
+            alike together, N/(C · rows of the class). Probabilities are then those of such data. None: once.
         batch_size: rows per step; 256, or all of fewer, unless given.
         n_draws: networks drawn for a prediction.
         calibration: share of the rows that are held out of the inference, for `predict_set`: sets of classes that hold the
@@ -61,32 +64,113 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
     usual_prior = Normal(0, 1)
     usual_steps = 2000
 
+    # As in `BayesianEstimator`; scikit-learn reads the parameters from here.
+    def __init__(
+        self,
+        method: Any = "auto",
+        *,
+        hidden: Any = (50,),
+        network: Any = None,
+        prior: Any = None,
+        likelihood: Any = None,
+        class_weight: Any = None,
+        batch_size: Any = None,
+        n_draws: Any = 100,
+        calibration: Any = None,
+        random_state: Any = None,
+        device: Any = "auto",
+        verbose: Any = False,
+    ):
+        super().__init__(
+            method,
+            hidden=hidden,
+            network=network,
+            prior=prior,
+            likelihood=likelihood,
+            batch_size=batch_size,
+            n_draws=n_draws,
+            calibration=calibration,
+            random_state=random_state,
+            device=device,
+            verbose=verbose,
+        )
+        self.class_weight = class_weight
+
     @staticmethod
     def usual(epochs: int) -> MeanField:
         """Return the method of "auto"."""
-        return MeanField("local_reparam", epochs=epochs, optimizer=Optimizer(lr=0.01))
+        return BayesianEstimator.streamed(epochs)
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Infer the posterior of a table X (N, D) and its labels y (N,)."""
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Infer the posterior of a table X (N, D) and its labels y (N,), of which row n counts `sample_weight[n]` times."""
+        labels = self._labels(y)
+        weights = sample_weights(sample_weight, len(labels))
+        X, labels, weights, held, held_labels = self._held_out(X, labels, weights, labels)
+        check_classification_targets(labels)
+        self.classes_ = np.unique(labels[weights > 0])
+        self.posterior_ = self._inferred(X, labels, weights)
+        self.held_out_ = None if held is None else (self.predictive(held), self._codes(held_labels))
+        return self
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Go on with new rows, whose prior is the posterior of the rows before; see `BayesianRegressor.partial_fit`.
+
+        Args:
+            classes: all labels that will come, in the first call; those of its rows unless given.
+        """
+        labels = self._labels(y)
+        check_classification_targets(labels)
+        weights = sample_weights(sample_weight, len(labels))
+        begins = self._begins()
+        if begins:
+            self.classes_ = np.unique(labels if classes is None else column_or_1d(np.asarray(classes)))
+        self.posterior_ = self._inferred(X, labels, weights, begins=begins, streamed=True)
+        self.held_out_ = None
+        return self
+
+    def _labels(self, y: Any) -> Array:
         if y is None:
             raise InvalidInput("This BayesianClassifier requires y to be passed, but the target y is None.")
-        labels = column_or_1d(np.asarray(y), warn=True)
-        X, held, labels, held_labels = self._held_out(X, labels, labels)
-        check_classification_targets(labels)
-        inputs = self._inputs(X, reset=True)
+        labels: Array = column_or_1d(np.asarray(y), warn=True)
+        return labels
+
+    def _inferred(
+        self, X: Any, labels: Array, weights: Array, begins: bool = True, streamed: bool = False
+    ) -> FunctionPosterior:
+        """Infer the posterior of rows; columns are learnt where it begins."""
+        if begins and _num_samples(X) != len(labels):
+            raise InvalidInput(f"X has {_num_samples(X)} rows and y {len(labels)}; each row needs its label.")
+        inputs = self._inputs(X, weights if begins else None)
         if len(inputs) != len(labels):
             raise InvalidInput(f"X has {len(inputs)} rows and y {len(labels)}; each row needs its label.")
-        encoder = LabelEncoder()
-        codes = encoder.fit_transform(labels)
-        self.classes_ = encoder.classes_
         if len(self.classes_) < 2:
             raise InvalidInput(
                 f"All labels are {self.classes_[0]!r}: one class is nothing to tell apart; give 2 or more."
             )
+        codes = np.searchsorted(self.classes_, labels).clip(max=len(self.classes_) - 1)
+        if (strange := (self.classes_[codes] != labels) & (weights > 0)).any():
+            raise InvalidInput(
+                f"Label '{labels[strange][0]}' is none of the classes of the first rows: give all in the first call, "
+                "partial_fit(X, y, classes=…)."
+            )
+        rows = Rows(inputs, torch.from_numpy(codes.astype(np.int64)), self._of_classes(labels, weights))
         likelihood = Categorical() if self.likelihood is None else self.likelihood
-        self.posterior_ = self._infer(inputs, torch.from_numpy(codes.astype(np.int64)), len(self.classes_), likelihood)
-        self.held_out_ = None if held is None else (self.predictive(held), self._codes(held_labels))
-        return self
+        return self._infer(rows, len(self.classes_), likelihood, streamed)
+
+    def _of_classes(self, labels: Array, weights: Array) -> Array:
+        """Return the weights of rows times those of their classes."""
+        if self.class_weight is None:
+            return weights
+        seen = weights > 0
+        try:
+            each = compute_class_weight(
+                self.class_weight, classes=np.unique(labels[seen]), y=labels[seen], sample_weight=weights[seen]
+            )
+        except (ValueError, TypeError) as error:
+            raise InvalidInput(f"class_weight={self.class_weight!r}: {error}") from error
+        found = dict(zip(np.unique(labels[seen]).tolist(), each.tolist(), strict=True))
+        own: Array = weights * np.array([found.get(label, 0.0) for label in labels.tolist()])
+        return own
 
     def _codes(self, labels: Array) -> Tensor:
         """Return the places of held-out labels in `classes_`."""

@@ -5,25 +5,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
+from posterity.core.optimizer import Optimizer
 from posterity.decide import calibrate
 from posterity.errors import InvalidInput
 from posterity.fitting import fit
+from posterity.methods import MeanField
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import AnyPredictive
 from posterity.sklearn.columns import ColumnEncoder
-from posterity.train.batches import TensorData
+from posterity.sklearn.rows import Array, Rows, as_often, informed
 from posterity.train.engine import Engine
 from posterity.types import Likelihood, Prior
 from posterity.zoo import MLP
 
-Array = NDArray[Any]
 BATCH = 256  # rows of a step
 
 
@@ -40,6 +40,11 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
     def usual(epochs: int) -> Any:
         """Return the method of "auto"."""
         raise NotImplementedError
+
+    @staticmethod
+    def streamed(epochs: int) -> MeanField:
+        """Return the method of "auto" for `partial_fit`, whose posterior can be a prior."""
+        return MeanField("local_reparam", epochs=epochs, optimizer=Optimizer(lr=0.01))
 
     # scikit-learn checks nothing before `fit`, so that parameters can be set in any order: they are of any type here.
     def __init__(
@@ -77,17 +82,18 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
         tags.non_deterministic = False
         return tags
 
-    def _held_out(self, X: Any, y: Any, labels: Any = None) -> tuple[Any, Any, Any, Any]:
-        """Return training rows and targets, and those held out for calibration, drawn anew; None of both where none are asked.
+    def _held_out(self, X: Any, y: Any, weights: Any, labels: Any = None) -> tuple[Any, Any, Any, Any, Any]:
+        """Return training rows, targets and weights, and rows and targets held out for calibration; None where none are asked.
 
         Args:
+            weights: of the rows; those that are held out count alike.
             labels: keep the shares of these in both parts, where each has two rows at least.
 
         Raises:
             InvalidInput: for a share that is none, or leaves a part empty.
         """
         if self.calibration is None:
-            return X, None, y, None
+            return X, y, weights, None, None
         if not isinstance(self.calibration, float) or not 0 < self.calibration < 1:
             raise InvalidInput(
                 f"calibration is {self.calibration!r}; it is the share of rows to hold out, above 0 and below 1: "
@@ -97,11 +103,11 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
             labels = None
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         try:
-            parts = train_test_split(X, y, test_size=self.calibration, random_state=seed, stratify=labels)
+            parts = train_test_split(X, y, weights, test_size=self.calibration, random_state=seed, stratify=labels)
         except ValueError as error:
             raise InvalidInput(f"calibration={self.calibration:g} of {len(y)} rows: {error}") from error
-        train, held, targets, held_targets = parts
-        return train, held, targets, held_targets
+        train, held, targets, held_targets, train_weights, _ = parts
+        return train, targets, train_weights, held, held_targets
 
     def _calibrated(self, level: float) -> Any:
         """Return the conformal prediction of this level from the rows that were held out.
@@ -116,10 +122,10 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
         found, targets = self.held_out_
         return calibrate(found, targets, level)
 
-    def _inputs(self, X: Any, reset: bool = False) -> Tensor:
-        """Encode a table; with `reset` learn how."""
-        if reset:
-            self.encoder_ = ColumnEncoder().fit(X)
+    def _inputs(self, X: Any, weights: Array | None = None) -> Tensor:
+        """Encode a table; with weights of its rows learn how, from each as often as it counts."""
+        if weights is not None:
+            self.encoder_ = ColumnEncoder().fit(X if (weights == 1).all() else as_often(X, weights))
             self.n_features_in_ = self.encoder_.n_features_in_
             if hasattr(self.encoder_, "feature_names_in_"):
                 self.feature_names_in_ = self.encoder_.feature_names_in_
@@ -132,8 +138,11 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
         """Tables are small, and float64 answers do not hang on the order of rows; Apple's devices have none."""
         return torch.float32 if Engine(device=self.device).torch_device().type == "mps" else torch.float64
 
-    def _infer(self, inputs: Tensor, targets: Tensor, width: int, likelihood: Likelihood) -> FunctionPosterior:
+    def _infer(self, rows: Rows, width: int, likelihood: Likelihood, streamed: bool = False) -> FunctionPosterior:
         """Infer the posterior of the network with `width` outputs.
+
+        Args:
+            streamed: whether it must be one that further rows can go on from; what is there is then the prior, and the start.
 
         Raises:
             InvalidInput: for options that cannot be used.
@@ -145,19 +154,38 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed_)
-            widths = (inputs.shape[1], *self.hidden, width)
-            network = MLP(widths) if self.network is None else self.network(inputs.shape[1], width)
+            columns = rows.inputs.shape[1]
+            widths = (columns, *self.hidden, width)
+            network = MLP(widths) if self.network is None else self.network(columns, width)
         network = network.to(self._dtype)
-        data = TensorData(inputs, targets, min(self.batch_size or BATCH, len(inputs)))
-        usual = self.usual(ceil(self.usual_steps / data.steps_per_epoch))
-        return fit(
-            network,
+        before = getattr(self, "posterior_", None) if streamed else None
+        prior = (self.usual_prior if self.prior is None else self.prior) if before is None else informed(before)
+        data = rows.data(self.batch_size or BATCH)
+        usual = (self.streamed if streamed else self.usual)(ceil(self.usual_steps / data.steps_per_epoch))
+        found = fit(
+            network if before is None else before.network(),
             data,
             likelihood=likelihood,
-            prior=self.usual_prior if self.prior is None else self.prior,
+            prior=prior,
             method=usual if isinstance(self.method, str) else self.method,
             engine=Engine(seed=self.seed_, progress=bool(self.verbose), device=self.device),
         )
+        if streamed:
+            informed(found)  # or refused, by name, before anybody relies on it
+        return found
+
+    def _begins(self) -> bool:
+        """Tell whether `partial_fit` is given its first rows.
+
+        Raises:
+            InvalidInput: where rows are to be held out, of which each call would see others.
+        """
+        if self.calibration is not None:
+            raise InvalidInput(
+                f"calibration={self.calibration!r} holds out rows of one table, and partial_fit gets many. Set "
+                "calibration=None, and calibrate at the end: posterity.calibrate(model.predictive(X), y)."
+            )
+        return not hasattr(self, "posterior_")
 
     def _predictive(self, X: Any) -> AnyPredictive:
         """Predict a table in the units that the network was trained in: the same table always gives the same draws."""

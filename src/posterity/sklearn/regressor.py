@@ -7,16 +7,19 @@ from typing import Any, Self
 import numpy as np
 import torch
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import check_array, check_is_fitted, column_or_1d
+from sklearn.utils import _safe_indexing
+from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, column_or_1d
 from torch import Generator, Tensor
 
 from posterity.errors import InvalidInput
 from posterity.methods import SGLD
 from posterity.model.likelihoods import HeteroscedasticGaussian
 from posterity.model.priors import Normal
+from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.general import General
 from posterity.predict.predictive import Classification, Regression
-from posterity.sklearn.estimator import Array, BayesianEstimator, to_numpy
+from posterity.sklearn.estimator import BayesianEstimator, to_numpy
+from posterity.sklearn.rows import Array, Rows, sample_weights
 
 
 class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc]  # untyped
@@ -27,7 +30,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
 
     Args:
         method: any inference method of posterity, made; "auto" is a preconditioned chain of stochastic-gradient
-            Langevin dynamics of 7,500 steps.
+            Langevin dynamics of 7,500 steps; in `partial_fit` mean field, whose posterior can be a prior.
         hidden: widths of the hidden layers.
         network: makes another network from the numbers of inputs and of outputs (two for each target: its mean and its raw
             noise, see `HeteroscedasticGaussian`; one with `Gaussian()`).
@@ -74,36 +77,80 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
         """Return the method of "auto"."""
         return SGLD(epochs=epochs, lr=3e-3, draws=100, preconditioner="rmsprop")
 
-    def fit(self, X: Any, y: Any) -> Self:
-        """Infer the posterior of a table X (N, D) and its targets y, (N,) or (N, T)."""
-        X, held, y, held_targets = self._held_out(X, y)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Infer the posterior of a table X (N, D) and its targets y, (N,) or (N, T).
+
+        Args:
+            sample_weight: (N,), how often each row counts: a power of its likelihood; once unless given.
+        """
+        weights = sample_weights(sample_weight, len(_targets(y)))
+        X, y, weights, held, held_targets = self._held_out(X, y, weights)
         targets = _targets(y)
         if held is not None and targets.ndim == 2 and targets.shape[1] > 1:
             raise InvalidInput(
                 f"calibration={self.calibration:g} is for one target; these are {targets.shape[1]}. Fit one model to each."
             )
-        inputs = self._inputs(X, reset=True)
+        self.posterior_ = self._inferred(X, targets, weights)
+        self.held_out_ = None
+        if held is not None:
+            own = _targets(held_targets).reshape(-1)
+            known = ~np.isnan(own)
+            self.held_out_ = (
+                self.predictive(_safe_indexing(held, np.flatnonzero(known))),
+                torch.from_numpy(own[known]),
+            )
+        return self
+
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Go on with new rows, whose prior is the posterior of the rows before: p(θ | D₁, D₂) ∝ p(D₂ | θ) p(θ | D₁).
+
+        The first call says how columns are encoded and targets scaled, and its rows should be typical of what will come. What
+        is known of a noise level that is learnt beside the network is not handed on: it is learnt anew from each part.
+
+        Raises:
+            InvalidInput: where the method's posterior is no Gaussian over the weights, by name.
+        """
+        targets = _targets(y)
+        begins = self._begins()
+        self.posterior_ = self._inferred(X, targets, sample_weights(sample_weight, len(targets)), begins, streamed=True)
+        self.held_out_ = None
+        return self
+
+    def _inferred(
+        self, X: Any, targets: Array, weights: Array, begins: bool = True, streamed: bool = False
+    ) -> FunctionPosterior:
+        """Infer the posterior of rows; columns and units are learnt where it begins."""
+        if begins and _num_samples(X) != len(targets):
+            raise InvalidInput(f"X has {_num_samples(X)} rows and y {len(targets)}; each row needs its target.")
+        inputs = self._inputs(X, weights if begins else None)
         if len(inputs) != len(targets):
             raise InvalidInput(f"X has {len(inputs)} rows and y {len(targets)}; each row needs its target.")
-        if len(inputs) < 2:
-            raise InvalidInput("One row, n_samples = 1, has no spread to learn a noise from; give at least 2 samples.")
         likelihood = HeteroscedasticGaussian() if self.likelihood is None else self.likelihood
-        self.target_mean_ = targets.mean(axis=0)
-        spread = targets.std(axis=0)
-        # What varies by no more than rounding is constant: it has no scale of its own, and is left in its units.
-        self.target_std_ = np.where(spread > 1e-12 * np.abs(targets).max(axis=0), spread, 1.0)[()]
-        if getattr(likelihood, "own_units", False):
-            self.target_mean_, self.target_std_ = np.zeros_like(self.target_mean_), np.ones_like(self.target_std_)
-        standardised = torch.from_numpy((targets - self.target_mean_) / self.target_std_).to(self._dtype)
+        if begins:
+            self._learn_units(targets, weights, getattr(likelihood, "own_units", False))
         count = 1 if targets.ndim == 1 else targets.shape[1]
+        if count != np.size(self.target_mean_):
+            raise InvalidInput(f"The first rows had {np.size(self.target_mean_)} targets each; these have {count}.")
+        standardised = torch.from_numpy((targets - self.target_mean_) / self.target_std_).to(self._dtype)
         width = count * (2 if getattr(likelihood, "kind", "") == "heteroscedastic" else 1)
-        if targets.ndim == 2 and count == 1:
-            standardised = standardised[:, 0]
         self._column = targets.ndim == 2 and count == 1
-        self.posterior_ = self._infer(inputs, standardised, width, likelihood)
-        own = None if held is None else torch.from_numpy(_targets(held_targets).reshape(-1))
-        self.held_out_ = None if own is None else (self.predictive(held), own)
-        return self
+        rows = Rows(inputs, standardised[:, 0] if self._column else standardised, weights)
+        return self._infer(rows, width, likelihood, streamed)
+
+    def _learn_units(self, targets: Array, weights: Array, own: bool) -> None:
+        """Take mean and std of the targets that are known, each as often as it counts; `own`: they stay as they are."""
+        if (weights > 0).sum() < 2:
+            raise InvalidInput("One row, n_samples = 1, has no spread to learn a noise from; give at least 2 samples.")
+        counts = np.where(np.isnan(targets), 0.0, weights.reshape(-1, *[1] * (targets.ndim - 1)))
+        if not counts.sum(axis=0).all():
+            raise InvalidInput("All targets are NaN, of one column at least: there is nothing to learn from.")
+        known = np.nan_to_num(targets)
+        self.target_mean_ = np.average(known, axis=0, weights=counts)
+        spread = np.sqrt(np.average((known - self.target_mean_) ** 2, axis=0, weights=counts))
+        # What varies by no more than rounding is constant: it has no scale of its own, and is left in its units.
+        self.target_std_ = np.where(spread > 1e-12 * np.abs(known).max(axis=0), spread, 1.0)[()]
+        if own:
+            self.target_mean_, self.target_std_ = np.zeros_like(self.target_mean_), np.ones_like(self.target_std_)
 
     def predictive(self, X: Any) -> Regression | General:
         """Return the whole predictive, in units of the targets: mean, aleatoric, epistemic, quantiles, log p(y).
@@ -174,10 +221,10 @@ def _drawn(found: Regression | General, count: int, seed: int) -> Tensor:
 
 
 def _targets(y: Any) -> Array:
-    """Check targets: (N,) or (N, T) finite numbers."""
+    """Check targets: (N,) or (N, T) finite numbers; NaN is missing."""
     if y is None:
         raise InvalidInput("This BayesianRegressor requires y to be passed, but the target y is None.")
-    values = check_array(y, ensure_2d=False, dtype=None, allow_nd=False, input_name="y")
+    values = check_array(y, ensure_2d=False, dtype=None, allow_nd=False, input_name="y", ensure_all_finite="allow-nan")
     if values.dtype.kind not in "biuf":
         try:
             values = values.astype(np.float64)

@@ -29,6 +29,7 @@ from posterity.train.signals import finish_step_first
 from posterity.train.sums import Sums, means, objective
 from posterity.train.validation import scored
 from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
+from posterity.weighing import size
 
 EVERY = 10  # steps between two updates of what people see
 _TYPES: dict[str, Any] = {"seed": int, "precision": str, "resume": bool, "progress": bool, "validation_draws": Count}
@@ -191,7 +192,7 @@ class _Run:
                 continue
             with self._autocast():
                 self.state, info = self.inference.update(self.state, batch)
-            sums.add(info, len(batch[1]))
+            sums.add(info, size(batch))
             record.step += 1
             if record.step % EVERY == 0:
                 self._watch(sums, info, line)

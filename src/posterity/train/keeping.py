@@ -184,6 +184,10 @@ class Keeping:
         except (CorruptFile, InvalidInput) as error:
             what = "damaged" if path.exists() else "not there"
             raise CorruptFile(f"{path}, of the best epoch ({record.best_epoch}), is {what}. {advice}") from error
+        if about.identity is not None:
+            self.identity.grown(about.identity, str(path))
+        if (about.record.epoch, about.record.step) != (about.record.best_epoch, 0):
+            raise CorruptFile(f"{path} is of epoch {about.record.epoch}, and no best that a run has kept. {advice}")
         # A run that was stopped between the two saves has a best that is newer than its record; it will find it again.
         if about.record.best_epoch != record.best_epoch and about.record.best_epoch <= record.epoch:
             raise CorruptFile(

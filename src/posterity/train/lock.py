@@ -5,8 +5,9 @@ import socket
 import stat
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ except ImportError:  # Windows: threads of one process are kept apart, processes
 
 NAME = ".lock"
 SHOWN = 200  # characters of what a lock file says
+PATIENCE, PAUSE = 300, 0.1  # seconds, at most and between two looks
 _FLAGS = os.O_RDWR | os.O_CREAT
 for _name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK"):
     _FLAGS |= getattr(os, _name, 0)
@@ -99,6 +101,33 @@ def held(folder: Path) -> Iterator[Lock]:
             if _same(lock.descriptor, folder / NAME):
                 (folder / NAME).unlink(missing_ok=True)
             os.close(lock.descriptor)
+
+
+@contextmanager
+def awaited(folder: Path, say: Callable[[str], None]) -> Iterator[Lock]:
+    """Hold a folder as `held` does, once whoever holds it has ended: for what is written in seconds, after long work.
+
+    Args:
+        folder: which.
+        say: told once whom it waits for.
+
+    Raises:
+        Occupied: where it is held for longer than `PATIENCE` seconds.
+    """
+    with ExitStack() as stack:
+        end, told = time.monotonic() + PATIENCE, False
+        while True:
+            try:
+                lock = stack.enter_context(held(folder))
+                break
+            except Occupied as error:
+                if time.monotonic() > end:
+                    raise
+                if not told:
+                    say(f"Waiting: {str(error).partition('. ')[0]}.")
+                told = True
+                time.sleep(PAUSE)
+        yield lock
 
 
 def refuse_held(folder: Path) -> None:

@@ -14,6 +14,7 @@ from posterity.train.census import Census
 from posterity.train.digest import digest
 from posterity.train.reading import pair
 from posterity.types import Batch
+from posterity.weighing import on
 
 Check = Callable[[Batch], None]
 WANTED = ("num_data", "steps_per_epoch", "batches")
@@ -91,11 +92,17 @@ class OwnData:
         """Return what tells the data from others: what they say themselves by `content`, or their number and first batch."""
         if callable(getattr(self.source, "content", None)):
             return dict(self.source.content())
-        inputs, targets = next(self.batches(0, Generator().manual_seed(0)))
+        inputs, targets = next(self.batches(0, Generator().manual_seed(0)))[:2]
         count = {"number": self.num_data, "steps": self.steps_per_epoch, "batch size": round(self.mean_batch_size, 6)}
         return {**count, "first inputs": digest(inputs), "first targets": digest(targets)}
 
     def counted(self) -> "OwnData":
+        return self
+
+    def known_to(self, likelihood: Any) -> "OwnData":
+        return self
+
+    def seen_by(self, likelihood: Any) -> "OwnData":
         return self
 
     def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
@@ -114,10 +121,10 @@ class OwnData:
         return ready
 
     def _ready(self, batch: Any, check: bool) -> Batch:
-        inputs, targets = pair(batch)
+        own = pair(batch)
         if check and self.check is not None:
-            self.check((inputs, targets))
-        return inputs.to(self.device), targets.to(self.device)
+            self.check(own)
+        return on(own, self.device)
 
 
 def is_engine(value: Any) -> bool:

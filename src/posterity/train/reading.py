@@ -68,6 +68,33 @@ def tensor(values: Any, what: str) -> Tensor:
     return numbers
 
 
+def weights_of(values: Any, targets: Tensor, anything: bool = True) -> Tensor:
+    """Read the weights of data, (B,).
+
+    Args:
+        anything: whether they must count for anything together.
+
+    Raises:
+        InvalidInput: for other shapes, and weights that are below 0, or not finite, or all 0.
+    """
+    weights = tensor(values, "weights")
+    if weights.shape != targets.shape[:1]:
+        raise InvalidInput(
+            f"Weights of shape {tuple(weights.shape)} were given for {len(targets)} targets; give one for each, (B,). A number "
+            "of a target that is missing is NaN in the targets."
+        )
+    weights = weights if weights.is_floating_point() else weights.to(torch.get_default_dtype())
+    fits = weights.isfinite() & (weights >= 0)
+    if not bool(fits.all()):
+        row = int((~fits).nonzero()[0, 0])
+        raise InvalidInput(
+            f"Weight {row} is {weights[row]:g}; a weight says how often a datum counts: at least 0, and finite."
+        )
+    if anything and not bool(weights.any()):
+        raise InvalidInput("All weights are 0: there is nothing to learn from.")
+    return weights
+
+
 def shown(value: Any) -> str:
     """Say in a few words what a value is: its type, and what it holds."""
     name = type(value).__name__
@@ -172,8 +199,9 @@ def _of_loader(batch: Any) -> str:
         )
     if isinstance(batch, list | tuple) and len(batch) > 2 and not hasattr(batch, "batch_sizes"):
         return (
-            f"If the first two are inputs and targets, write {collated.format('(row[0], row[1])')}, {where}; weights of "
-            "examples are not known here. A network of several inputs is given one tensor and takes it apart."
+            f"If the first two are inputs and targets, write {collated.format('(row[0], row[1])')}, {where}; if the third is "
+            "weights of examples, LoaderData(loader, weighted=True). A network of several inputs is given one tensor and takes "
+            "it apart."
         )
     return "Write a collate_fn for the DataLoader that returns (inputs, targets)."
 
@@ -199,7 +227,10 @@ def _of_data(data: Any) -> str:
         examples = "DataLoader(examples, batch_size=128, shuffle=True)"
         return f"Of a list of batches: LoaderData(batches). Of a list of examples: {examples}."
     if isinstance(data, tuple | list) and len(data) > 2:
-        return "Write (data[0], data[1]) if these are inputs and targets; weights of examples are not known here."
+        return (
+            "Write (data[0], data[1]) if these are inputs and targets; if the third is weights of examples, "
+            "TensorData(data[0], data[1], weights=data[2])."
+        )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Tensor | Sequence):
         return "Of a data set: DataLoader(dataset, batch_size=128, shuffle=True), whose batches are pairs (inputs, targets)."
     return "Write (inputs, targets); for an autoencoder the targets are the inputs."

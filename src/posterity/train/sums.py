@@ -6,7 +6,8 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from posterity.types import IGNORED, Info, Scores
+from posterity.types import IGNORED, Batch, Info, Scores
+from posterity.weighing import of_data, there
 
 ROOTS = ("rmse",)  # what is summed as squares
 
@@ -26,7 +27,7 @@ class Sums:
         self._counts: dict[str, Tensor | float] = dict(counts or {})
         self._sums: dict[str, Tensor | float] = {n: v for n, v in (sums or {}).items() if n in self._counts}
 
-    def add(self, info: Info, size: int) -> None:
+    def add(self, info: Info, size: Tensor | int) -> None:
         for name, value in info.items():
             total, count = value.double() if value.dim() else (value.double() * size, size)
             self._sums[name] = self._sums.get(name, 0.0) + total
@@ -69,13 +70,16 @@ def means(info: Info) -> Info:
     return {name: value.sqrt() if name in ROOTS and info[name].dim() else value for name, value in known.items()}
 
 
-def summed(scores: Scores, targets: Tensor) -> Info:
+def summed(scores: Scores, batch: Batch) -> Info:
     """Turn the scores of a batch into what is summed of them, [total, count] each: an accuracy is one of known labels.
 
-    >>> summed({"nll": 0.5, "accuracy": 1.0}, torch.tensor([2, IGNORED, IGNORED]))["accuracy"].tolist()
+    >>> summed({"nll": 0.5, "accuracy": 1.0}, (torch.zeros(3), torch.tensor([2, IGNORED, IGNORED])))["accuracy"].tolist()
     [1.0, 1.0]
     """
-    counts = {name: (targets != IGNORED).sum().item() if name == "accuracy" else len(targets) for name in scores}
+    own, seen = of_data(batch), there(batch[1])
+    known = float(seen.sum() if own is None else (own * seen).sum())
+    labels = float((batch[1] != IGNORED).sum()) if own is None else known
+    counts = {name: labels if name == "accuracy" else known for name in scores}
     totals = {name: (value**2 if name in ROOTS else value) * counts[name] for name, value in scores.items()}
     return {name: torch.tensor([totals[name], counts[name]], dtype=torch.float64) for name in scores}
 
