@@ -243,7 +243,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.Mo
     text = (Path(__file__).parents[2] / "docs" / "your-own.md").read_text(encoding="utf-8")
     names: dict = {"__name__": "your_own"}
     blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert all(block.count("\n") <= 36 for block in blocks)
+    assert all(block.count("\n") <= 30 for block in blocks)
     for block in blocks:
         exec(compile(block, "your-own.md", "exec"), names)
     assert names["again"].kind == "two"
