@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from posterity.compress.prune import prune as prune
     from posterity.compress.structured import smaller as smaller
+    from posterity.contracts import Data as Data
+    from posterity.contracts import Inference as Inference
+    from posterity.contracts import Method as Method
+    from posterity.contracts import Posterior as Posterior
     from posterity.core.compiled import compiled_normals as compiled_normals
     from posterity.core.optimizer import Optimizer as Optimizer
     from posterity.core.schedules import kl_weight as kl_weight
@@ -91,6 +95,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "posterity.compress.prune": ("prune",),
     "posterity.compress.structured": ("smaller",),
+    "posterity.contracts": ("Data", "Inference", "Method", "Posterior"),
     "posterity.core.compiled": ("compiled_normals",),
     "posterity.core.optimizer": ("Optimizer",),
     "posterity.core.schedules": ("kl_weight",),
@@ -193,6 +198,9 @@ def __getattr__(name: str) -> Any:
         if name in names:
             value = globals()[name] = getattr(import_module(home), name)
             return value
+    methods = import_module("posterity.methods") if name[:1].isupper() else None  # one that is in none of these lists
+    if hasattr(methods, name):
+        return getattr(methods, name)
     raise AttributeError(f"module 'posterity' has no attribute '{name}'")
 
 

@@ -61,6 +61,16 @@ TYPES: dict[type, tuple[type, str]] = {
     Mapping: (Mapping, KEYS),
 }
 Made = TypeVar("Made")
+
+
+class ByKind:
+    """Marks an option whose classes are found by the `kind` that a table names: `kinds` has those that there are."""
+
+    @property
+    def kinds(self) -> Mapping[str, type]:
+        return {}
+
+
 Count = Annotated[int, Field(ge=1)]
 
 

@@ -205,6 +205,21 @@ class Inference(Protocol):
 
 
 @runtime_checkable
+class Stepping(Protocol):
+    """A streaming algorithm that owns its state: what a method's `start` returns."""
+
+    @property
+    def state(self) -> State:
+        """All that the next step needs, by name: checkpointed as it is, and written into on resume."""
+
+    def step(self, batch: Batch) -> Info:
+        """Move by one batch; return what a person wants to see of it."""
+
+    def posterior(self) -> Posterior:
+        """Return the posterior of the state as it stands."""
+
+
+@runtime_checkable
 class Observing(Protocol):
     """An inference that hears how each epoch ended: its score by validation, or in training where there is no validation."""
 

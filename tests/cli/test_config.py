@@ -11,9 +11,8 @@ import pytest
 from posterity.cli.experiment import batch_size, prepare
 from posterity.cli.flags import Settings, given, undotted
 from posterity.cli.merge import merge
-from posterity.cli.reach import KINDS
 from posterity.errors import InvalidInput
-from posterity.methods import MLE, Ensemble, MeanField
+from posterity.methods import KINDS, MLE, Ensemble, MeanField
 from posterity.model.priors import Hierarchical, LaplacePrior, Normal, ScaleMixture, StudentT
 from tests.cli.test_mistakes import check_one_line
 

@@ -99,12 +99,14 @@ def test_what_makes_no_network_is_not_called(call, tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("noun", ["method", "prior", "likelihood"])
-def test_a_kind_is_never_code(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noun: str) -> None:
+def test_a_kind_of_a_file_is_no_code_without_trust(
+    call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noun: str
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "planted_by_a_file.py").write_text(PLANTED)
     (tmp_path / "run.toml").write_text(f'[data]\nname = "digits"\n[{noun}]\nkind = "planted_by_a_file:make"\n')
     for command in ("train", "explain", "prior"):
-        check_one_line(call(command, "--config", "run.toml"), f"Unknown {noun} 'planted_by_a_file:make'")
+        check_one_line(call(command, "--config", "run.toml"), "'planted_by_a_file:make'", "--trust")
     assert not (tmp_path / "ran").exists()
 
 

@@ -36,7 +36,7 @@ def test_the_options_are_found() -> None:
         ("Normal", {"std": -1.0}, ["Normal(std=-1.0)", "above 0"]),
         ("Normal", {"std": "x"}, ["number or a table"]),
         ("Ensemble", {"method": "map"}, ["method='map'", "MAP()"]),
-        ("Laplace", {"method": posterity.MLE()}, ["method=MLE(…)", "must be a MAP"]),
+        ("Laplace", {"method": posterity.Ensemble()}, ["not one network", "Ensemble(Laplace(…), n)"]),
         ("Cyclical", {"method": posterity.MAP()}, ["sghmc, sgld"]),
         ("Optimizer", {"lr": float("nan")}, ["lr=nan", "finite"]),
         ("Optimizer", {"name": "\x1b[31m"}, ["Adam"]),

@@ -34,8 +34,6 @@ from posterity.metrics.ood import ood_auroc
 from posterity.metrics.scores import evaluate
 from posterity.model.priors import Normal
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.mixture import Mixture
-from posterity.posteriors.point import Point
 from posterity.predict.predictive import Classification
 from posterity.train.batches import TensorData
 from posterity.train.engine import Engine
@@ -122,7 +120,7 @@ def _detection(job: Job, posterior: FunctionPosterior, inside: Classification) -
     """Score how well each measure of uncertainty tells the images of other sets from the test set's."""
     scores = {}
     measures = ["entropy", "confidence"]
-    if not isinstance(posterior, Point):  # whose draws are one: what is left of its mutual information is rounding
+    if not posterior.single:  # whose draws are one: what is left of its mutual information is rounding
         measures.append("mutual_information")
     for other in OTHERS[job.data]:
         outside = _predict(posterior, _outside(job.data, other), job.repeat)
@@ -142,9 +140,7 @@ def _predict(posterior: FunctionPosterior, images: Tensor, seed: int) -> Classif
 
 def functions(posterior: FunctionPosterior) -> int:
     """Return how many functions are averaged: 16 draws, of an ensemble of each member; a point has one."""
-    if isinstance(posterior, Mixture):
-        return sum(functions(member) for member in posterior.components)
-    return 1 if isinstance(posterior, Point) else DRAWS
+    return sum(1 if part.single else DRAWS for part in posterior.leaves)
 
 
 @lru_cache(maxsize=2)

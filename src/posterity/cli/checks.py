@@ -10,11 +10,13 @@ from pydantic import BaseModel, ValidationError
 from posterity.cli.config import DEEPEST
 from posterity.cli.kinds import classes_in, keys_of, kinds_in
 from posterity.errors import InvalidInput, suggest, unknown
+from posterity.importing import is_code
 from posterity.options import COMPOSED, deepest, shown, text_of
 from posterity.text import short
 
 PLACE = 200  # characters of a key, and of the tables that it is in, that are looked at
 LARGEST = 2**63 - 1
+OWN = ("method", "prior", "likelihood")  # what may be code of one's own, by its name
 Origin = Mapping[str, str]  # dotted key -> the flag that it came from
 
 
@@ -121,6 +123,8 @@ def _model(values: Mapping[str, Any], hint: Any, path: str, origin: Origin, wher
         label = f"--{path}" if named else f"{path}.kind in {where}"
         raise InvalidInput(f"{label} is missing: say which. Choices: {', '.join(sorted(kinds))}.")
     kind = values["kind"]
+    if is_code(kind) and path.partition(".")[0] in OWN:
+        return None  # whose options are its own
     if not isinstance(kind, str) or kind not in kinds:
         raise unknown(path.rpartition(".")[2], _plain(kind), kinds)
     return kinds[kind]

@@ -20,7 +20,7 @@ from posterity.cli.scoring import Scored, predict, temperatures, title
 from posterity.data import Dataset
 from posterity.documents import damaged
 from posterity.errors import InvalidInput, Mismatch
-from posterity.fitting import described
+from posterity.methods.records import recorded
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification, Regression
 from posterity.report.compare import calibration_of, grids, risk_of, scored, unfair, write_comparison
@@ -141,7 +141,7 @@ def _entries(path: Path, saved: Saved, use: Use, twins: bool) -> Iterator[Entry]
     yield Entry(path, saved, MODEL, title(saved.posterior.provenance["method"]), common, draws)
     if twins and saved.twin is not None:
         without = {key: value for key, value in common.items() if key not in ("prior", "where")}
-        settings = {**without, "method": described(twin_of(config))}
+        settings = {**without, "method": recorded(twin_of(config))}
         yield Entry(path, saved, TWIN, title(saved.twin.provenance["method"]), settings, 1)
 
 

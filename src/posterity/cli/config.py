@@ -9,30 +9,16 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from posterity.cli.own import LikelihoodOption, PriorOption
 from posterity.data.dataset import Reader
 from posterity.data.dates import Order
 from posterity.data.numerals import Decimal
 from posterity.errors import InvalidInput
-from posterity.methods import (
-    HMC,
-    MAP,
-    MLE,
-    NUTS,
-    SWAG,
-    AnyMethod,
-    Cyclical,
-    Ensemble,
-    FullRank,
-    Laplace,
-    LowRank,
-    MCDropout,
-    MeanField,
-    Refine,
-)
-from posterity.methods.refine import Stage
-from posterity.model.known import AnyLikelihood
-from posterity.model.priors import AnyPrior, Normal
+from posterity.methods import AnyMethod, MeanField, as_method
+from posterity.methods.base import Method
+from posterity.model.priors import Normal
 from posterity.storage import reading, replace_text
+from posterity.text import file_name
 
 Count = Annotated[int, Field(ge=1)]
 Columns = Annotated[tuple[str, ...], BeforeValidator(lambda given: _split(given))]  # `a,b`, or a list of them
@@ -118,53 +104,25 @@ class RunConfig(_Table):
     predictive_draws: Count = 32
     data: DataConfig
     model: ModelConfig = ModelConfig()
-    prior: AnyPrior = Field(default_factory=lambda: Normal(0.0, 0.3))
+    prior: PriorOption = Field(default_factory=lambda: Normal(0.0, 0.3))
     where: str | list[str] | None = None  # name patterns of what is random, or last_layer; the rest are points
-    likelihood: AnyLikelihood | None = None
+    likelihood: LikelihoodOption | None = None
     method: AnyMethod = Field(default_factory=MeanField)
     engine: EngineConfig = EngineConfig()
 
     @property
-    def member(self) -> Stage:
+    def member(self) -> Method:
         """The method, or what each member of an ensemble does; of a refinement, its last stage."""
-        method = self.method
-        while isinstance(method, Ensemble | Refine):
-            method = method.method
-        return method
+        return as_method(self.method).member
 
     @property
     def method_name(self) -> str:
         """`mean_field`, `ensemble-mean_field`, `refine-mean_field` or `ensemble-refine-mean_field`."""
-        names, method = [], self.method
-        while isinstance(method, Ensemble | Refine):
+        names, method = [], as_method(self.method)
+        while method is not method.member:
             names.append(method.kind)
-            method = method.method
-        return "-".join([*names, method.kind])
-
-    @property
-    def temperature(self) -> float | None:
-        """T of p(D|θ)^(1/T) p(θ); None for a method that has none."""
-        return (
-            None
-            if isinstance(self.member, MAP | MLE | MCDropout | SWAG | Laplace | HMC | NUTS)
-            else self.member.temperature
-        )
-
-    @property
-    def learning_rate(self) -> str:
-        """How steps go: `0.004, one_cycle, Adam`, or `0.02, constant`."""
-        member = self.member
-        if isinstance(member, HMC | NUTS):
-            return f"adapted to an acceptance of {member.target_accept:g}"
-        if isinstance(member, Laplace):
-            if member.method is None:
-                return "none: the weights are as they were given"
-            member = member.method
-        if isinstance(member, Cyclical):
-            return f"{member.method.lr:g}, {member.cycles} cycles"
-        if isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank | SWAG):
-            return f"{member.optimizer.lr:g}, {member.optimizer.schedule}, {member.optimizer.name}"
-        return f"{member.lr:g}, {member.schedule}"
+            method = as_method(getattr(method, method.stages[0]))
+        return "-".join(file_name(name) for name in (*names, method.kind))
 
 
 def read(path: Path) -> dict[str, Any]:

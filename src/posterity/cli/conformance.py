@@ -1,5 +1,6 @@
 """`posterity conformance`: every method, ours or another library's, held to the same laws, in one table."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,15 +9,18 @@ from cyclopts import Parameter
 from posterity.cli.console import Voice
 from posterity.cli.directory import replace_json
 from posterity.cli.flags import OUTPUT, PLAIN, Output
+from posterity.cli.own import METHOD
 from posterity.conformance.adapters import chosen, loaded
 from posterity.conformance.laws import LAWS, judge
 from posterity.conformance.subject import Subject
-from posterity.conformance.subjects import SUBJECTS
+from posterity.conformance.subjects import SUBJECTS, of_ones_own
 from posterity.conformance.table import markdown, notes_of, rich_table, told, values
 from posterity.conformance.verdict import Verdict
 from posterity.errors import InvalidInput
+from posterity.importing import imported, is_code
 from posterity.storage import replace_text
 
+SUBJECT = replace(METHOD, fits=lambda value: METHOD.fits(value) or isinstance(value, Subject))
 BROKEN = 1  # the exit code where a law is broken
 
 
@@ -42,10 +46,11 @@ def conformance(
     Parameters
     ----------
     methods
-        nuts, mean_field-flipout, or a kind, as mean_field. [all]
+        nuts, mean_field-flipout, or a kind, as mean_field; or module:callable, a method of your own. [all]
     """
     voice, numbers = Voice(output), _numbers(laws)
-    subjects = chosen(_known(adapter), methods)
+    known = _known(adapter) | {name: named(name) for name in methods if is_code(name)}
+    subjects = chosen(known, methods)
     rows: dict[str, list[Verdict]] = {}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -72,6 +77,12 @@ def _numbers(texts: tuple[str, ...]) -> list[int]:
         if not text.isascii() or not text.isdigit() or int(text) not in LAWS:
             raise InvalidInput(f"--laws {text}: must be whole numbers of laws, 1 to 13, 16 to 19.")
     return sorted({int(text) for text in texts}) or list(LAWS)
+
+
+def named(name: str) -> Subject:
+    """Import a method of one's own; a subject is taken as it is."""
+    found = imported(SUBJECT, name, {})
+    return found if isinstance(found, Subject) else of_ones_own(name, found)
 
 
 def _known(adapters: tuple[Path, ...]) -> dict[str, Subject]:

@@ -17,11 +17,12 @@ from posterity.cli.config import RunConfig
 from posterity.cli.console import Voice
 from posterity.cli.experiment import Experiment, prepare
 from posterity.cli.flags import OUTPUT
+from posterity.cli.own import made
 from posterity.decide.acquire import CLASS_SCORES, VALUE_SCORES
 from posterity.decide.simulate import Fit, Pair, Plan, Round, labels_needed, simulate
 from posterity.errors import Interrupted, InvalidInput, unknown
 from posterity.fitting import fit
-from posterity.methods import Ensemble, Laplace, Refine
+from posterity.methods.records import lengthened
 from posterity.posteriors.base import FunctionPosterior
 from posterity.text import file_name
 from posterity.train.batches import TensorData
@@ -142,21 +143,6 @@ def read_curves(folder: Path) -> dict[str, list[list[Round]]]:
     return found
 
 
-def with_steps(method: Any, steps: int, steps_per_epoch: int) -> Any:
-    """Return a method that takes at least so many steps: with few labels an epoch is one or two.
-
-    >>> from posterity import MAP
-    >>> with_steps(Ensemble(MAP(epochs=3), 5), 100, 3).method.epochs
-    34
-    """
-    if isinstance(method, Ensemble | Laplace):
-        return replace(method, method=with_steps(method.method, steps, steps_per_epoch))
-    if isinstance(method, Refine):
-        parts = {name: with_steps(getattr(method, name), steps, steps_per_epoch) for name in ("method", "after")}
-        return replace(method, **parts)
-    return replace(method, epochs=-(-steps // steps_per_epoch)) if hasattr(method, "epochs") else method
-
-
 def even_batch(count: int, most: int) -> int:
     """Return the batch size that makes batches of equal size: of 130 with 64 at most, a last one of 2 would weigh as much.
 
@@ -177,12 +163,12 @@ def fits(experiment: Experiment, steps: int, seed: int) -> Fit:
             torch.manual_seed(own)
             network = experiment.spec.build()
         engine = Engine(device=config.engine.device, seed=own, precision=config.engine.precision, progress=False)
-        method = with_steps(config.method, steps, data.steps_per_epoch)
+        method = lengthened(config.method, -(-steps // data.steps_per_epoch))
         return fit(
             network,
             data,
-            likelihood=config.likelihood,
-            prior=config.prior,
+            likelihood=made(config.likelihood),
+            prior=made(config.prior),
             where=config.where,
             method=method,
             engine=engine,

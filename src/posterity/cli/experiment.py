@@ -10,6 +10,7 @@ from torch import nn
 
 from posterity.cli.config import DataConfig, ModelConfig, RunConfig
 from posterity.cli.kinds import kinds_in
+from posterity.cli.own import Named, made, with_code
 from posterity.cli.targets import OF_CLASSES, advice, in_own_units, tasked
 from posterity.cli.weights import load_weights
 from posterity.data import Dataset, Options, describe, load, names
@@ -18,33 +19,17 @@ from posterity.data.form import TableForm
 from posterity.data.own import TEXTS
 from posterity.errors import InvalidInput
 from posterity.identity import weights_of
-from posterity.methods import (
-    HMC,
-    IVON,
-    MAP,
-    MLE,
-    NUTS,
-    SGHMC,
-    SGLD,
-    Cyclical,
-    Ensemble,
-    FullRank,
-    Laplace,
-    LowRank,
-    MCDropout,
-    MeanField,
-    Refine,
-)
-from posterity.model.dropout import dropout_rates, own_rates
-from posterity.model.informative import Informative
+from posterity.methods import as_method
+from posterity.methods.base import Method
+from posterity.methods.records import each_stage, stages_of
 from posterity.model.known import AnyLikelihood
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian
 from posterity.model.plain import plain
-from posterity.model.priors import Flat, Normal, Product
 from posterity.model.problem import Problem
 from posterity.train.batches import TensorData
 from posterity.train.identity import Identity
 from posterity.train.random import derived_seed
+from posterity.types import Likelihood
 from posterity.zoo import NetworkSpec, image_side
 
 DROPOUT_RATE = 0.1  # of networks without dropout of their own
@@ -87,14 +72,14 @@ def prepare(config: RunConfig) -> Experiment:
         )
     if config.model.weights is not None:
         load_weights(network, Path(config.model.weights))
-    likelihood = config.likelihood
+    likelihood = made(config.likelihood)
     assert likelihood is not None  # `built` saw to it
     augment = flipped_and_shifted if config.data.augment else None
     assert config.data.batch_size is not None
     data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size, augment=augment)
     data = data.split(config.data.validation, config.seed)
     _check(config, data)
-    problem = Problem(network, config.prior, likelihood, data.num_data, config.where)
+    problem = Problem(network, made(config.prior), likelihood, data.num_data, config.where)
     data.checked(problem.check, torch.device("cpu"))
     config = _dropping(config, problem)
     return Experiment(config, dataset, spec, network, data, problem)
@@ -123,7 +108,7 @@ def built(config: RunConfig) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module
     Raises:
         DataNotFound, CorruptFile, InvalidInput.
     """
-    config = tasked(_sized(config))
+    config = tasked(_sized(config.model_copy(update={"method": with_code(config.method)})))
     dataset = load_dataset(config.data)
     if config.likelihood is None:
         dataset = replace(dataset, notes=(*dataset.notes, *advice(dataset)))
@@ -131,19 +116,14 @@ def built(config: RunConfig) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module
     dataset = dataset if config.data.standardise_targets else in_own_units(dataset)
     assert config.likelihood is not None  # _resolved saw to both
     assert config.model.name is not None
-    outputs = _num_outputs(config.likelihood, dataset)
+    outputs = _num_outputs(made(config.likelihood), dataset)
     spec = NetworkSpec(config.model.name, dataset.input_shape, outputs, config.model.options)
     return config, dataset, spec, plain(_seeded(spec, config.seed))
 
 
-def twin_of(config: RunConfig) -> MLE:
+def twin_of(config: RunConfig) -> Method:
     """Return maximum likelihood with the same epochs, optimiser and patience; a sampler has neither of these two."""
-    member = config.member
-    if isinstance(member, Laplace):
-        member = member.method or MAP()
-    if isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank):
-        return MLE(member.epochs, member.optimizer, member.patience)
-    return MLE() if isinstance(member, HMC | NUTS) else MLE(member.epochs)
+    return as_method(config.method).twin()
 
 
 def load_dataset(data: DataConfig, form: TableForm | None = None) -> Dataset:
@@ -172,7 +152,7 @@ def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:
     """Choose by the data what was left open."""
     likelihood = config.likelihood or (Categorical() if dataset.classes else Gaussian())
     classes = isinstance(likelihood, Categorical | Bernoulli)
-    if classes != bool(dataset.classes):
+    if classes != bool(dataset.classes) and not isinstance(likelihood, Named):
         of_values = [kind for kind in kinds_in(AnyLikelihood) if kind not in OF_CLASSES]
         other = " Are its labels numbers? --task regression." if dataset.classes else ""
         raise InvalidInput(
@@ -182,7 +162,7 @@ def _resolved(config: RunConfig, dataset: Dataset) -> RunConfig:
     name = config.model.name or ("lenet" if len(dataset.input_shape) == 3 else "mlp:50")
     model = ModelConfig(name=name, weights=config.model.weights, **config.model.options)
     own = config.data.batch_size or batch_size(config, len(dataset.train_inputs))
-    scaled = config.data.standardise_targets and not likelihood.own_units
+    scaled = config.data.standardise_targets and not made(likelihood).own_units
     data = config.data.model_copy(update={"batch_size": own, "standardise_targets": scaled})
     return config.model_copy(update={"likelihood": likelihood, "model": model, "data": data})
 
@@ -192,30 +172,22 @@ def batch_size(config: RunConfig, count: int) -> int:
 
     Samplers of stochastic gradients keep the usual one: the noise of a small batch's gradient heats them.
     """
-    if isinstance(config.member, SGLD | SGHMC | Cyclical):
+    if not config.member.small_batches:
         return BATCH
     return min(BATCH, max(LEAST, ceil((1 - config.data.validation) * count / STEPS)))
 
 
 def _dropping(config: RunConfig, problem: Problem) -> RunConfig:
-    """Give Monte Carlo dropout a rate where neither the network nor the configuration has one."""
+    """Let each method choose by the problem what was left open, as Monte Carlo dropout a rate."""
 
     def given(method: Any) -> Any:
-        if isinstance(method, Ensemble):
-            return replace(method, method=given(method.method))
-        if isinstance(method, Refine):
-            return replace(method, method=given(method.method), after=given(method.after))
-        if not isinstance(method, MCDropout):
-            return method
-        if method.rate is None and not any(own_rates(problem.network).values()):
-            method = replace(method, rate=DROPOUT_RATE)
-        dropout_rates(problem, method.rate)  # refuses a network in which nothing can be dropped
-        return method
+        changed = each_stage(method, given)
+        return as_method(changed).suited(problem) if isinstance(changed, Method) else changed
 
     return config.model_copy(update={"method": given(config.method)})
 
 
-def _num_outputs(likelihood: AnyLikelihood, dataset: Dataset) -> int:
+def _num_outputs(likelihood: Likelihood, dataset: Dataset) -> int:
     if isinstance(likelihood, Bernoulli):
         if dataset.num_classes != 2:
             raise InvalidInput(
@@ -224,7 +196,9 @@ def _num_outputs(likelihood: AnyLikelihood, dataset: Dataset) -> int:
         return 1
     if isinstance(likelihood, Categorical):
         return dataset.num_classes
-    return likelihood.width(1)
+    own = getattr(likelihood, "own", likelihood)  # of a class of one's own, which may say how many it reads of a target
+    width = getattr(own, "width", None)
+    return max(1, dataset.num_classes) if width is None else int(width(1))
 
 
 def _seeded(spec: NetworkSpec, seed: int) -> nn.Module:
@@ -239,35 +213,29 @@ def _check(config: RunConfig, data: TensorData) -> None:
     member = config.member
     if data.augment is not None and data.inputs.dim() != 4:
         raise InvalidInput(f"--augment flips and shifts images; '{config.data.name}' has none. Leave it out.")
-    if data.augment is not None and isinstance(member, HMC | NUTS):
+    if data.augment is not None and not member.augmentable:
         raise InvalidInput(
             f"--augment shows other images at every pass, and {member.kind} needs the same. Leave it out."
         )
     _check_weights(config)
-    if isinstance(member, Laplace) and member.method is not None:
-        member = member.method
-    patient = (
-        isinstance(member, MAP | MLE | MCDropout | MeanField | LowRank | FullRank | IVON)
-        and member.patience is not None
-    )
-    if patient and data.held_out is None:
+    if member.patience is not None and data.held_out is None:
         raise InvalidInput("--patience needs a validation set to watch; give --validation more than 0.")
-    if config.twin and not isinstance(config.method, Ensemble) and config.member.kind == "mle":
+    if config.twin and config.method == twin_of(config):
         raise InvalidInput("--twin: maximum likelihood is its own twin. Choose another --method, or --no-twin.")
 
 
 def _check_weights(config: RunConfig) -> None:
     """Refuse what would throw weights away that were given, or take weights as trained that were not."""
-    weights, member = config.model.weights, config.member
-    kept = isinstance(member, Laplace) and member.method is None
+    weights, method = config.model.weights, as_method(config.method)
+    kept = config.member.epochs == 0
     if kept and weights is None:
         raise InvalidInput(
             "--method.method none takes the network's weights as they are, so they must come from somewhere: --weights FILE. "
             "Or leave out --method.method none, and laplace trains the network that it is around."
         )
-    if weights is not None and isinstance(config.method, Ensemble) and config.method.reinitialise:
+    if weights is not None and not method.keeps_start:
         raise InvalidInput(
-            f"--ensemble {config.method.n} gives every member fresh weights, and --weights would be lost. Add "
+            f"--ensemble {getattr(method, 'n', '')} gives every member fresh weights, and --weights would be lost. Add "
             "--method.reinitialise false, or leave one out."
         )
     if kept and config.twin:
@@ -279,16 +247,6 @@ def _check_weights(config: RunConfig) -> None:
 
 def _check_prior(config: RunConfig) -> None:
     """Refuse what a method would refuse of a prior, before a run directory is made."""
-    member = config.member
-    if isinstance(member, Laplace) and not isinstance(config.prior, Normal | Product | Informative):
-        raise InvalidInput(
-            f"--prior {config.prior.kind} is not normal, which laplace needs. Use --prior normal, with --method.tune layer "
-            "to fit its scales."
-        )
-    if isinstance(config.prior, Flat) and isinstance(member, MeanField | LowRank | FullRank | IVON):
-        raise InvalidInput(f"--prior flat has no KL, which {member.kind} needs. Use --method mle, or --prior normal.")
-    if isinstance(member, MeanField) and member.learn_prior and not isinstance(config.prior, Normal):
-        raise InvalidInput(
-            f"--method.learn-prior {member.learn_prior} fits the std of a normal prior, not of a {config.prior.kind} "
-            "one. Use --prior normal; or --prior hierarchical, whose scales are inferred without it."
-        )
+    for method in stages_of(config.method):
+        if flaw := as_method(method).prior_flaw(made(config.prior)):
+            raise InvalidInput(flaw)

@@ -1,5 +1,6 @@
 """The flags of `posterity train`: each is a short name for one key of `run.toml`, and is checked there, not here."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,8 +11,13 @@ from cyclopts import Group, Parameter
 from posterity.cli.problem_flags import DATA, PROBLEM, RUN, Key, ProblemSettings
 from posterity.errors import InvalidInput
 
+KIND = re.compile(r'^    kind: Literal\["(\w+)"\]', re.M)
 NOUNS = ("data", "model", "prior", "likelihood", "method", "engine")
 METHOD, OUTPUT = Group("Method", sort_key=3), Group("Output", sort_key=5)
+_FILES = sorted(
+    (Path(__file__).parents[1] / "methods").glob("*.py")
+)  # read, not imported: help does not wait for torch
+METHODS = ", ".join(kind for file in _FILES for kind in KIND.findall(file.read_text(encoding="utf-8")))
 SOURCE = Group("Files that no run wrote", sort_key=4)
 
 
@@ -80,8 +86,7 @@ class Settings(ProblemSettings):
         Parameter(
             group=METHOD,
             metavar="NAME",
-            help="mean_field, map, mle, mc_dropout, low_rank, full_rank, ivon, swag, sgld, sghmc, cyclical, hmc, nuts, "
-            "laplace or refine. [mean_field]",
+            help=f"{METHODS} or module:callable. [mean_field]",
         ),
     ] = None
     estimator: Annotated[
@@ -170,7 +175,7 @@ class Place:
     force: Annotated[bool, Parameter(negative="", group=RUN, help="Replace the run in --out.")] = False
     resume: Annotated[Path | None, Parameter(group=RUN, metavar="DIR", help="Go on with an interrupted run.")] = None
     trust: Annotated[
-        bool, Parameter(negative="", group=RUN, help="Run the code of a module:callable network that a file names.")
+        bool, Parameter(negative="", group=RUN, help="Run the code of a module:callable that a file names.")
     ] = False
 
 
@@ -180,7 +185,7 @@ class Use:
     """How a trained posterior is used."""
 
     draws: Annotated[str | None, Parameter(metavar="INT", help="Functions averaged. [as in training]")] = None
-    trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable network.")] = False
+    trust: Annotated[bool, Parameter(negative="", help="Run the code of a module:callable that a file names.")] = False
 
     def count(self, default: int) -> int:
         """Read `--draws`. Raises `InvalidInput`.

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 from posterity.cli.checks import line, refuse_unknown, refuse_unsound
 from posterity.cli.config import RunConfig
 from posterity.cli.kinds import keys_of, kinds_in
+from posterity.cli.own import code_in
 from posterity.cli.reach import completed, reached
 from posterity.errors import InvalidInput
+from posterity.importing import is_code
 from posterity.methods import AnyMethod
 from posterity.model.known import AnyLikelihood
 from posterity.model.priors import AnyPrior
@@ -69,7 +71,9 @@ def checked(values: Mapping[str, Any], origin: Mapping[str, str], where: str) ->
 
 
 def refuse_code(config: RunConfig, given: Given, trust: bool, where: str) -> None:
-    """Refuse a network that a file names and that is code, unless it is trusted; what a flag names is the user's own.
+    """Refuse a network, method, prior or likelihood that a file names and that is code, unless it is trusted.
+
+    What a flag names is the user's own.
 
     Raises:
         InvalidInput: with the name, before anything of it is imported.
@@ -77,6 +81,10 @@ def refuse_code(config: RunConfig, given: Given, trust: bool, where: str) -> Non
     name = str(config.model.name)
     if imports_code(name) and "model.name" not in given and not trust:
         raise InvalidInput(f"{where} names the network '{name}', code that would be run. Add --trust if it is yours.")
+    typed = {value for _, value in given.values() if isinstance(value, str)}
+    for name in code_in(config.method, config.prior, config.likelihood):
+        if name not in typed and not trust:
+            raise InvalidInput(f"{where} names '{name}', code that would be run. Add --trust if it is yours.")
 
 
 def _refuse_values(file: Mapping[str, Any], where: str) -> None:
@@ -144,7 +152,8 @@ def _place(values: dict[str, Any], path: list[str], value: object, flag: str) ->
             raise InvalidInput(f"{flag}: '{short(part)}' is a single value, not a table of keys.")
     if path in [[noun] for noun in TABLES]:
         raise InvalidInput(f"{flag}: '{path[0]}' is a table of keys, not a single value.")
-    if path[0] == "model" and path != ["model", "name"]:
+    code = path[-1] != "kind" and is_code(table.get("kind"))
+    if (path[0] == "model" and path != ["model", "name"]) or (code and isinstance(value, str)):
         value = _literal(str(value))
     table[path[-1]] = None if value == "none" else value
 

@@ -17,6 +17,7 @@ PRIORS = (
     "hierarchical: the scale is inferred too; --prior.per tensor (layer, row, network), --prior.scale.kind half_normal",
     "flat: none at all, for --method mle",
     "mixture, product: of several priors, which a file says (--config)",
+    "module:callable: of your own",
 )
 
 LIKELIHOODS = (
@@ -32,6 +33,7 @@ LIKELIHOODS = (
     "beta: shares, above 0 and below 1",
     "censored, multivariate_gaussian: several columns of targets, from Python alone",
     "ordinal: grades from 0 on; --likelihood.grades 5, --task regression",
+    "module:callable: of your own",
 )
 
 

@@ -22,8 +22,6 @@ from posterity.data import Dataset
 from posterity.errors import InvalidInput, unknown
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.contraction import layer_of
-from posterity.posteriors.mixture import Mixture
-from posterity.posteriors.point import Point
 from posterity.posteriors.statistics import with_statistics
 from posterity.predict.predictive import Regression
 from posterity.types import Scores
@@ -104,7 +102,7 @@ def layers(posterior: FunctionPosterior) -> Counts:
     {'0': (2, 3)}
     """
     found: Counts = {}
-    for part in posterior.components if isinstance(posterior, Mixture) else (posterior,):
+    for part in posterior.leaves:
         where, gone = part.problem.coordinates, removed(part)
         own = gone.split(list(where.random_layout.numels))
         for name, places in zip(where.random_names, own, strict=True):
@@ -125,8 +123,8 @@ def _criterion(posterior: FunctionPosterior, cut: Cut) -> str:
         raise InvalidInput(f"--out {cut.out}: a posterior file ends in .safetensors.")
     if cut.out is not None and cut.out.exists():
         raise InvalidInput(f"--out {cut.out} exists already; give another name, or remove it.")
-    members = posterior.components if isinstance(posterior, Mixture) else (posterior,)
-    by = cut.by or ("magnitude" if all(isinstance(m, Point) for m in members) else "signal_to_noise")
+    members = posterior.leaves
+    by = cut.by or ("magnitude" if all(m.single for m in members) else "signal_to_noise")
     for member in members:
         importance(member, by)
     return by

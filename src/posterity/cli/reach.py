@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from posterity.cli.kinds import default_of, keys_of, kinds_in
+from posterity.cli.kinds import default_of, keys_of
 from posterity.errors import InvalidInput, suggest
-from posterity.methods import AnyMethod
+from posterity.importing import is_code
+from posterity.methods import KINDS as METHODS
 
+KINDS: Mapping[str, Any] = METHODS
 STAGES = ("method", "after")  # keys whose values are methods: the one whose posterior is returned comes first
-KINDS = kinds_in(AnyMethod)
 
 
 def reached(method: Mapping[str, Any], keys: Sequence[str], flag: str) -> list[str]:
@@ -50,6 +51,8 @@ def completed(method: Mapping[str, Any]) -> dict[str, Any]:
 
 def _places(method: Mapping[str, Any], keys: Sequence[str]) -> list[str] | None:
     kind = KINDS.get(str(method.get("kind")))
+    if is_code(method.get("kind")):
+        return [keys[-1]]  # whose options are its own
     if kind is None:
         return None
     known = keys_of(kind)

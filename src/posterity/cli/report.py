@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,13 +17,13 @@ from posterity.cli.console import Voice
 from posterity.cli.directory import MODEL, TWIN, Row, findings, replace_finding, seconds_of
 from posterity.cli.elsewhere import opened
 from posterity.cli.flags import BY_ITSELF, PLAIN, Output, Source, given
+from posterity.cli.own import Named
 from posterity.cli.saved import Saved, scored_data
 from posterity.cli.scoring import Scored, remarks, score, tell_remarks
 from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
-from posterity.posteriors.mixture import Mixture
 from posterity.report.data import LearntLatent, Model, ReportData
 from posterity.storage import refuse_links
 from posterity.train import lock
@@ -203,7 +203,7 @@ def _settings(config: RunConfig, scored: Scored) -> dict[str, str]:
         "Epochs": getattr(member, "epochs", None),
         "Batch": config.data.batch_size,
         "Augmentation": "flips and shifts" if config.data.augment else None,
-        "Learning rate": config.learning_rate,
+        "Learning rate": member.pace,
         "Seed": config.seed,
         "Versions": f"posterity {posterity.__version__}, torch {torch.__version__}",
     }
@@ -237,12 +237,13 @@ def words(noun: Any) -> str:
         return ", ".join(f"{key}: {words(value)}" for key, value in noun.items())
     if isinstance(noun, tuple):
         return ", ".join(map(words, noun))
-    if not hasattr(noun, "kind"):
+    if isinstance(noun, type | Named) or not is_dataclass(noun):
         return f"{noun:g}" if isinstance(noun, float) else str(noun)
     parts = [
         _field(f.name.replace("_", " "), getattr(noun, f.name), f.default) for f in fields(noun) if f.name != "kind"
     ]
-    return f"{noun.kind} ({', '.join(filter(None, parts))})" if any(parts) else str(noun.kind)
+    kind = str(getattr(noun, "kind", type(noun).__name__))
+    return f"{kind} ({', '.join(filter(None, parts))})" if any(parts) else kind
 
 
 def _field(name: str, value: Any, default: Any) -> str:
@@ -257,9 +258,5 @@ def _latents(posterior: FunctionPosterior) -> dict[str, LearntLatent]:
 
 
 def _signal_to_noise(posterior: FunctionPosterior) -> Tensor | None:
-    if isinstance(posterior, DiagonalGaussian):
-        return posterior.signal_to_noise()
-    if isinstance(posterior, Mixture):
-        found = [c.signal_to_noise() for c in posterior.components if isinstance(c, DiagonalGaussian)]
-        return torch.cat(found) if found else None
-    return None
+    found = [part.signal_to_noise() for part in posterior.leaves if isinstance(part, DiagonalGaussian)]
+    return torch.cat(found) if found else None

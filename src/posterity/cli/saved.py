@@ -13,9 +13,11 @@ from posterity.cli.directory import TWIN, RunDirectory
 from posterity.cli.experiment import Experiment, load_dataset
 from posterity.cli.merge import checked
 from posterity.cli.origin import data_of, describe_data, part
+from posterity.cli.own import Named, code_in
 from posterity.data import Dataset, Scaling
 from posterity.data.form import TableForm
-from posterity.errors import CorruptFile, InvalidInput, Mismatch
+from posterity.errors import CorruptFile, InvalidInput, Mismatch, unknown
+from posterity.methods import KINDS
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.files import load, read_specification
 from posterity.posteriors.specification import Specification
@@ -202,8 +204,12 @@ def _load(file: Path, trust: bool) -> FunctionPosterior:
         )
     if not network.imports_code:
         _refuse_another(network, file)
-    _config_of(specification, file)
-    return load(file, network.build())
+    config = _config_of(specification, file)
+    own = {noun: one for noun in ("prior", "likelihood") if isinstance(one := getattr(config, noun), Named)}
+    if own and not trust:
+        names = " and ".join(f"'{one}'" for one in own.values())
+        raise InvalidInput(f"{file} needs {names}, code that would be run. Add --trust if it is yours.")
+    return load(file, network.build(), **{noun: one.made for noun, one in own.items()})
 
 
 def _refuse_another(network: NetworkSpec, file: Path) -> None:
@@ -220,11 +226,14 @@ def _refuse_another(network: NetworkSpec, file: Path) -> None:
 def _config_of(specification: Mapping[str, Any], file: Path) -> RunConfig:
     """Return the configuration that a header holds, after a look at what it says of the method and of its remarks."""
     where, config = f"the header of {file}", part(specification, "config", file)
-    checked({**config, "method": part(specification, "method", file)}, {}, where)
+    method = checked({**config, "method": part(specification, "method", file)}, {}, where).method
     remarks = specification.get("remarks", [])
     if not isinstance(remarks, list) or not all(isinstance(one, str) for one in remarks):
         raise CorruptFile(f"{file} has a header whose 'remarks' are no list of texts. Save or copy it again.")
-    return checked(config, {}, where)
+    found = checked(config, {}, where)
+    if strange := set(code_in(method)) - set(code_in(found.method)):
+        raise unknown("method", min(strange), KINDS)  # its configuration names no such code
+    return found
 
 
 def _rescaled(other: Dataset, scaling: Scaling | None) -> Dataset:

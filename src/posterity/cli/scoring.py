@@ -9,6 +9,7 @@ from torch import Tensor
 
 from posterity.cli.console import Voice, grid
 from posterity.data import Dataset
+from posterity.methods.records import restored
 from posterity.metrics.scores import evaluate
 from posterity.posteriors.average import Averaging
 from posterity.posteriors.base import FunctionPosterior
@@ -31,25 +32,11 @@ LABELS = {
     "epistemic_std": "Epistemic std",
 }
 SHARES = ("accuracy", "ece", "coverage_90")
-TITLES = {
-    "mean_field": "Mean field",
-    "low_rank": "Low-rank variational",
-    "full_rank": "Full-rank variational",
-    "ivon": "IVON",
-    "swag": "SWAG",
-    "map": "MAP",
-    "mle": "Maximum likelihood",
-    "laplace": "Laplace",
-    "mc_dropout": "Monte Carlo dropout",
-    "sgld": "SGLD",
-    "sghmc": "SGHMC",
-    "network": "Network as it is",
-}
+NETWORK = {"network": "Network as it is"}  # what no method made
 TEMPERATURES = {
     "temperature": "Temperature of the likelihood",
     "joint_temperature": "Temperature of likelihood and prior",
 }
-STRUCTURES = {"full": "full", "kron": "Kronecker", "diag": "diagonal", "low_rank": "low rank"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,17 +68,7 @@ def title(method: dict[str, Any]) -> str:
     >>> title({"kind": "ensemble", "n": 5, "method": {"kind": "mle"}})
     'Ensemble of 5 × maximum likelihood'
     """
-    kind = str(method["kind"])
-    if kind == "ensemble":
-        member = title(method["method"])
-        return f"Ensemble of {method['n']} × {member if member.isupper() else member.lower()}"
-    if kind == "laplace":
-        return f"Laplace, {STRUCTURES[method['structure']]}"
-    if kind == "refine":
-        return f"{title(method['method'])} after {title(method['after'])}"
-    if kind == "cyclical":
-        return f"Cyclical {title(method['method'])}, {method['cycles']} cycles"
-    return TITLES.get(kind, kind.replace("_", " "))
+    return NETWORK.get(str(method["kind"])) or restored(method).title
 
 
 def temperatures(method: dict[str, Any]) -> dict[str, float | None]:
@@ -100,11 +77,8 @@ def temperatures(method: dict[str, Any]) -> dict[str, float | None]:
     >>> temperatures({"kind": "ensemble", "method": {"kind": "sgld", "temperature": 0.5, "joint_temperature": 1}})
     {'temperature': 0.5, 'joint_temperature': 1.0}
     """
-    while method.get("method"):
-        method = method["method"]
-    if method["kind"] in ("sgld", "sghmc") and "joint_temperature" not in method:  # a file of before there were two
-        method = {"temperature": 1, "joint_temperature": method.get("temperature", 1)}
-    values = {name: method.get(name) for name in TEMPERATURES}
+    member = restored(method).member
+    values = {name: getattr(member, name, None) for name in TEMPERATURES}
     return {name: None if value is None else float(value) for name, value in values.items()}
 
 

@@ -21,12 +21,12 @@ from posterity.cli.directory import MODEL, TWIN, Row, RunDirectory, default_path
 from posterity.cli.experiment import Experiment, identity_of, prepare, twin_of
 from posterity.cli.flags import ANYWHERE, PLAIN, UNSET, Output, Place, Settings, given
 from posterity.cli.merge import merge, refuse_code
+from posterity.cli.own import made
 from posterity.cli.report import write_report
 from posterity.cli.saved import described
-from posterity.cli.scoring import Scored, remarks, score, table, tell_remarks, title
+from posterity.cli.scoring import Scored, remarks, score, table, tell_remarks
 from posterity.errors import Interrupted, InvalidInput, NotArrived, PosterityWarning, ScaleWarning
-from posterity.fitting import described as method_values
-from posterity.methods import HMC, NUTS
+from posterity.methods import as_method
 from posterity.posteriors.base import FunctionPosterior
 
 
@@ -137,8 +137,8 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
         posterior = fit(
             experiment.network,
             experiment.data,
-            likelihood=config.likelihood,
-            prior=config.prior,
+            likelihood=made(config.likelihood),
+            prior=made(config.prior),
             where=config.where,
             method=twin_of(config) if which == TWIN else config.method,
             engine=engine,
@@ -170,7 +170,7 @@ def collapsed(experiment: Experiment, scored: Scored) -> str:
     """Say what to try where a posterior of classes predicts no better than guessing: it has fallen back to its prior."""
     classes = experiment.dataset.num_classes
     member = experiment.config.member
-    if not classes or scored.scores["nll"] < 0.95 * log(classes) or isinstance(member, HMC | NUTS):
+    if not classes or scored.scores["nll"] < 0.95 * log(classes) or not member.epochs:
         return ""
     steps = experiment.data.steps_per_epoch * member.epochs
     return (
@@ -221,7 +221,7 @@ def _introduce(experiment: Experiment, voice: Voice) -> None:
     held_out = 0 if data.held_out is None else len(data.held_out[0])
     for note in experiment.dataset.notes:
         voice.note(note)
-    name = title(method_values(config.method))
+    name = as_method(config.method).title
     part = f", {experiment.random:,} of them random," if config.where else ""
     voice.note(
         f"{name}: {config.model.name} with {experiment.parameters:,} weights{part} on {experiment.dataset.name}; "

@@ -93,7 +93,7 @@ def removed(posterior: FunctionPosterior) -> Tensor:
 
 def sparsity(posterior: FunctionPosterior) -> float:
     """Return the share of the network's random weights that are 0 in every draw; of a mixture, the mean of its members."""
-    parts = posterior.components if isinstance(posterior, Mixture) else (posterior,)
+    parts = posterior.leaves
     return sum(float(removed(part).double().mean()) for part in parts) / len(parts)
 
 
@@ -161,9 +161,7 @@ def sparsity_curve(
 
 def mean_network(posterior: FunctionPosterior) -> FunctionPosterior:
     """Return the posterior with all of its mass at E[θ]; of a mixture, at the mean of each member."""
-    if isinstance(posterior, Mixture):
-        return replace(posterior, components=tuple(mean_network(part) for part in posterior.components))
-    return Point(posterior.problem, posterior.mean, provenance=dict(posterior.provenance))
+    return posterior.each_leaf(lambda part: Point(part.problem, part.mean, provenance=dict(part.provenance)))
 
 
 def _layers(posterior: FunctionPosterior, values: Tensor) -> list[Tensor]:

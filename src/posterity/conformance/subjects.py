@@ -6,9 +6,11 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from posterity.conformance.chains import cycled, sample, stationary
+from posterity.conformance.function_laws import brief
 from posterity.conformance.ours import (
     correlated_kl,
     diagonal_kl,
@@ -65,6 +67,16 @@ def subject(name: str, method: Any, quick: Any, **fields: Any) -> Subject:
     )
 
 
+def of_ones_own(name: str, method: Any) -> Subject:
+    """Make a subject of a method of somebody's own, of which nothing is known but what it does."""
+    made = subject(name, method, method)
+    task = brief()
+    first, second = made.infer(task).draw(task.x, 2, 0)
+    unsaid = {**made.not_applicable, **_without_width(UNSAID)["not_applicable"]}
+    return replace(made, covariance=point, not_applicable=unsaid) if torch.equal(first, second) else made
+
+
+UNSAID = "nobody has said what its posterior should be: give a Subject with its covariance"
 STEPS, DESCENTS = 450, 250
 
 

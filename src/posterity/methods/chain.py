@@ -1,9 +1,10 @@
 """What stochastic-gradient samplers share: their settings, when a draw is kept, and where, and the loop over batches."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass as plain_dataclass
 from math import ceil
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -15,6 +16,7 @@ from posterity.core.gaussian import noise_like
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.methods import watching
 from posterity.methods.arrival import Remark
+from posterity.methods.base import Method
 from posterity.methods.mixing import chain_remarks
 from posterity.methods.options import Epochs
 from posterity.methods.watching import Watching, watched_latents
@@ -86,7 +88,7 @@ class Moves(ABC):
 
 
 @dataclass(frozen=True, config=STRICT)
-class Chain(ABC):
+class Chain(Method, ABC):
     """The settings of all stochastic-gradient samplers; see `SGLD` and `SGHMC` for each one's own.
 
     Args:
@@ -119,6 +121,19 @@ class Chain(ABC):
     compiled: bool = False
     max_bytes: Annotated[int, Field(ge=1)] = 2**30
     on_disk: bool = False
+
+    small_batches: ClassVar[bool] = False
+
+    @property
+    def pace(self) -> str:
+        return f"{self.lr:g}, {self.schedule}"
+
+    @classmethod
+    def renewed(cls, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A file of before there were two temperatures has that of the joint density."""
+        if "joint_temperature" in record:
+            return record
+        return {**record, "temperature": 1.0, "joint_temperature": record.get("temperature", 1.0)}
 
     @property
     def heat(self) -> float:

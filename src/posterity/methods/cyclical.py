@@ -9,14 +9,15 @@ ends in the middle of, where cycles do not divide the steps, is shorter.
 
 from dataclasses import dataclass as plain_dataclass
 from math import ceil
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from posterity.core import dynamics
-from posterity.methods.chain import run
+from posterity.methods.base import Method
+from posterity.methods.chain import Chain, run
+from posterity.methods.records import MethodOption
 from posterity.methods.sghmc import SGHMC
-from posterity.methods.sgld import SGLD
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.samples import Samples
@@ -24,7 +25,7 @@ from posterity.types import Data, Engine
 
 
 @dataclass(frozen=True, config=STRICT)
-class Cyclical:
+class Cyclical(Method):
     """A sampler whose step size goes through cycles, each ending in another mode.
 
     Args:
@@ -45,20 +46,28 @@ class Cyclical:
     8
     """
 
-    method: Annotated[SGLD | SGHMC, Field(discriminator="kind")] = Field(
-        default_factory=lambda: SGHMC(lr=0.03, draws=24)
-    )
+    method: Annotated[Chain, MethodOption(Chain)] = Field(default_factory=lambda: SGHMC(lr=0.03, draws=24))
     cycles: Annotated[int, Field(ge=1)] = 4
     exploration: Annotated[float, Field(ge=0, lt=1)] = 0.8
     kind: Literal["cyclical"] = "cyclical"
+    stages: ClassVar[tuple[str, ...]] = ("method",)
+    small_batches: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _one_schedule(self) -> "Cyclical":
         if self.method.schedule != "constant":
             raise ValueError(f"the cycles are the schedule: leave schedule='constant', not '{self.method.schedule}'")
-        if isinstance(self.method, SGLD) and self.method.preconditioner and not self.exploration:
+        if getattr(self.method, "preconditioner", None) and not self.exploration:
             raise ValueError("the preconditioner is adapted in explorations: use exploration above 0")
         return self
+
+    @property
+    def title(self) -> str:
+        return f"Cyclical {self.method.title}, {self.cycles} cycles"
+
+    @property
+    def pace(self) -> str:
+        return f"{self.method.lr:g}, {self.cycles} cycles"
 
     @property
     def epochs(self) -> int:

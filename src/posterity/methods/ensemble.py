@@ -10,28 +10,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from inspect import signature
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from posterity.errors import PosterityWarning
-from posterity.methods.cyclical import Cyclical
-from posterity.methods.full_rank import FullRank
-from posterity.methods.hmc import HMC
-from posterity.methods.ivon import IVON
-from posterity.methods.laplace import Laplace
-from posterity.methods.low_rank import LowRank
-from posterity.methods.map import MAP, MLE
-from posterity.methods.mc_dropout import MCDropout
-from posterity.methods.mean_field import MeanField
-from posterity.methods.nuts import NUTS
-from posterity.methods.refine import Refine
-from posterity.methods.sghmc import SGHMC
-from posterity.methods.sgld import SGLD
-from posterity.methods.swag import SWAG
+from posterity.errors import InvalidInput, PosterityWarning
+from posterity.methods.base import Method, as_method
+from posterity.methods.map import MLE
+from posterity.methods.records import AnyMethod
 from posterity.model.padding import padding_kept
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
@@ -39,28 +28,9 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.mixture import Mixture
 from posterity.types import Data, Engine
 
-Member = Annotated[
-    MAP
-    | MLE
-    | MCDropout
-    | MeanField
-    | LowRank
-    | FullRank
-    | IVON
-    | SWAG
-    | SGLD
-    | SGHMC
-    | Cyclical
-    | HMC
-    | NUTS
-    | Laplace
-    | Refine,
-    Field(discriminator="kind"),
-]
-
 
 @dataclass(frozen=True, config=STRICT)
-class Ensemble:
+class Ensemble(Method):
     """Run a method n times and mix what it finds.
 
     Args:
@@ -71,24 +41,40 @@ class Ensemble:
             and noise alone.
     """
 
-    method: Member = Field(default_factory=MLE)
+    method: AnyMethod = Field(default_factory=MLE)
     n: Annotated[int, Field(ge=1)] = 5
     reinitialise: bool = True
     kind: Literal["ensemble"] = "ensemble"
+    stages: ClassVar[tuple[str, ...]] = ("method",)
+    centred: ClassVar[bool] = False
+
+    @property
+    def title(self) -> str:
+        member = as_method(self.method).title
+        return f"Ensemble of {self.n} × {member if member.isupper() else member.lower()}"
 
     @property
     def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
-        return ("n", *(f"method.{name}" for name in getattr(self.method, "growing", ())))
+        return ("n", *(f"method.{name}" for name in as_method(self.method).growing))
 
     @property
     def starts_anew(self) -> bool:
-        """Whether a run that goes on may begin again from the weights of the network that it is given."""
         return not self.reinitialise
+
+    @property
+    def keeps_start(self) -> bool:
+        return not self.reinitialise
+
+    @property
+    def member(self) -> Method:
+        return as_method(self.method).member
+
+    def twin(self) -> Method:
+        return as_method(self.method).twin()
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Mixture:
         """Infer the members one after the other; a finished one is not run again on resume."""
-        members = []
+        members: list[FunctionPosterior] = []
         for k in range(self.n):
             part = engine.fork(f"member-{k + 1}")
             own = problem.snapshot()
@@ -100,7 +86,13 @@ class Ensemble:
                 if k == 0 and unmoved:
                     _say_alike(unmoved)
                 own = replace(own)  # its latents anew, too
-            members.append(self.method.infer(own, data, part))
+            member = as_method(self.method).infer(own, data, part)
+            if not isinstance(member, FunctionPosterior):
+                raise InvalidInput(
+                    f"A member, by {as_method(self.method).title}, is a {type(member).__name__}, which cannot be mixed: "
+                    "let its class derive from posterity.Posterior."
+                )
+            members.append(member)
         _say_equal(members, self.reinitialise)
         return Mixture.of(tuple(members))
 

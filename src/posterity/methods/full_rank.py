@@ -16,20 +16,21 @@ from posterity.core.covariance import CholeskyCovariance
 from posterity.core.gaussian import inverse_softplus
 from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
-from posterity.methods.options import Epochs, Patience
-from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.methods.options import Descending, Epochs, Patience
+from posterity.methods.variational import CorrelatedInference, budget_of, flat_flaw, refuse_flat, refuse_odd
 from posterity.methods.watching import run
 from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
+from posterity.posteriors.base import Descent
 from posterity.posteriors.full_rank import FullRankGaussian
-from posterity.types import Data, Engine, State
+from posterity.types import Data, Engine, Prior, State
 
 COPIES = 7  # of L: in units of σ, itself, its gradient, two moments of Adam, one at work in a step, the best so far
 
 
 @dataclass(frozen=True, config=STRICT)
-class FullRank:
+class FullRank(Descending):
     """Variational inference with a full covariance; all fields but `max_bytes` are those of `MeanField`.
 
     Args:
@@ -60,16 +61,15 @@ class FullRank:
     monitor: Literal["nll", "nelbo"] = "nll"
     max_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
     kind: Literal["full_rank"] = "full_rank"
+    title = "Full-rank variational"
 
     @model_validator(mode="after")
     def _consistent(self) -> "FullRank":
         refuse_odd(self.antithetic, self.draws)
         return self
 
-    @property
-    def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
-        return self.optimizer.growing
+    def prior_flaw(self, prior: Prior) -> str | None:
+        return flat_flaw(self, prior)
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> FullRankGaussian:
         """Maximise the ELBO; returns the best q by validation, or the last where there is no validation.
@@ -95,7 +95,8 @@ class FullRankInference(CorrelatedInference):
     def posterior(self, state: State) -> FullRankGaussian:
         covariance = self.covariance(state)
         assert isinstance(covariance, CholeskyCovariance)
-        return FullRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.cholesky)
+        descent = Descent(self.method.temperature)
+        return FullRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.cholesky, descent=descent)
 
 
 def _initial(problem: Problem, method: FullRank) -> CholeskyCovariance:

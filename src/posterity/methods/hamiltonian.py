@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
 from math import ceil, isclose
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -23,6 +23,7 @@ from posterity.core.gaussian import noise_like
 from posterity.core.hamiltonian import Metric, Position, System, Transition, first_step_size
 from posterity.core.leapfrog import CompiledSystem, Kernel, compiled_leapfrog
 from posterity.errors import InvalidInput
+from posterity.methods.base import Method
 from posterity.methods.mixing import hamiltonian_remarks
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
@@ -37,7 +38,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
-class HamiltonianMethod(ABC):
+class HamiltonianMethod(Method, ABC):
     """The settings that HMC and NUTS share; see each for its own.
 
     Args:
@@ -62,6 +63,12 @@ class HamiltonianMethod(ABC):
     precision: Literal["float64", "float32"] = "float64"
     compiled: bool = False
     max_bytes: Count = 2**30
+
+    augmentable: ClassVar[bool] = False
+
+    @property
+    def pace(self) -> str:
+        return f"adapted to an acceptance of {self.target_accept:g}"
 
     @abstractmethod
     def transition(

@@ -29,6 +29,7 @@ class HMC(HamiltonianMethod):
 
     steps: Count = 32
     kind: Literal["hmc"] = "hmc"
+    title = "HMC"
 
     def transition(
         self, system: System, start: Position, step_size: float, generator: Generator | None = None

@@ -27,19 +27,21 @@ from posterity.core.schedules import learning_rates
 from posterity.errors import InvalidInput
 from posterity.methods import arrival
 from posterity.methods.arrival import Remark
+from posterity.methods.base import Method
 from posterity.methods.options import Epochs, Patience
-from posterity.methods.variational import KL_EVERY
+from posterity.methods.variational import KL_EVERY, flat_flaw
 from posterity.methods.watching import Watching, run, watched_latents, watched_stds
 from posterity.model.divergence import Divergence
 from posterity.model.likelihoods import training_score
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
+from posterity.posteriors.base import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
-from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Prior, Scores, State, Streams
 
 
 @dataclass(frozen=True, config=STRICT)
-class IVON:
+class IVON(Method):
     """Mean-field inference at the cost of a step of SGD with momentum; needs a Normal prior, which is its weight decay.
 
     Args:
@@ -70,6 +72,7 @@ class IVON:
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     kind: Literal["ivon"] = "ivon"
+    title = "IVON"
 
     @model_validator(mode="after")
     def _consistent(self) -> "IVON":
@@ -79,8 +82,14 @@ class IVON:
 
     @property
     def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
         return ("epochs",) if self.schedule == "constant" else ()
+
+    @property
+    def pace(self) -> str:
+        return f"{self.lr:g}, {self.schedule}"
+
+    def prior_flaw(self, prior: Prior) -> str | None:
+        return flat_flaw(self, prior)
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> DiagonalGaussian:
         """Maximise the ELBO; returns the best q by validation, or the last where there is no validation.
@@ -149,7 +158,8 @@ class IVONInference(Watching):
 
     def posterior(self, state: State) -> DiagonalGaussian:
         buffers = {n.removeprefix("buffer."): b for n, b in state.items() if n.startswith("buffer.")}
-        return DiagonalGaussian(self.problem.snapshot(buffers), state["mean"].clone(), self._std(state))
+        problem, descent = self.problem.snapshot(buffers), Descent(self.method.temperature)
+        return DiagonalGaussian(problem, state["mean"].clone(), self._std(state), descent=descent)
 
     def watched(self, state: State) -> Scores:
         where = self.problem.coordinates

@@ -7,25 +7,32 @@ the number of random coordinates (MacKay 1992; Martens 2020; Daxberger et al. 20
 passes over the training data after training: one, or `passes` for `low_rank`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from posterity.methods.base import Method, as_method
 from posterity.methods.evidence import refuse_untunable, tuned
 from posterity.methods.expansion import Expansion, expanded, prior_precision, refuse_uneven
 from posterity.methods.map import MAP
 from posterity.methods.passes import refuse_large
+from posterity.methods.records import AnyMethod
+from posterity.methods.refine import started
+from posterity.model.informative import Informative
 from posterity.model.outputs import refuse_bags, refuse_mixing, refuse_unknown
+from posterity.model.priors import Normal, Product
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.point import Point
-from posterity.types import Data, Engine
+from posterity.types import Data, Engine, Prior
+
+STRUCTURES = {"full": "full", "kron": "Kronecker", "diag": "diagonal", "low_rank": "low rank"}
 
 
 @dataclass(frozen=True, config=STRICT)
-class Laplace:
+class Laplace(Method):
     """A Gaussian around a trained network: `fit(network, data, where="last_layer", method=Laplace(MAP(epochs=20)))`.
 
     Which weights are random is the problem's `where`; the others are points, as in every method.
@@ -56,7 +63,7 @@ class Laplace:
     (0.0431, 18.6)
     """
 
-    method: MAP | None = Field(default_factory=MAP)
+    method: AnyMethod | None = Field(default_factory=MAP)
     structure: Literal["full", "kron", "diag", "low_rank"] = "kron"
     curvature: Literal["ggn", "fisher"] = "ggn"
     prediction: Literal["linearised", "sampled"] = "linearised"
@@ -69,18 +76,44 @@ class Laplace:
     max_bytes: Annotated[int, Field(ge=1)] = 2 * 2**30
     kind: Literal["laplace"] = "laplace"
 
+    stages: ClassVar[tuple[str, ...]] = ("method",)
+
+    @model_validator(mode="after")
+    def _around_one(self) -> "Laplace":
+        if self.method is not None and not as_method(self.method).centred:
+            raise ValueError("an ensemble is not one network to be around: Ensemble(Laplace(…), n)")
+        return self
+
     @property
-    def epochs(self) -> int:
-        """Passes over the training data, as the training has them."""
-        return self.method.epochs if self.method else 0
+    def title(self) -> str:
+        return f"Laplace, {STRUCTURES[self.structure]}"
+
+    @property
+    def epochs(self) -> int | None:
+        return 0 if self.method is None else as_method(self.method).epochs
+
+    @property
+    def patience(self) -> int | None:
+        return None if self.method is None else as_method(self.method).patience
+
+    @property
+    def pace(self) -> str:
+        return "none: the weights are as they were given" if self.method is None else as_method(self.method).pace
 
     @property
     def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
+        fixed = self.method is None or self.tune or self.tune_noise
+        return () if fixed else tuple(f"method.{n}" for n in as_method(self.method).growing)
+
+    def twin(self) -> Method:
+        return as_method(self.method or MAP()).twin()
+
+    def prior_flaw(self, prior: Prior) -> str | None:
+        if isinstance(prior, Normal | Product | Informative):
+            return None
         return (
-            ()
-            if self.method is None or self.tune or self.tune_noise
-            else tuple(f"method.{n}" for n in self.method.growing)
+            f"--prior {getattr(prior, 'kind', type(prior).__name__)} is not normal, which laplace needs. Use --prior normal, "
+            "with --method.tune layer to fit its scales."
         )
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> FunctionPosterior:
@@ -113,8 +146,10 @@ class Laplace:
 
     def _expanded(self, problem: Problem, data: Data, engine: Engine) -> Expansion:
         snapshot = problem.snapshot()
-        point = Point(snapshot, snapshot.theta()) if self.method is None else self.method.infer(problem, data, engine)
-        return expanded(point, data, self)
+        if self.method is None:
+            return expanded(Point(snapshot, snapshot.theta()), data, self)
+        found = as_method(self.method).infer(problem, data, engine)
+        return expanded(_point(problem, found), data, self)
 
     def _posterior(self, found: Expansion) -> FunctionPosterior:
         weights = found.gaussian()
@@ -122,3 +157,11 @@ class Laplace:
         posterior.provenance["log_evidence"] = float(found.log_evidence())
         posterior.provenance["remarks"] = found.point.provenance.get("remarks", [])
         return posterior
+
+
+def _point(problem: Problem, found: FunctionPosterior) -> Point:
+    """Return θ*: the point that a method found, or the mean of what it found, under the problem's own prior."""
+    if isinstance(found, Point) and found.problem.prior is problem.prior:
+        return found
+    own = started(problem, found)
+    return Point(own, own.theta(), provenance={"remarks": found.provenance.get("remarks", [])})

@@ -17,18 +17,19 @@ from torch import Generator, Tensor
 from posterity.core.covariance import LowRankCovariance
 from posterity.core.gaussian import inverse_softplus
 from posterity.core.optimizer import Optimizer
-from posterity.methods.options import Epochs, Patience
-from posterity.methods.variational import CorrelatedInference, budget_of, refuse_flat, refuse_odd
+from posterity.methods.options import Descending, Epochs, Patience
+from posterity.methods.variational import CorrelatedInference, budget_of, flat_flaw, refuse_flat, refuse_odd
 from posterity.methods.watching import run
 from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
+from posterity.posteriors.base import Descent
 from posterity.posteriors.low_rank import LowRankGaussian
-from posterity.types import Budget, Data, Engine, State
+from posterity.types import Budget, Data, Engine, Prior, State
 
 
 @dataclass(frozen=True, config=STRICT)
-class LowRank:
+class LowRank(Descending):
     """Variational inference with a low-rank covariance; all fields but `rank` are those of `MeanField`.
 
     Args:
@@ -59,16 +60,15 @@ class LowRank:
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     kind: Literal["low_rank"] = "low_rank"
+    title = "Low-rank variational"
 
     @model_validator(mode="after")
     def _consistent(self) -> "LowRank":
         refuse_odd(self.antithetic, self.draws)
         return self
 
-    @property
-    def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
-        return self.optimizer.growing
+    def prior_flaw(self, prior: Prior) -> str | None:
+        return flat_flaw(self, prior)
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> LowRankGaussian:
         """Maximise the ELBO; returns the best q by validation, or the last where there is no validation."""
@@ -89,7 +89,8 @@ class LowRankInference(CorrelatedInference):
     def posterior(self, state: State) -> LowRankGaussian:
         covariance = self.covariance(state)
         assert isinstance(covariance, LowRankCovariance)
-        return LowRankGaussian(self.snapshot(state), state["mean"].clone(), covariance.std, covariance.factor)
+        q = state["mean"].clone(), covariance.std, covariance.factor
+        return LowRankGaussian(self.snapshot(state), *q, descent=Descent(self.method.temperature))
 
 
 def low_rank_inference(problem: Problem, method: LowRank, budget: Budget) -> LowRankInference:

@@ -16,7 +16,7 @@ from posterity.core.estimators import differentiate
 from posterity.core.optimizer import Optimizer
 from posterity.methods import arrival
 from posterity.methods.arrival import Remark
-from posterity.methods.options import Epochs, Patience
+from posterity.methods.options import Descending, Epochs, Patience
 from posterity.methods.watching import Watching, run, watched_latents
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
@@ -27,7 +27,7 @@ from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, St
 
 
 @dataclass(frozen=True, config=STRICT)
-class MAP:
+class MAP(Descending):
     """Maximum a posteriori: one network, at the mode of the posterior.
 
     Args:
@@ -42,11 +42,7 @@ class MAP:
     patience: Patience = None
     monitor: Literal["nll"] = "nll"
     kind: Literal["map"] = "map"
-
-    @property
-    def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
-        return self.optimizer.growing
+    title = "MAP"
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Point:
         """Maximise the joint density; returns the best θ by validation NLL, or the last where there is no validation."""
@@ -56,7 +52,7 @@ class MAP:
 
 
 @dataclass(frozen=True, config=STRICT)
-class MLE:
+class MLE(Descending):
     """Maximum likelihood: MAP with a flat prior, the frequentist twin. The problem's own prior is left out.
 
     Arguments are those of `MAP`.
@@ -67,11 +63,7 @@ class MLE:
     patience: Patience = None
     monitor: Literal["nll"] = "nll"
     kind: Literal["mle"] = "mle"
-
-    @property
-    def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
-        return self.optimizer.growing
+    title = "Maximum likelihood"
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Point:
         """Maximise the likelihood."""

@@ -11,6 +11,7 @@ Departures: masks of inserted convolution layers drop channels, which is a law o
 prediction one mask is held for the whole batch, so that a draw is one function.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -19,17 +20,19 @@ from posterity.core.optimizer import Optimizer
 from posterity.methods import arrival
 from posterity.methods.arrival import Remark
 from posterity.methods.map import PointInference
-from posterity.methods.options import Epochs, Patience
+from posterity.methods.options import Descending, Epochs, Patience
 from posterity.methods.watching import Watching, run
-from posterity.model.dropout import FreshMasks, dropout_rates, masked
+from posterity.model.dropout import FreshMasks, dropout_rates, masked, own_rates
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.dropout import Dropout
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
 
+USUAL_RATE = 0.1  # of networks without dropout of their own, where a command leaves the rate open
+
 
 @dataclass(frozen=True, config=STRICT)
-class MCDropout:
+class MCDropout(Descending):
     """MAP with dropout, in training and at prediction; with a `Flat` prior, maximum likelihood with dropout.
 
     The network's own dropout layers are used (`nn.Dropout`, `Dropout1d` to `3d`, alpha dropout). A network without any gets
@@ -51,11 +54,14 @@ class MCDropout:
     patience: Patience = None
     monitor: Literal["nll"] = "nll"
     kind: Literal["mc_dropout"] = "mc_dropout"
+    title = "Monte Carlo dropout"
 
-    @property
-    def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
-        return self.optimizer.growing
+    def suited(self, problem: Problem) -> "MCDropout":
+        """Choose the usual rate where neither the network nor the method has one; refuse a network that drops nothing."""
+        open_yet = self.rate is None and not any(own_rates(problem.network).values())
+        found = replace(self, rate=USUAL_RATE) if open_yet else self
+        dropout_rates(problem, found.rate)
+        return found
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Dropout:
         """Train with dropout; returns the best θ by validation NLL, or the last where there is no validation.

@@ -26,8 +26,8 @@ from posterity.core.schedules import kl_weight
 from posterity.errors import PosterityWarning
 from posterity.methods import arrival
 from posterity.methods.arrival import Remark
-from posterity.methods.options import Epochs, Patience
-from posterity.methods.variational import KL_EVERY, budget_of, refuse_flat, refuse_odd
+from posterity.methods.options import Descending, Epochs, Patience
+from posterity.methods.variational import KL_EVERY, budget_of, flat_flaw, refuse_flat, refuse_odd
 from posterity.methods.watching import Watching, pull_of, run, watched_latents, watched_stds
 from posterity.model.divergence import Divergence
 from posterity.model.elbo import CompiledElbo, NegativeElbo
@@ -36,16 +36,18 @@ from posterity.model.importance import PathElbo
 from posterity.model.initial import InitialStd, Relative, curvature_std, initial_std
 from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
+from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
+from posterity.posteriors.base import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
-from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
+from posterity.types import Batch, Budget, Data, Engine, Info, Params, Prior, Scores, State, Streams
 
 CURVATURE_BATCHES = 50  # squared gradients of so many batches are averaged
 
 
 @dataclass(frozen=True, config=STRICT)
-class MeanField:
+class MeanField(Descending):
     """Mean-field variational inference (Bayes by Backprop and its lower-variance relatives).
 
     Args:
@@ -97,6 +99,7 @@ class MeanField:
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     kind: Literal["mean_field"] = "mean_field"
+    title = "Mean field"
 
     @property
     def along_paths(self) -> bool:
@@ -131,10 +134,17 @@ class MeanField:
             raise ValueError("compiled=True takes one draw per step, by Adam: use draws=1 and optimizer.name='Adam'")
         return self
 
-    @property
-    def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
-        return self.optimizer.growing
+    def prior_flaw(self, prior: Prior) -> str | None:
+        if self.learn_prior and not isinstance(prior, Flat | Normal):
+            return (
+                f"--method.learn-prior {self.learn_prior} fits the std of a normal prior, not of a "
+                f"{getattr(prior, 'kind', type(prior).__name__)} one. Use --prior normal; or --prior hierarchical, whose "
+                "scales are inferred without it."
+            )
+        return flat_flaw(self, prior)
+
+    def infer_from(self, problem: Problem, data: Data, engine: Engine, stds: Params | None) -> DiagonalGaussian:
+        return self.infer(problem, data, engine, None if stds is None else dict(stds))
 
     def infer(
         self, problem: Problem, data: Data, engine: Engine, initial: InitialStd | None = None
@@ -225,7 +235,8 @@ class MeanFieldInference(Watching):
         problem = self.problem.snapshot(buffers)
         if self.learnt:
             problem = replace(problem, prior=self.learnt.prior(state))
-        return DiagonalGaussian(problem, state["mean"].clone(), softplus(state["rho"]))
+        descent = Descent(self.method.temperature)
+        return DiagonalGaussian(problem, state["mean"].clone(), softplus(state["rho"]), descent=descent)
 
     def watched(self, state: State) -> Scores:
         where = self.problem.coordinates

@@ -37,6 +37,7 @@ class NUTS(HamiltonianMethod):
 
     max_depth: Annotated[int, Field(ge=1, le=20)] = 10
     kind: Literal["nuts"] = "nuts"
+    title = "NUTS"
 
     def transition(
         self, system: System, start: Position, step_size: float, generator: Generator | None = None

@@ -1,8 +1,35 @@
-"""Fields that several methods share, with their ranges."""
+"""Fields that several methods share, with their ranges, and what those share that descend by one of torch's optimisers."""
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from posterity.core.optimizer import Optimizer
+from posterity.methods.base import Method
+
 Epochs = Annotated[int, Field(ge=1)]
 Patience = Annotated[int, Field(ge=1)] | None
+
+
+class Descending(Method):
+    """Methods with an `optimizer`, which maximum likelihood beside them has, too."""
+
+    shared: ClassVar[tuple[str, ...]] = ("epochs", "optimizer", "patience")
+    optimizer: Any
+
+    @property
+    def pace(self) -> str:
+        return pace_of(self.optimizer)
+
+    @property
+    def growing(self) -> tuple[str, ...]:
+        return tuple(self.optimizer.growing)
+
+
+def pace_of(optimizer: Optimizer) -> str:
+    """Say how an optimiser's steps go.
+
+    >>> pace_of(Optimizer(lr=0.01))
+    '0.01, cosine, Adam'
+    """
+    return f"{optimizer.lr:g}, {optimizer.schedule}, {optimizer.name}"

@@ -20,10 +20,7 @@ from posterity.methods.mixing import swinging
 from posterity.methods.stiffness import stiff
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.full_rank import FullRankGaussian
-from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.linearised import Linearised
-from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.types import LIKELIHOOD, PRIOR, Batch, Data
@@ -84,9 +81,8 @@ def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) 
 def gathered(posterior: FunctionPosterior) -> list[str]:
     """Return the remarks that a posterior came with, and those of a mixture's components, of each kind once."""
     own = list(posterior.provenance.get("remarks", []))
-    if isinstance(posterior, Mixture):
-        own += merged([gathered(component) for component in posterior.components])
-    return own
+    components = getattr(posterior, "components", ())
+    return own + merged([gathered(component) for component in components]) if components else own
 
 
 def known(distribution: Distribution, targets: Tensor, *, draws: bool) -> float | None:
@@ -117,12 +113,8 @@ def known(distribution: Distribution, targets: Tensor, *, draws: bool) -> float 
 
 def at_prior(posterior: FunctionPosterior) -> float | None:
     """Return the share of random weights whose Gaussian is the prior's, but for HELD nats; None where that is not asked."""
-    where = posterior.problem.coordinates
-    if isinstance(posterior, DiagonalGaussian):
-        std = posterior.std
-    elif isinstance(posterior, LowRankGaussian | FullRankGaussian):
-        std = posterior.marginal_std
-    else:
+    where, std = posterior.problem.coordinates, posterior.marginal_std
+    if std is None or posterior.descent is None:  # others have no KL that could outweigh the data
         return None
     if where.normal is None or where.network == where.start:
         return None

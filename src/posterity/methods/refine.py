@@ -6,58 +6,26 @@ What the second method optimises or samples is unchanged, and so is where it end
 field from a MAP estimate is the start of Krishnan et al. 2020 (there called MOPED), without their change of the prior.
 """
 
-from typing import Annotated, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from posterity.methods import outcome
-from posterity.methods.cyclical import Cyclical
-from posterity.methods.full_rank import FullRank
-from posterity.methods.hmc import HMC
-from posterity.methods.ivon import IVON
-from posterity.methods.laplace import Laplace
-from posterity.methods.low_rank import LowRank
-from posterity.methods.map import MAP, MLE
-from posterity.methods.mc_dropout import MCDropout
+from posterity.methods.base import Method, as_method
+from posterity.methods.map import MAP
 from posterity.methods.mean_field import MeanField
-from posterity.methods.nuts import NUTS
-from posterity.methods.sghmc import SGHMC
-from posterity.methods.sgld import SGLD
-from posterity.methods.swag import SWAG
+from posterity.methods.records import AnyMethod
 from posterity.model.initial import SMALLEST
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.full_rank import FullRankGaussian
-from posterity.posteriors.gaussian import DiagonalGaussian
-from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
-from posterity.posteriors.linearised import Linearised
-from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.statistics import validated
 from posterity.types import Data, Engine
 
-Stage = Annotated[
-    MAP
-    | MLE
-    | MCDropout
-    | MeanField
-    | LowRank
-    | FullRank
-    | IVON
-    | SWAG
-    | Laplace
-    | SGLD
-    | SGHMC
-    | Cyclical
-    | HMC
-    | NUTS,
-    Field(discriminator="kind"),
-]
-
 
 @dataclass(frozen=True, config=STRICT)
-class Refine:
+class Refine(Method):
     """Infer with `after` first, then with `method` from there: `Refine(MeanField(epochs=5), after=MAP(epochs=20))`.
 
     The network's weights, its running statistics and the latents of prior and likelihood start at the mean of what `after`
@@ -70,23 +38,46 @@ class Refine:
         after: whose posterior it starts from.
     """
 
-    method: Stage = Field(default_factory=MeanField)
-    after: Stage = Field(default_factory=MAP)
+    method: AnyMethod = Field(default_factory=MeanField)
+    after: AnyMethod = Field(default_factory=MAP)
     kind: Literal["refine"] = "refine"
+    stages: ClassVar[tuple[str, ...]] = ("method", "after")
+
+    @model_validator(mode="after")
+    def _begun_by_one(self) -> "Refine":
+        if not as_method(self.after).centred:
+            raise ValueError(
+                "after an ensemble there is no one network to start from: refine each member, Ensemble(Refine(…, after=…), n)"
+            )
+        if not as_method(self.method).keeps_start:
+            raise ValueError(
+                "the members of this ensemble draw fresh weights, and the start would be lost: Ensemble(Refine(…), n), or "
+                "Ensemble(…, reinitialise=False)"
+            )
+        return self
+
+    @property
+    def title(self) -> str:
+        return f"{as_method(self.method).title} after {as_method(self.after).title}"
 
     @property
     def growing(self) -> tuple[str, ...]:
-        """Options that may become larger when a run is resumed."""
-        return tuple(f"method.{name}" for name in getattr(self.method, "growing", ()))
+        return tuple(f"method.{name}" for name in as_method(self.method).growing)
+
+    @property
+    def member(self) -> Method:
+        return as_method(self.method).member
+
+    def twin(self) -> Method:
+        return as_method(self.method).twin()
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> FunctionPosterior:
         """Infer the two one after the other; on resume a finished one is not run again."""
-        start = self.after.infer(problem, data, engine.fork("stage-1"))
+        start = as_method(self.after).infer(problem, data, engine.fork("stage-1"))
         own, last = started(problem, start), engine.fork("stage-2")
-        if isinstance(self.method, MeanField):
-            posterior: FunctionPosterior = self.method.infer(own, data, last, stds_of(start))
-        else:
-            posterior = self.method.infer(own, data, last)
+        posterior: FunctionPosterior = as_method(self.method).infer_from(own, data, last, stds_of(start))
+        if not isinstance(posterior, FunctionPosterior):  # of a class of one's own, of which nothing is known
+            return posterior
         remarks = posterior.provenance.setdefault("remarks", [])
         seen = validated(posterior, outcome.DRAWS, data)
         remarks.extend(outcome.remarks(outcome.Outlook.of(own, data), seen, self.method))
@@ -114,13 +105,7 @@ def started(problem: Problem, posterior: FunctionPosterior) -> Problem:
 
 def stds_of(posterior: FunctionPosterior) -> dict[str, Tensor] | None:
     """Return the marginal std of each random parameter of the network, by name; None where it is no Gaussian of weights."""
-    if isinstance(posterior, Linearised):
-        return stds_of(posterior.weights)
-    if isinstance(posterior, DiagonalGaussian):
-        std = posterior.std
-    elif isinstance(posterior, LowRankGaussian | FullRankGaussian | KroneckerGaussian | LowRankPrecisionGaussian):
-        std = posterior.marginal_std
-    else:
+    std, where = posterior.marginal_std, posterior.problem.coordinates
+    if std is None:
         return None
-    where = posterior.problem.coordinates
     return where.random_layout.changes(std[: where.network - where.start].clamp(min=SMALLEST))

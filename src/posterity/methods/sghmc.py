@@ -48,6 +48,7 @@ class SGHMC(Chain):
     friction: Annotated[float, Field(gt=0, le=1)] = 0.1
     gradient_noise: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     kind: Literal["sghmc"] = "sghmc"
+    title = "SGHMC"
 
     @model_validator(mode="after")
     def _noise_left(self) -> "SGHMC":

@@ -53,6 +53,7 @@ class SGLD(Chain):
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.99
     damping: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-5
     kind: Literal["sgld"] = "sgld"
+    title = "SGLD"
 
     @model_validator(mode="after")
     def _adapted(self) -> "SGLD":

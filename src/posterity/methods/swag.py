@@ -19,8 +19,9 @@ from posterity.core.optimizer import Optimizer
 from posterity.errors import InvalidInput
 from posterity.methods import arrival
 from posterity.methods.arrival import Remark
+from posterity.methods.base import Method
 from posterity.methods.map import PointInference
-from posterity.methods.options import Epochs
+from posterity.methods.options import Epochs, pace_of
 from posterity.methods.watching import Watching, run
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
@@ -31,7 +32,7 @@ from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, St
 
 
 @dataclass(frozen=True, config=STRICT)
-class SWAG:
+class SWAG(Method):
     """SGD's own wandering as a posterior: the cheapest one with correlations. `Ensemble(SWAG(), 3)` is MultiSWAG.
 
     Args:
@@ -53,6 +54,7 @@ class SWAG:
     draws: Annotated[int, Field(ge=1)] = 30
     optimizer: Optimizer = Field(default_factory=lambda: Optimizer("SGD", lr=0.02, schedule="constant"))
     kind: Literal["swag"] = "swag"
+    title = "SWAG"
 
     @model_validator(mode="after")
     def _constant(self) -> "SWAG":
@@ -62,6 +64,10 @@ class SWAG:
                 "schedule='constant'"
             )
         return self
+
+    @property
+    def pace(self) -> str:
+        return pace_of(self.optimizer)
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> LowRankGaussian | Mixture:
         """Collect the iterates' moments; the last state is taken, which has the most of them.

@@ -26,12 +26,13 @@ from posterity.core.schedules import kl_weight
 from posterity.errors import InvalidInput
 from posterity.methods import arrival
 from posterity.methods.arrival import Remark
+from posterity.methods.base import Method
 from posterity.methods.watching import Watching, pull_of, watched_latents, watched_stds
 from posterity.model.correlated import CorrelatedDivergence
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
-from posterity.types import Batch, Budget, Data, Info, Scores, State, Streams
+from posterity.types import Batch, Budget, Data, Info, Prior, Scores, State, Streams
 
 KL_EVERY = 100  # steps between two evaluations of KL's value, which only people look at
 
@@ -72,6 +73,13 @@ def budget_of(method: Settings, data: Data) -> Budget:
 def refuse_flat(problem: Problem, name: str) -> None:
     if isinstance(problem.prior, Flat):
         raise InvalidInput(f"A flat prior has no KL: {name} needs a proper prior, e.g. Normal(0, 0.1).")
+
+
+def flat_flaw(method: Method, prior: Prior) -> str | None:
+    """Say what of a flat prior a method cannot take that weighs a KL; None of any other."""
+    if isinstance(prior, Flat):
+        return f"--prior flat has no KL, which {method.kind} needs. Use --method mle, or --prior normal."
+    return None
 
 
 def refuse_odd(antithetic: bool, draws: int) -> None:

@@ -1,6 +1,7 @@
 """Any network, all or part of it random, as a module for anyone's own training loop."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +15,13 @@ from posterity.model.initial import InitialStd
 from posterity.model.plain import plain
 from posterity.model.selection import Where
 from posterity.options import require
-from posterity.types import Prior
 
 
 def bayesianize(
     network: nn.Module,
     where: Where = None,
     *,
-    prior: Prior | Mapping[str, Prior] | None = None,
+    prior: Any = None,
     estimator: EstimatorName | Mapping[str, EstimatorName] = "weight",
     init: InitialStd = 0.02,
 ) -> "Bayesian":

@@ -15,6 +15,7 @@ from torch import Generator, Size, Tensor
 
 from posterity.errors import InvalidInput
 from posterity.model import patterns
+from posterity.model.adopted import as_own_prior
 from posterity.model.hierarchical import Hierarchical as Hierarchical
 from posterity.model.horseshoe import Horseshoe as Horseshoe
 from posterity.model.informative import Informative
@@ -136,7 +137,7 @@ def _part(value: Any) -> Any:
         raise ValueError(
             "a part of a product is a prior, not another product: write the inner patterns in the outer one"
         )
-    return _PARTS.validate_python(value) if isinstance(value, Mapping) else value
+    return _PARTS.validate_python(value) if isinstance(value, Mapping) else as_own_prior(value)
 
 
 @dataclass(frozen=True, config=COMPOSED)
@@ -231,6 +232,7 @@ def as_prior(value: Any) -> Prior:
     >>> as_prior({"*.bias": Normal(0, 1), "*": Laplace(0, 0.1)}).parts["*"].scale
     0.1
     """
+    value = as_own_prior(value)
     if isinstance(value, Prior):
         return value
     if not isinstance(value, Mapping) or not value:
@@ -238,13 +240,14 @@ def as_prior(value: Any) -> Prior:
             f"A prior of {value!r} was given; expected a Prior, as Normal(0, 0.1), or priors by name pattern, as "
             "{'*.bias': Normal(0, 1), '*': Laplace(0, 0.1)}."
         )
-    for pattern, part in value.items():
+    parts = {pattern: as_own_prior(part) for pattern, part in value.items()}
+    for pattern, part in parts.items():
         if not isinstance(pattern, str) or not isinstance(part, Prior) or isinstance(part, Product):
             raise InvalidInput(
                 f"The prior's part {pattern!r} is {part!r}; expected a pattern of parameter names with a Prior, as "
                 "'*.bias': Normal(0, 1), not a mapping or a Product in its turn."
             )
-    return Product(dict(value))
+    return Product(parts)
 
 
 def normal_form(prior: Prior, shapes: Mapping[str, Size], like: Tensor) -> tuple[Tensor, Tensor] | None:

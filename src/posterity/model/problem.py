@@ -14,6 +14,7 @@ from torch.distributions import Distribution
 from posterity.core.layout import Layout, substituted
 from posterity.core.threads import Spares
 from posterity.errors import Diverged, InvalidInput, PosterityError, is_out_of_memory
+from posterity.model.adopted import as_likelihood, as_own_prior
 from posterity.model.coordinates import Coordinates
 from posterity.model.modes import in_place, moving, still, train
 from posterity.model.selection import Where
@@ -60,6 +61,8 @@ class Problem:
     spares: Spares | None = field(init=False, repr=False, compare=False, default_factory=Spares)  # see `lending`
 
     def __post_init__(self) -> None:
+        for name, adopt in (("prior", as_own_prior), ("likelihood", as_likelihood)):
+            object.__setattr__(self, name, adopt(getattr(self, name)))
         prior = hasattr(self.prior, "log_prob") and hasattr(self.prior, "latents")
         likelihood = callable(self.likelihood) and hasattr(self.likelihood, "latents")
         fits = {"network": isinstance(self.network, nn.Module), "prior": prior, "likelihood": likelihood}

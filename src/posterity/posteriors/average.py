@@ -15,7 +15,6 @@ from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.memory import within_memory
 from posterity.posteriors.mixture import Mixture
-from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.predict.moments import Moments, beside, joined, moments
 from posterity.predict.predictive import AnyPredictive
@@ -37,7 +36,7 @@ class Averaging:
     def predict(self, posterior: FunctionPosterior, inputs: Tensor) -> AnyPredictive:
         """Predict inputs (B, ...) by these functions; a point has one."""
         generator = Generator(device=posterior.device).manual_seed(derived_seed(self.seed, "predict"))
-        return posterior.predict(inputs, 1 if isinstance(posterior, Point) else self.draws, generator=generator)
+        return posterior.predict(inputs, 1 if posterior.single else self.draws, generator=generator)
 
 
 USUAL = Averaging()

@@ -2,9 +2,9 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import copy, deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -22,6 +22,14 @@ from posterity.posteriors.stated import Held, Stated, not_finite
 from posterity.predict.predictive import AnyPredictive, predictive
 
 FUNCTIONS = "functions."
+FAMILIES: dict[str, "type[FunctionPosterior]"] = {}  # by kind, ours and yours: what files are restored by
+
+
+@dataclass(frozen=True)
+class Descent:
+    """A descent of the nelbo that ended in a posterior, at a temperature: whose gradients can be asked whether it arrived."""
+
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -33,15 +41,26 @@ class FunctionPosterior(ABC):
         provenance: how it came about (method, data, seed, …); saved with it, never read by predictions.
         functions: draws made once, each with running statistics of its own, which predictions average in place of new draws:
             where the network normalises by running statistics. See `posterity.with_statistics`.
+        descent: what its numbers are the end of, where a gradient descent of the nelbo made them; None: nothing of that kind.
+
+    A family of one's own derives from this class, with a `kind` by which files know it; `sample`, `mean`, `tensors` and
+    `from_tensors` are all that it must have.
     """
 
     problem: Problem
     provenance: dict[str, Any] = field(default_factory=dict, kw_only=True)
     functions: "FunctionPosterior | None" = field(default=None, kw_only=True, repr=False)
+    descent: Descent | None = field(default=None, kw_only=True, repr=False)
     kind: ClassVar[str]
     shares_statistics: ClassVar[bool] = (
         False  # whether all functions have the network's running statistics by construction
     )
+    single: ClassVar[bool] = False  # whether all its functions are one and the same
+
+    def __init_subclass__(cls, stored: bool = True, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if stored and "kind" in vars(cls):
+            _register(cls)
 
     @abstractmethod
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -62,9 +81,34 @@ class FunctionPosterior(ABC):
         """Restore what `tensors` returned."""
 
     @classmethod
-    @abstractmethod
     def stated(cls, problem: Problem, held: Held) -> Stated:
-        """Return the types and shapes that `tensors` has for a problem; sizes that are free are as those held."""
+        """Return the types and shapes that `tensors` has for a problem; sizes that are free are as those held.
+
+        Unless overridden all are free, and `from_tensors` is left to refuse what it cannot use.
+        """
+        return dict(held)
+
+    def spec(self) -> dict[str, Any]:
+        """Return what a file must hold beside `tensors`, as JSON values."""
+        return {} if self.descent is None else {"descent": asdict(self.descent)}
+
+    def specified(self, spec: Mapping[str, Any]) -> Self:
+        """Restore what `spec` returned."""
+        found = spec.get("descent")
+        return self.having(descent=Descent(float(found["temperature"]))) if isinstance(found, Mapping) else self
+
+    def descended(self, temperature: float) -> Self:
+        """Return it as the end of a descent at a temperature, where it is of a family that descents end in."""
+        return self
+
+    def having(self, **changes: Any) -> Self:
+        """Return a copy with other values of fields; a class of one's own need not be a dataclass for that."""
+        if "__dataclass_params__" in vars(type(self)):
+            return replace(self, **changes)
+        other = copy(self)
+        for name, value in changes.items():
+            object.__setattr__(other, name, value)
+        return other
 
     def flaw(self) -> str | None:
         """Say what of its numbers makes no sense, NaN or a negative std; None where all of them do."""
@@ -74,6 +118,20 @@ class FunctionPosterior(ABC):
     @abstractmethod
     def mean(self) -> Tensor:
         """E[θ], shape (P,)."""
+
+    @property
+    def leaves(self) -> "tuple[FunctionPosterior, ...]":
+        """What it is a mixture of, inmost; of any other, itself."""
+        return (self,)
+
+    def each_leaf(self, change: "Callable[[Any], FunctionPosterior]") -> "FunctionPosterior":
+        """Return it with what it is a mixture of changed; of any other, the change of itself."""
+        return change(self)
+
+    @property
+    def marginal_std(self) -> Tensor | None:
+        """√Var[θ] of each random coordinate, in θ's order, of a family that knows it; None of all others."""
+        return None
 
     @property
     def size(self) -> int:
@@ -266,3 +324,14 @@ class FunctionPosterior(ABC):
             if name in views:
                 parameter.data.copy_(views[name])
         return network
+
+
+def _register(family: type[FunctionPosterior]) -> None:
+    """Remember a family by its kind; one that is written anew, in a notebook say, takes its own place."""
+    known = FAMILIES.get(family.kind)
+    if known is not None and (known.__module__, known.__qualname__) != (family.__module__, family.__qualname__):
+        raise InvalidInput(
+            f"There is a family of the kind '{family.kind}' already, {known.__module__}.{known.__qualname__}: give "
+            f"{family.__qualname__} a kind of its own."
+        )
+    FAMILIES[family.kind] = family

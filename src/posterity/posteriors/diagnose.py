@@ -30,11 +30,6 @@ from posterity.posteriors.samples import Samples
 from posterity.train.batches import as_data
 
 SHOWN = 500  # draws of a trace
-VARIATIONAL = (
-    None,
-    "mean_field",
-    "ivon",
-)  # what descends the nelbo; None: a component of an ensemble, or no word of it
 
 
 @singledispatch
@@ -48,20 +43,22 @@ def diagnose(posterior: FunctionPosterior, inputs: Tensor | None, data: Any, dra
     source = as_data(data).known_to(posterior.problem.likelihood).seen_by(posterior.problem.likelihood)
     generator = Generator(device=posterior.device).manual_seed(0)
     ratios = log_ratios(posterior, source, draws, generator)
-    method = posterior.provenance.get("method", {})
-    gradients: tuple[GradientSignal, ...] = ()
-    if isinstance(posterior, DiagonalGaussian) and method.get("kind") in VARIATIONAL:
-        temperature = method.get("temperature", 1.0)
-        alone = posterior.problem.snapshot()  # its own network is that of predictions
-        weighed = replace(posterior, problem=replace(alone, mean_batch_size=source.mean_batch_size))
-        gradients = gradient_signal(weighed, source, temperature=temperature, generator=generator)
     return GaussianDiagnosis(
         family=posterior.kind,
         contraction=found,
         khat=pareto.smooth(ratios).khat,
         log_ratios=tuple((ratios - ratios.max()).sort().values.tolist()),
-        gradients=gradients,
+        gradients=_gradients(posterior, source, generator),
     )
+
+
+def _gradients(posterior: FunctionPosterior, source: Any, generator: Generator) -> tuple[GradientSignal, ...]:
+    """Ask the gradients where independent normals are the end of a descent, at its own temperature."""
+    if posterior.descent is None or not isinstance(posterior, DiagonalGaussian):
+        return ()
+    alone = posterior.problem.snapshot()  # its own network is that of predictions
+    weighed = replace(posterior, problem=replace(alone, mean_batch_size=source.mean_batch_size))
+    return gradient_signal(weighed, source, temperature=posterior.descent.temperature, generator=generator)
 
 
 @diagnose.register

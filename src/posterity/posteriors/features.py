@@ -12,7 +12,6 @@ from posterity.model.lending import twin
 from posterity.model.problem import check_inputs
 from posterity.model.selection import LAST_LAYER, select
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.samples import Samples
 
 BATCH = 512
@@ -24,11 +23,7 @@ def mean_networks(posterior: FunctionPosterior) -> tuple[nn.Module, ...]:
 
     The mean of a chain's draws may be of no use, where they are of several modes: its last draw stands for it.
     """
-    if isinstance(posterior, Mixture):
-        return tuple(network for component in posterior.components for network in mean_networks(component))
-    if isinstance(posterior, Samples):
-        return (posterior.network(posterior.thetas[-1]),)
-    return (posterior.network(),)
+    return tuple(part.network(part.thetas[-1] if isinstance(part, Samples) else None) for part in posterior.leaves)
 
 
 @torch.no_grad()

@@ -11,20 +11,21 @@ from torch import Tensor, nn
 
 from posterity.core.layout import trainable
 from posterity.errors import InvalidInput
+from posterity.model.adopted import as_likelihood
 from posterity.model.informative import Informative
 from posterity.model.plain import plain
+from posterity.model.priors import as_prior
 from posterity.model.problem import Problem
 from posterity.options import shown
+from posterity.posteriors.base import FAMILIES as FAMILIES
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.identity import structure
-from posterity.posteriors.mixture import FAMILIES as FAMILIES
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.restoring import Restoring, checked
 from posterity.posteriors.specification import FORMAT, described
 from posterity.posteriors.stated import within
 from posterity.tensors import read, read_values, write
 from posterity.text import visible
-from posterity.types import Likelihood, Prior
 
 ENTRY = "posterity"
 
@@ -52,6 +53,7 @@ def save(posterior: FunctionPosterior, path: str | Path) -> None:
         "format": FORMAT,
         "family": posterior.kind,
         **_specified(posterior.problem),
+        "spec": posterior.spec(),
         "torch": torch.__version__,
     }
     if isinstance(posterior, Mixture) and not _uniform(posterior):
@@ -78,8 +80,8 @@ def load(
     path: str | Path,
     network: nn.Module | Sequence[nn.Module],
     *,
-    prior: Prior | None = None,
-    likelihood: Likelihood | None = None,
+    prior: Any = None,
+    likelihood: Any = None,
 ) -> FunctionPosterior:
     """Restore a posterior for `network`, an instance of the class that it was inferred for; its weights do not matter.
 
@@ -99,7 +101,8 @@ def load(
     if not isinstance(networks, Sequence) or not networks or not all(isinstance(one, nn.Module) for one in networks):
         raise InvalidInput(f"network={shown(network)}: must be a module, or of a mixture one for each component.")
     there = _there(_named(path))
-    restoring = Restoring(there, tuple(map(plain, networks)), prior, likelihood)
+    believed = None if prior is None else as_prior(prior)
+    restoring = Restoring(there, tuple(map(plain, networks)), believed, as_likelihood(likelihood))
     _, tensors = read(there, ENTRY, restoring.check)
     return restoring.posterior(tensors)
 

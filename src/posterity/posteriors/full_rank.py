@@ -1,7 +1,7 @@
 """A Gaussian over θ with all correlations."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from posterity.core.gaussian import noise_like
 from posterity.model.informative import Informative
 from posterity.model.problem import Problem
-from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.base import Descent, FunctionPosterior
 from posterity.posteriors.gaussian import informative
 from posterity.posteriors.stated import Held, Stated, outside, random, sized, whole
 
@@ -41,6 +41,9 @@ class FullRankGaussian(FunctionPosterior):
         rows = self.cholesky[-count:]
         noise = noise_like(rows[:1].expand(n, -1), generator)
         return self._natural(self.loc[-count:] + noise @ rows.T)
+
+    def descended(self, temperature: float) -> Self:
+        return replace(self, descent=Descent(temperature))
 
     @property
     def mean(self) -> Tensor:

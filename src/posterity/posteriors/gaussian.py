@@ -1,7 +1,7 @@
 """Independent normals over θ: the mean-field posterior."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -12,7 +12,7 @@ from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
 from posterity.model.informative import Informative
 from posterity.model.problem import Problem
-from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.base import Descent, FunctionPosterior
 from posterity.posteriors.stated import Held, Stated, outside, random, sized, whole
 
 
@@ -44,9 +44,16 @@ class DiagonalGaussian(FunctionPosterior):
         """
         return informative(self.problem, self.loc, self.std)
 
+    def descended(self, temperature: float) -> Self:
+        return replace(self, descent=Descent(temperature))
+
     @property
     def mean(self) -> Tensor:
         return self.loc
+
+    @property
+    def marginal_std(self) -> Tensor:
+        return self.std
 
     def spread(self, rows: Tensor) -> Tensor:
         """Return J L, with Σ = L Lᵀ, for rows J (..., R) over the random coordinates: the std of J θ is its norm."""

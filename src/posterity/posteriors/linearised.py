@@ -64,6 +64,10 @@ class Linearised(FunctionPosterior):
         return self.weights.latent_draws(n, generator)
 
     @property
+    def marginal_std(self) -> Tensor | None:
+        return self.weights.marginal_std
+
+    @property
     def mean(self) -> Tensor:
         return self.weights.mean
 

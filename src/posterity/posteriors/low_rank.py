@@ -1,7 +1,7 @@
 """A Gaussian over θ with a few directions of correlation: what low-rank variational inference and SWAG return."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from torch import Generator, Tensor
@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from posterity.core.gaussian import noise_like
 from posterity.model.informative import Informative
 from posterity.model.problem import Problem
-from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.base import Descent, FunctionPosterior
 from posterity.posteriors.gaussian import informative
 from posterity.posteriors.stated import Held, Stated, length, outside, random, sized, whole
 
@@ -43,6 +43,9 @@ class LowRankGaussian(FunctionPosterior):
         independent = self.std[-count:] * noise_like(mean.contiguous(), generator)
         common = noise_like(factor[:1].expand(n, -1), generator) @ factor.T
         return self._natural(mean + independent + common)
+
+    def descended(self, temperature: float) -> Self:
+        return replace(self, descent=Descent(temperature))
 
     @property
     def mean(self) -> Tensor:

@@ -1,7 +1,7 @@
 """An equal mixture of posteriors: a deep ensemble of points, MultiSWAG of Gaussians, or any other."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -12,16 +12,9 @@ from torch import Generator, Tensor, nn
 from posterity.errors import CorruptFile, InvalidInput
 from posterity.model.problem import Problem, check_inputs
 from posterity.posteriors.asked import check_request
-from posterity.posteriors.base import FUNCTIONS, FunctionPosterior
-from posterity.posteriors.chains import Chains
-from posterity.posteriors.dropout import Dropout
+from posterity.posteriors.base import FAMILIES, FUNCTIONS, FunctionPosterior
 from posterity.posteriors.evaluation import Draws
-from posterity.posteriors.full_rank import FullRankGaussian
-from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.identity import identity
-from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
-from posterity.posteriors.linearised import Linearised
-from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.memory import gathered, within_memory
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
@@ -29,14 +22,10 @@ from posterity.posteriors.stated import Held, Stated, buffers, numbered, under, 
 from posterity.predict.predictive import AnyPredictive, below, beside
 from posterity.types import Likelihood
 
-KINDS: dict[str, type[FunctionPosterior]] = {
-    c.kind: c for c in (Point, Dropout, DiagonalGaussian, LowRankGaussian, FullRankGaussian, Samples, Chains)
-}
 KIND, BUFFER = "kind.", "buffer."  # how the names begin that a component has beside those of its family
 DEEPEST = 8  # mixtures in mixtures
 SHOWN = 4  # kinds of components that a `repr` names
 TASKS = {"categorical": "classes", "bernoulli": "classes", "gaussian": "values", "heteroscedastic": "values"}
-KINDS |= {c.kind: c for c in (KroneckerGaussian, LowRankPrecisionGaussian, Linearised)}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,6 +95,13 @@ class Mixture(FunctionPosterior):
         shapes = [{name: value.shape[1:] for name, value in part.items()}.items() for part in parts]
         common = dict(set(shapes[0]).intersection(*shapes))
         return {name: torch.cat([p[name] for p in parts]) for name in parts[0] if name in common}
+
+    @property
+    def leaves(self) -> tuple[FunctionPosterior, ...]:
+        return tuple(part for component in self.components for part in component.leaves)
+
+    def each_leaf(self, change: Callable[[Any], FunctionPosterior]) -> Self:
+        return replace(self, components=tuple(component.each_leaf(change) for component in self.components))
 
     @property
     def mean(self) -> Tensor:
@@ -189,6 +185,20 @@ class Mixture(FunctionPosterior):
             found |= within(f"{i}.", {**own, KIND + component.kind: torch.zeros(1)})
         return found
 
+    def spec(self) -> dict[str, Any]:
+        parts = [component.spec() for component in self.components]
+        return {"components": parts} if any(parts) else {}
+
+    def specified(self, spec: Mapping[str, Any]) -> Self:
+        parts = spec.get("components")
+        if not isinstance(parts, list) or len(parts) != len(self.components):
+            return self
+        made = [c.specified(s) if isinstance(s, Mapping) else c for c, s in zip(self.components, parts, strict=True)]
+        return replace(self, components=tuple(made))
+
+    def descended(self, temperature: float) -> Self:
+        return replace(self, components=tuple(c.descended(temperature) for c in self.components))
+
     @classmethod
     def stated(cls, problem: Problem, held: Held) -> Stated:
         return cls.stated_for([problem] * len(numbered(held)), held)
@@ -223,9 +233,6 @@ class Mixture(FunctionPosterior):
         return cls.of(_component(problem, part) for problem, part in zip(problems, parts, strict=True))
 
 
-FAMILIES: dict[str, type[FunctionPosterior]] = {**KINDS, Mixture.kind: Mixture}
-
-
 def _kind(names: Iterable[str]) -> str:
     """Return the family of a component by the names in it; where none says it, the first that there is."""
     said = (name.removeprefix(KIND) for name in names if name.startswith(KIND))
@@ -250,7 +257,7 @@ def restored(family: type[FunctionPosterior], problem: Problem, tensors: Mapping
     """Restore what `stored` returned."""
     made = under(FUNCTIONS, tensors)
     posterior = family.from_tensors(problem, {k: v for k, v in tensors.items() if not k.startswith(FUNCTIONS)})
-    return replace(posterior, functions=Samples.from_tensors(problem, made)) if made else posterior
+    return posterior.having(functions=Samples.from_tensors(problem, made)) if made else posterior
 
 
 def _refuse_others(components: Any) -> None:

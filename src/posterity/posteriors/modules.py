@@ -1,19 +1,22 @@
 """The posterior of a module that was trained in anyone's own loop."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from posterity.errors import InvalidInput
+from posterity.model.adopted import as_likelihood
 from posterity.model.bayesianize import bayesian_modules, deterministic
 from posterity.model.likelihoods import Categorical
 from posterity.model.plain import plain
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.options import shown
+from posterity.posteriors.base import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
-from posterity.types import Likelihood
 
 
-def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_data: int = 1) -> DiagonalGaussian:
+def posterior(module: nn.Module, likelihood: Any = None, *, num_data: int = 1) -> DiagonalGaussian:
     """Return q(w) = N(μ, σ²) of all Bayesian modules in a tree as one posterior, which can draw, predict and save.
 
     It is a copy in eval mode: further training does not change it. Its draws are whole weights, one function each, whatever
@@ -42,7 +45,7 @@ def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_da
         raise InvalidInput(f"{type(module).__name__} holds no Bayesian module; make one with bayesianize(…).")
     if any(m.coordinates.noncentred for m in parts.values()):
         raise InvalidInput("A module under a non-centred prior has no Gaussian over its weights; use centered=True.")
-    likelihood = Categorical() if likelihood is None else likelihood
+    likelihood = as_likelihood(Categorical() if likelihood is None else likelihood)
     if isinstance(likelihood, type) or not callable(getattr(likelihood, "latents", None)):
         raise InvalidInput(f"likelihood={shown(likelihood)}: must be made, as Gaussian(std=0.1).")
     if unknowns := likelihood.latents():
@@ -56,4 +59,4 @@ def posterior(module: nn.Module, likelihood: Likelihood | None = None, *, num_da
         stds |= {f"{name}.{n}" if name else n: own[n].detach() for n in part.random_names}
     problem = Problem(deterministic(module).eval(), Flat(), likelihood, num_data, frozenset(stds))
     std = problem.coordinates.random_layout.flatten(stds)
-    return DiagonalGaussian(problem, problem.theta(), std)
+    return DiagonalGaussian(problem, problem.theta(), std, descent=Descent())

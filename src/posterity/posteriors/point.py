@@ -20,6 +20,7 @@ class Point(FunctionPosterior):
 
     theta: Tensor
     kind: ClassVar[str] = "point"
+    single: ClassVar[bool] = True
     shares_statistics: ClassVar[bool] = True
 
     def sample(self, generator: Generator | None = None) -> Tensor:

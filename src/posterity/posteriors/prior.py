@@ -11,13 +11,12 @@ from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.options import require
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.stated import Held, Stated
 from posterity.predict.predictive import AnyPredictive
 from posterity.types import Prior
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PriorDraws(FunctionPosterior):
+class PriorDraws(FunctionPosterior, stored=False):
     """p(θ): the random weights are drawn from their prior; everything else is as the network has it.
 
     That is: points, normalisation layers, and the likelihood's latents, which stand at their initial values.
@@ -43,10 +42,6 @@ class PriorDraws(FunctionPosterior):
 
     def tensors(self) -> dict[str, Tensor]:
         raise InvalidInput("Draws from a prior are not saved: make them again from the problem.")
-
-    @classmethod
-    def stated(cls, problem: Problem, held: Held) -> Stated:
-        return {}
 
     @classmethod
     def from_tensors(cls, problem: Problem, tensors: Mapping[str, Tensor]) -> Self:

@@ -16,9 +16,12 @@ from posterity.model.informative import Informative
 from posterity.model.padding import padding_rows
 from posterity.model.problem import Problem
 from posterity.posteriors import stated
-from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.base import FAMILIES, FunctionPosterior
+from posterity.posteriors.chains import Chains
+from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.identity import structure
-from posterity.posteriors.mixture import FAMILIES as FAMILIES
+from posterity.posteriors.linearised import Linearised
+from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture, restored, stated_for
 from posterity.posteriors.specification import FORMAT, Described, Specification
 from posterity.posteriors.stated import Held, Stated, under, within
@@ -26,13 +29,15 @@ from posterity.tensors import AGAIN, SEAL, Entry, Values
 from posterity.types import Likelihood, Prior
 
 OWN = {*Specification.model_fields, SEAL}
+OURS = (Chains, Dropout, Linearised, LowRankGaussian)  # with what they import, all families that come with this library
 
 
 def checked(values: Values, path: Path) -> Specification:
     """Check what a file says of itself. Errors are those of `read_specification`."""
     family = values.get("family")
     if values.get("format") == FORMAT and isinstance(family, str) and family not in FAMILIES:
-        raise unknown("family of posteriors", family[:80], FAMILIES)
+        own = unknown("family of posteriors", family[:80], FAMILIES)
+        raise InvalidInput(f"{own} One of your own is known once its class is imported.")
     found = Specification.of(values, path)
     if found.components is not None and found.family != Mixture.kind:
         raise damaged(path, f"a {found.family} has no components", AGAIN)
@@ -86,8 +91,19 @@ class Restoring:
             found = Mixture.restored([self._filled(i, under(f"component.{i}.", tensors)) for i in every], parts)
         if flaw := found.flaw():
             raise damaged(self.path, flaw, AGAIN)
+        found = self._specified(found)
         found.provenance.update({k: v for k, v in (self.said.model_extra or {}).items() if k not in OWN})
         return found
+
+    def _specified(self, found: FunctionPosterior) -> FunctionPosterior:
+        """Restore what a file says beside its tensors; earlier versions wrote the temperature of a descent with the method."""
+        if self.said.spec is not None:
+            return found.specified(self.said.spec)
+        method = (self.said.model_extra or {}).get("method")
+        while isinstance(method, Mapping) and isinstance(method.get("method"), Mapping):
+            method = method["method"]
+        temperature = method.get("temperature") if isinstance(method, Mapping) else None
+        return found.descended(float(temperature)) if isinstance(temperature, int | float) else found
 
     def _matched(self) -> Sequence[nn.Module]:
         """Give each component its network."""

@@ -14,7 +14,6 @@ from posterity.options import require, shown
 from posterity.posteriors.asked import check_posterior
 from posterity.posteriors.average import USUAL, Averaging
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.point import Point
 from posterity.predict.predictive import Classification
 
 SEVERITIES = (0, 1, 2, 3, 4, 5)
@@ -121,4 +120,4 @@ def under_shift(
     for kind, corrupt in corruptions.items():
         rows = [clean, *(scored(corrupt(inputs, severity)) for severity in SEVERITIES[1:])]
         scores[kind] = {name: tuple(row[name] for row in rows) for name in clean}
-    return Shift(scores, len(inputs), 1 if isinstance(posterior, Point) else averaging.draws)
+    return Shift(scores, len(inputs), 1 if posterior.single else averaging.draws)

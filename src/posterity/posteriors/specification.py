@@ -89,6 +89,7 @@ class Specification(Described):
     """What a file says of itself: its family, the problem, and what else is known of how it came about (`model_extra`).
 
     Args:
+        spec: what the family needs beside tensors, see `FunctionPosterior.spec`.
         components: of a mixture of different problems, each.
     """
 
@@ -97,6 +98,7 @@ class Specification(Described):
     format: Literal["posterity-1"]
     family: str
     torch: str | None = None
+    spec: dict[str, Any] | None = None
     components: Annotated[list[Described], Field(min_length=1)] | None = None
 
     @classmethod
@@ -119,8 +121,13 @@ def described(part: Any) -> dict[str, Any]:
     """Return what a file says of a prior or a likelihood."""
     if isinstance(part, Informative):
         return {"kind": INFORMATIVE, "layout": {n: list(s) for n, s in part.layout.named_shapes().items()}}
-    own = type(part).__module__.startswith("posterity.")
-    return TypeAdapter(type(part)).dump_python(part, mode="json") if own else {"kind": type(part).__qualname__}
+    if not type(part).__module__.startswith("posterity."):
+        return _named(part)
+    return dict(TypeAdapter(type(part)).dump_python(part, mode="json", fallback=_named))  # a part may be somebody's own
+
+
+def _named(part: Any) -> dict[str, str]:
+    return {"kind": type(part).__qualname__}
 
 
 def _restored(values: Mapping[str, Any], union: Any, what: str, path: Path) -> Any:

@@ -20,7 +20,6 @@ from posterity.model.problem import Problem, call
 from posterity.model.running import watched
 from posterity.posteriors.asked import check_posterior, check_request
 from posterity.posteriors.base import FunctionPosterior
-from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.train.batches import as_data
@@ -63,8 +62,10 @@ def with_statistics(posterior: FunctionPosterior, data: Any, n: int = 32) -> Fun
 
 
 def _settled(posterior: FunctionPosterior, batches: Sequence[Tensor], n: int) -> FunctionPosterior:
-    if isinstance(posterior, Mixture):
-        return replace(posterior, components=tuple(_settled(part, batches, n) for part in posterior.components))
+    return posterior.each_leaf(lambda part: _settled_part(part, batches, n))
+
+
+def _settled_part(posterior: FunctionPosterior, batches: Sequence[Tensor], n: int) -> FunctionPosterior:
     if not _lacks_statistics(posterior):
         return posterior
     if isinstance(posterior, Samples):
@@ -72,25 +73,27 @@ def _settled(posterior: FunctionPosterior, batches: Sequence[Tensor], n: int) ->
     generator = Generator(device=posterior.mean.device).manual_seed(0)
     thetas = torch.stack([posterior.sample(generator) for _ in range(n)])
     functions = Samples(posterior.problem, thetas, statistics=_statistics(posterior.problem, thetas, batches))
-    return replace(posterior, functions=functions)
+    return posterior.having(functions=functions)
 
 
 def _with_movers(posterior: FunctionPosterior, inputs: Tensor) -> FunctionPosterior:
     """Ask the network itself which of its modules hold running statistics."""
-    if isinstance(posterior, Mixture):
-        return replace(posterior, components=tuple(_with_movers(part, inputs) for part in posterior.components))
-    problem = watched(posterior.problem, inputs.to(posterior.device))
-    return posterior if problem is posterior.problem else replace(posterior, problem=problem)
+
+    def asked(part: FunctionPosterior) -> FunctionPosterior:
+        problem = watched(part.problem, inputs.to(part.device))
+        return part if problem is part.problem else part.having(problem=problem)
+
+    return posterior.each_leaf(asked)
 
 
 def _lacks_statistics(posterior: FunctionPosterior) -> bool:
-    if isinstance(posterior, Mixture):
-        return any(map(_lacks_statistics, posterior.components))
-    return not posterior.shares_statistics and bool(posterior.problem.normalisations())
+    return any(not part.shares_statistics and bool(part.problem.normalisations()) for part in posterior.leaves)
 
 
-def validated(posterior: FunctionPosterior, n: int, data: Data) -> FunctionPosterior:
+def validated(posterior: Any, n: int, data: Data) -> Any:
     """Give n functions statistics, for a look at a posterior that is not yet done: of a chain, n of its draws."""
+    if not isinstance(posterior, FunctionPosterior):  # of a class of one's own, of which nothing is known
+        return posterior
     if isinstance(posterior, Samples) and len(posterior.thetas) > n:
         generator = Generator(device=posterior.thetas.device).manual_seed(0)
         posterior = posterior.some(n, generator) if posterior.problem.normalisations() else posterior

@@ -16,6 +16,7 @@ from posterity.options import convert
 from posterity.train.digest import digest, of_augmentation
 from posterity.train.loader import CountedLoader as CountedLoader
 from posterity.train.loader import LoaderData as LoaderData
+from posterity.train.own import OwnData, is_own
 from posterity.train.reading import tensor, weights_of, whole
 from posterity.types import IGNORED, Batch, Likelihood
 from posterity.weighing import of_seen, on, rows, simplified, size, told_apart
@@ -180,10 +181,12 @@ class TensorData:
         return found
 
 
-def as_data(data: Any) -> TensorData | CountedLoader:
+def as_data(data: Any) -> TensorData | CountedLoader | OwnData:
     """Accept a loader, a pair of tensors (or arrays), or data that already are in the engine's form; count them."""
-    if isinstance(data, TensorData | LoaderData | CountedLoader):
+    if isinstance(data, TensorData | LoaderData | CountedLoader | OwnData):
         return data.counted()
+    if is_own(data):
+        return OwnData.of(data)
     if isinstance(data, DataLoader) or (isinstance(data, Iterable) and not hasattr(data, "__getitem__")):
         return LoaderData(data).counted()  # what can be iterated and not indexed is a loader of somebody's own
     return TensorData(*whole(data))
