@@ -184,10 +184,11 @@ def test_the_batch_that_was_chosen_is_written_down() -> None:
     assert prepare(merge({"data": {"name": "diabetes", "batch_size": 200}}, {})).config.data.batch_size == 200
 
 
+OURS = [kind for kind, cls in KINDS.items() if cls.__module__.startswith("posterity.")]  # other tests make theirs known
 COMPOSED = [
-    *({"kind": kind} for kind in KINDS if kind not in ("ensemble", "refine")),
-    *({"kind": "ensemble", "method": {"kind": kind}} for kind in KINDS if kind != "ensemble"),
-    *({"kind": "refine", "method": {"kind": kind}} for kind in KINDS if kind not in ("ensemble", "refine")),
+    *({"kind": kind} for kind in OURS if kind not in ("ensemble", "refine")),
+    *({"kind": "ensemble", "method": {"kind": kind}} for kind in OURS if kind != "ensemble"),
+    *({"kind": "refine", "method": {"kind": kind}} for kind in OURS if kind not in ("ensemble", "refine")),
     {"kind": "ensemble", "method": {"kind": "refine", "method": {"kind": "laplace"}, "after": {"kind": "mle"}}},
     {"kind": "laplace", "method": "none"},
 ]
