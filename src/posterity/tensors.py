@@ -161,7 +161,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         found.update(json.dumps([name, NAMES.get(value.dtype, str(value.dtype)), list(value.shape)]).encode())
-        found.update(_memory(value.detach().cpu().contiguous()))
+        found.update(memory(value.detach().cpu().contiguous()))
     return found.hexdigest()
 
 
@@ -232,13 +232,14 @@ def _tensor(file: BufferedReader, first: int, entry: Entry, path: Path) -> Tenso
     """Read one tensor into memory of its own, aligned as any tensor's: kernels then round as before it was written."""
     value = torch.empty(entry.shape, dtype=entry.dtype)
     file.seek(first + entry.start)
-    if file.readinto(_memory(value)) != entry.stop - entry.start:
+    if file.readinto(memory(value)) != entry.stop - entry.start:
         raise damaged(path, "it became shorter while it was read", AGAIN)
     if entry.dtype == torch.bool and value.numel() and int(value.view(torch.uint8).max()) > 1:
         raise damaged(path, "a truth value in it is neither 0 nor 1", AGAIN)
     return value
 
 
-def _memory(value: Tensor) -> memoryview:
-    """Show the bytes of a contiguous tensor."""
-    return value.reshape(-1).view(torch.uint8).numpy().data
+def memory(value: Tensor) -> memoryview:
+    """Show the bytes of a contiguous tensor; one number alone is contiguous with any stride."""
+    flat = value.reshape(-1)
+    return flat.as_strided(flat.shape, (1,)).view(torch.uint8).numpy().data

@@ -573,3 +573,7 @@ def test_code_without_a_name_is_known_in_another_process() -> None:
         for seed in "123"
     }
     assert len(printed) == 1
+
+
+def test_a_number_that_is_all_that_is_left_of_many_has_its_digest() -> None:
+    assert digest(torch.ones(50)[::25][:1]) == digest(torch.ones(1))

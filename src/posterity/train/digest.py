@@ -8,6 +8,8 @@ import numpy
 import torch
 from torch import Generator, Tensor
 
+from posterity.tensors import memory
+
 SHOWN = 16  # hexadecimal digits
 SMALL = 2**16  # bytes of what may be a counter
 VIEWED = 16  # inputs whose augmentation is compared
@@ -108,7 +110,7 @@ def _bytes(values: Tensor | numpy.ndarray) -> Any:
     if isinstance(values, Tensor):
         if values.layout != torch.strided:
             values = values.to_dense()
-        return values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return memory(values.detach().cpu().contiguous())
     if values.dtype.hasobject:
         return repr(values.tolist()).encode()
     return numpy.ascontiguousarray(values).reshape(-1).view(numpy.uint8)
