@@ -44,7 +44,9 @@ if TYPE_CHECKING:
     from posterity.methods import LowRank as LowRank
     from posterity.methods import MCDropout as MCDropout
     from posterity.methods import MeanField as MeanField
+    from posterity.methods import Microcanonical as Microcanonical
     from posterity.methods import Refine as Refine
+    from posterity.methods import SampledEnsemble as SampledEnsemble
     from posterity.model.bayesianize import bayesianize as bayesianize
     from posterity.model.bayesianize import deterministic as deterministic
     from posterity.model.bayesianize import kl as kl
@@ -130,7 +132,9 @@ _HOMES = {
         "LowRank",
         "MCDropout",
         "MeanField",
+        "Microcanonical",
         "Refine",
+        "SampledEnsemble",
     ),
     "posterity.model.bayesianize": (
         "bayesianize",

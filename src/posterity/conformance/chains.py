@@ -9,10 +9,10 @@ from torch import Generator, Size, Tensor, nn
 
 import posterity
 from posterity.methods.cyclical import Cyclical
-from posterity.methods.hamiltonian import HamiltonianMethod
 from posterity.methods.sghmc import SGHMC
 from posterity.methods.sgld import SGLD
 from posterity.model.likelihoods import Gaussian
+from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.samples import Samples
 from posterity.train.batches import TensorData
 from posterity.train.engine import Engine
@@ -48,21 +48,23 @@ class Constant(nn.Module):
 def sample(method: Any, log_density: Callable[[Tensor], Tensor], start: Tensor, seed: int) -> Tensor:
     """Run a sampler on a density; return (C, S, D).
 
-    A stochastic-gradient chain runs from all rows of `start` at once, as one θ of independent parts. A Hamiltonian method has
-    chains of its own, which begin around the first row, and adapts to one density, not to hundreds.
+    A stochastic-gradient chain runs from all rows of `start` at once, as one θ of independent parts. A method of several
+    chains has its own, which begin around the first row, and adapts to one density, not to hundreds.
     """
-    hamiltonian = isinstance(method, HamiltonianMethod)
-    zeros = torch.zeros(1 if hamiltonian else NUM_DATA, 1, dtype=torch.float64)
+    several = hasattr(method, "chains")
+    zeros = torch.zeros(1 if several else NUM_DATA, 1, dtype=torch.float64)
     posterior = posterity.fit(
-        Constant(start[:1] if hamiltonian else start),
+        Constant(start[:1] if several else start),
         TensorData(zeros, zeros[:, 0], 1),
         likelihood=Gaussian(std=1.0),
         prior=Density(log_density),
         method=method,
         engine=Engine(seed=seed, progress=False, device="cpu"),
     )
+    if isinstance(posterior, Mixture):  # of a chain each
+        return torch.stack([part.thetas for part in posterior.components if isinstance(part, Samples)])
     assert isinstance(posterior, Samples)
-    if hamiltonian:
+    if several:
         return posterior.thetas.reshape(method.chains, method.draws, -1)
     return posterior.thetas.reshape(-1, *start.shape).transpose(0, 1)
 

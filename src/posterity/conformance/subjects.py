@@ -39,7 +39,9 @@ from posterity.methods import (
     LowRank,
     MCDropout,
     MeanField,
+    Microcanonical,
     Refine,
+    SampledEnsemble,
 )
 
 FAST = Optimizer(lr=0.05, schedule="cosine")
@@ -222,6 +224,19 @@ SUBJECTS = {
         ),
         _hamiltonian(
             "nuts", NUTS(chains=1, warmup=80, draws=150), NUTS(chains=2, warmup=100, draws=200, jitter=0.5), max_depth=4
+        ),
+        _hamiltonian(
+            "microcanonical",
+            Microcanonical(chains=1, warmup=60, draws=150, steps=10),
+            Microcanonical(chains=8, warmup=60, draws=200, steps=25, jitter=0.5, energy_variance=1e-4),
+        ),
+        subject(
+            "sampled_ensemble",
+            SampledEnsemble(2, 100, sampler=Microcanonical(warmup=60, draws=150, steps=10)),
+            SampledEnsemble(2, 3, sampler=Microcanonical(warmup=30, draws=30, steps=2)),
+            covariance=full,
+            draws=300,
+            not_applicable=GIVEN,
         ),
         subject(
             "ensemble",

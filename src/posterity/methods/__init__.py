@@ -20,9 +20,11 @@ from posterity.methods.map import MAP as MAP
 from posterity.methods.map import MLE as MLE
 from posterity.methods.mc_dropout import MCDropout as MCDropout
 from posterity.methods.mean_field import MeanField as MeanField
+from posterity.methods.microcanonical import Microcanonical as Microcanonical
 from posterity.methods.nuts import NUTS as NUTS
 from posterity.methods.records import AnyMethod as AnyMethod
 from posterity.methods.refine import Refine as Refine
+from posterity.methods.sampled_ensemble import SampledEnsemble as SampledEnsemble
 from posterity.methods.sghmc import SGHMC as SGHMC
 from posterity.methods.sgld import SGLD as SGLD
 from posterity.methods.swag import SWAG as SWAG

@@ -8,10 +8,8 @@ While warming up, each chain adapts its own step size and metric (`core/adaptati
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass as plain_dataclass
 from dataclasses import replace
-from math import ceil, isclose
+from math import ceil
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -25,15 +23,12 @@ from posterity.core.leapfrog import CompiledSystem, Kernel, compiled_leapfrog
 from posterity.errors import InvalidInput
 from posterity.methods.base import Method
 from posterity.methods.mixing import hamiltonian_remarks
+from posterity.methods.whole import PER_EPOCH, FullBatch, refuse_points, refuse_too_large
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.chains import Chains
-from posterity.posteriors.evaluation import activation_bytes
 from posterity.types import Batch, Budget, Data, Engine, Info, State, Streams
-from posterity.weighing import joined, size
 
-PER_EPOCH = 25  # transitions between two checkpoints and rows of the history
-BATCH_BYTES = 2**33  # of the activations of all data, which one gradient needs at once
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -85,93 +80,14 @@ class HamiltonianMethod(Method, ABC):
             InvalidInput: before anything is run, for parameters that are points (`where=`, or normalisation layers), and
                 for data or draws that do not fit into memory.
         """
-        self._refuse_points(problem)
-        size = self.chains * self.draws * problem.theta().nbytes
-        if size > self.max_bytes:
-            raise InvalidInput(
-                f"{self.chains} chains of {self.draws} draws of {problem.layout.size:,} numbers take {size:,} bytes, more than "
-                f"max_bytes={self.max_bytes:,}. Take fewer draws or chains, a smaller network, or a larger max_bytes."
-            )
+        refuse_points(problem, type(self).__name__)
+        refuse_too_large(problem, self.chains, self.draws, self.max_bytes)
         source = FullBatch.of(problem, data, self.warmup + self.draws, getattr(torch, self.precision))
         inference = HamiltonianInference(problem, self)
         budget = Budget(ceil(source.transitions / PER_EPOCH), source.steps_per_epoch)
         posterior = inference.posterior(engine.run(inference, source, budget))
         posterior.provenance["remarks"] = hamiltonian_remarks(posterior.energies, posterior.divergent)
         return posterior
-
-    def _refuse_points(self, problem: Problem) -> None:
-        where = problem.coordinates
-        if where.start:
-            names = [
-                n for n, offset in zip(where.layout.names, where.layout.offsets, strict=True) if offset < where.start
-            ]
-            shown = ", ".join(names[:4]) + (", …" if len(names) > 4 else "")
-            raise InvalidInput(
-                f"{type(self).__name__} samples every trainable parameter, and {shown} are points. Select all by where='*', or "
-                "hold them at the values that they have (trained by MAP, say): parameter.requires_grad_(False)."
-            )
-
-
-@plain_dataclass(frozen=True, eq=False)
-class FullBatch:
-    """All training data as one batch, once for each transition."""
-
-    batch: Batch
-    transitions: int
-
-    @classmethod
-    def of(cls, problem: Problem, data: Data, transitions: int, dtype: torch.dtype) -> "FullBatch":
-        """Gather the batches of one epoch.
-
-        Raises:
-            InvalidInput: where the network's activations for all data would not fit into memory, for augmented data, and where
-                an epoch does not deliver each datum once.
-        """
-        if getattr(data, "augment", None) is not None:
-            raise InvalidInput(
-                "augment=… shows other inputs at every pass, and Hamiltonian Monte Carlo needs the same. Leave it out, or take "
-                "a method of batches: MeanField, SGHMC."
-            )
-        parts = list(data.batches(0, torch.Generator().manual_seed(0)))
-        shapes = {(part[0].shape[1:], part[1].shape[1:]) for part in parts}
-        if len(shapes) > 1:
-            raise InvalidInput(
-                "Hamiltonian Monte Carlo takes all data at once, and the batches of these have inputs or targets of several "
-                "shapes. Pad all of them to one length, or take a method of batches: MeanField, SGHMC."
-            )
-        batch = joined(parts)
-        inputs = batch[0]
-        repeated = getattr(data, "repeated", 0)
-        if not isclose(float(size(batch)), data.num_data, rel_tol=1e-6) or repeated:
-            again = f", {repeated:,} of them again" if repeated else ""
-            raise InvalidInput(
-                f"Hamiltonian Monte Carlo takes all data at once, and an epoch of these delivers {len(inputs):,} of "
-                f"{data.num_data:,}{again}. Give a loader that delivers each datum once, or take MeanField or SGHMC."
-            )
-        with torch.no_grad():
-            needed = activation_bytes(problem.snapshot(), inputs[:1]) * len(inputs)
-        if needed > BATCH_BYTES:
-            raise InvalidInput(
-                f"One gradient over all {len(inputs):,} data needs about {needed:,} bytes of activations, more than "
-                f"{BATCH_BYTES:,}. Use fewer data or a smaller network, or a method that takes batches: MeanField, SGHMC."
-            )
-        return cls(tuple(_cast(part, dtype) for part in batch), transitions)  # type: ignore[arg-type]  # as many as there were
-
-    @property
-    def num_data(self) -> float:
-        return float(size(self.batch))
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return min(PER_EPOCH, self.transitions)
-
-    def batches(self, epoch: int, generator: Generator) -> Iterator[Batch]:
-        """Give the same batch for each transition of this part of the run; the last part may be shorter."""
-        for _ in range(min(PER_EPOCH, self.transitions - epoch * PER_EPOCH)):
-            yield self.batch
-
-    def validation(self) -> None:
-        return None
 
 
 class HamiltonianInference:
@@ -299,7 +215,3 @@ class HamiltonianInference:
     @torch.no_grad()
     def _log_prior(self, theta: Tensor) -> Tensor:
         return self.working.log_prior(theta).double()
-
-
-def _cast(values: Tensor, dtype: torch.dtype) -> Tensor:
-    return values.to(dtype) if values.is_floating_point() else values

@@ -18,6 +18,7 @@ SWING, NOISE_SWING = log(5.0), log(2.0)
 GROWTH = 1.3  # of the weights' size over the part that is kept
 DIVERGENT = 0.01  # of the transitions
 LOW_BFMI, DISAGREEING = 0.3, 1.1
+COARSE = 10.0  # times the variance of the energy's change that was asked
 FEW = 50  # draws of a chain, below which R-hat and E-BFMI are noise
 
 
@@ -109,6 +110,19 @@ def hamiltonian_remarks(energies: Tensor, divergent: Tensor) -> list[Remark]:
             )
         )
     return found
+
+
+def energy_remarks(errors: Sequence[float], asked: float) -> list[Remark]:
+    """Say that steps of fixed size err by far more energy than was asked of them, each number a variance per dimension."""
+    if not errors or float(np.median(errors)) < COARSE * asked:
+        return []
+    return [
+        Remark(
+            "energy",
+            f"The steps change the energy by a variance of {float(np.median(errors)):.2g} per dimension, and {asked:.2g} was "
+            "asked: the chains are where steps of their size are too coarse, and the draws are biased. Warm up longer.",
+        )
+    ]
 
 
 def _drifting(part: Sequence[float], grown: float) -> list[Remark]:

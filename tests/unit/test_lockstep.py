@@ -1,0 +1,88 @@
+"""A log-density at many positions at once is that at each of them, whatever torch can record."""
+
+from itertools import count
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from posterity import Categorical, Gaussian, HeteroscedasticGaussian, Hierarchical, Likelihood, Normal, Prior, Problem
+from posterity.core.lockstep import SideBySide
+from posterity.types import Batch
+
+F64 = {"dtype": torch.float64}
+
+
+def mlp(width: int) -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, width)).double()
+
+
+CASES = {
+    "noise of each row": (mlp(2), Normal(0, 1), HeteroscedasticGaussian(), torch.randn(7, **F64)),
+    "hierarchical": (mlp(1), Hierarchical(), Gaussian(), torch.randn(7, **F64)),
+    "noncentred": (mlp(1), Hierarchical(centered=False), Gaussian(), torch.randn(7, **F64)),
+    "classes": (mlp(3), Normal(0, 1), Categorical(), torch.arange(7) % 3),
+}
+
+
+class Branching(nn.Module):
+    """A network whose operations depend on values, which no batched pass can record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 1).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.linear(x)
+        return y if bool(y.sum() > 0) else 2 * y
+
+
+CASES["branching"] = (Branching(), Normal(0, 1), Gaussian(), torch.randn(7, **F64))
+
+
+@pytest.mark.parametrize(("network", "prior", "likelihood", "targets"), CASES.values(), ids=CASES)
+def test_many_are_as_one(network: nn.Module, prior: Prior, likelihood: Likelihood, targets: Tensor) -> None:
+    problem, batch = Problem(network, prior, likelihood, 7), (torch.randn(7, 3, **F64), targets)
+    theta = problem.theta() + torch.randn(5, len(problem.theta()), **F64)
+    side_by_side = SideBySide(problem.log_joint)
+    side_by_side(theta + 1, batch)  # what is recorded at one θ holds at others
+    values, gradients = side_by_side(theta, batch)
+    for row, value, gradient in zip(theta, values, gradients, strict=True):
+        leaf = row.clone().requires_grad_()
+        expected = problem.log_joint(leaf, batch)
+        torch.testing.assert_close(value, expected.detach())
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, [leaf])[0])
+
+
+def test_what_is_recorded_is_what_runs() -> None:
+    """The batched pass is used where it can be: the density itself is asked for the recording and the comparison alone."""
+    calls = count()
+
+    def density(theta: Tensor, batch: Batch) -> Tensor:
+        next(calls)
+        return -(theta * batch[0]).square().sum()
+
+    side_by_side, batch = SideBySide(density), (torch.ones(2), torch.ones(2))
+    for _ in range(5):
+        side_by_side(torch.randn(3, 2), batch)
+    assert next(calls) == 1 + 3
+
+
+def test_a_recording_that_says_otherwise_is_not_used() -> None:
+    calls = count()
+
+    def density(theta: Tensor, batch: Batch) -> Tensor:
+        return -(1.0 + (next(calls) == 0)) * theta.square().sum()
+
+    value, gradient = SideBySide(density)(torch.ones(2, 3), (torch.ones(1), torch.ones(1)))
+    assert value.tolist() == [-3, -3]
+    assert (gradient == -2).all()
+
+
+def test_no_number_is_minus_infinity() -> None:
+    value, gradient = SideBySide(lambda theta, _: theta.log().sum())(
+        torch.tensor([[1.0, 2.0], [-1.0, 2.0]]), (torch.ones(1), torch.ones(1))
+    )
+    assert value[1] == -torch.inf
+    assert (gradient[1] == 0).all()
+    assert value[0] > 0
