@@ -11,13 +11,13 @@ from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 from torch import Tensor
 
 from posterity.errors import InvalidInput
-from posterity.methods import MeanField
 from posterity.model.likelihoods import Categorical
 from posterity.model.priors import Normal
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification
 from posterity.sklearn.estimator import BayesianEstimator, to_numpy
 from posterity.sklearn.rows import Array, Rows, sample_weights
+from posterity.sklearn.usual import Usual, for_classes
 
 
 class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[misc]  # untyped
@@ -27,7 +27,7 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
 
     Args:
         method: any inference method of posterity, made; "auto" is mean field by local reparameterisation, 2,000 steps.
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers; (50,) unless given.
         network: makes another network from the numbers of inputs and of classes.
         prior: of the weights; Normal(0, 1) unless given.
         likelihood: of labels 0, 1, …; `Categorical()` unless given.
@@ -42,6 +42,7 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
 
     Attributes:
         classes_: the labels, in the order of `predict_proba`'s columns.
+        choice_: what was inferred with, and why.
         posterior_: the posterior, of a network of encoded columns.
         encoder_: the `ColumnEncoder`.
         n_features_in_, feature_names_in_: as everywhere in scikit-learn.
@@ -69,7 +70,7 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
         self,
         method: Any = "auto",
         *,
-        hidden: Any = (50,),
+        hidden: Any = None,
         network: Any = None,
         prior: Any = None,
         likelihood: Any = None,
@@ -96,10 +97,8 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
         )
         self.class_weight = class_weight
 
-    @staticmethod
-    def usual(epochs: int) -> MeanField:
-        """Return the method of "auto"."""
-        return BayesianEstimator.streamed(epochs)
+    def _usual(self, rows: int, steps_per_epoch: int) -> Usual:
+        return for_classes(rows, steps_per_epoch)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Infer the posterior of a table X (N, D) and its labels y (N,), of which row n counts `sample_weight[n]` times."""

@@ -1,6 +1,5 @@
 """What the two estimators share: a table to inputs, inputs to a posterior, seeds, and what scikit-learn asks of them."""
 
-from math import ceil
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,15 +10,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Generator, Tensor
 
-from posterity.core.optimizer import Optimizer
 from posterity.decide import calibrate
 from posterity.errors import InvalidInput
 from posterity.fitting import fit
-from posterity.methods import MeanField
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import AnyPredictive
 from posterity.sklearn.columns import ColumnEncoder
 from posterity.sklearn.rows import Array, Rows, as_often, informed
+from posterity.sklearn.usual import HIDDEN, Usual, for_streams
 from posterity.train.engine import Engine
 from posterity.types import Likelihood, Prior
 from posterity.zoo import MLP
@@ -30,28 +28,22 @@ BATCH = 256  # rows of a step
 class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
     """The common part of `BayesianRegressor` and `BayesianClassifier`: everything but the targets.
 
-    `usual_prior`, `usual_steps` and `usual` are what an estimator infers with where nothing else is given.
+    `_usual` is what an estimator infers with where nothing else is asked; `usual_prior` is of any other method, and
+    `usual_steps` are those of each part of rows that come in parts.
     """
 
     usual_prior: ClassVar[Prior]
     usual_steps: ClassVar[int]
 
-    @staticmethod
-    def usual(epochs: int) -> Any:
-        """Return the method of "auto"."""
+    def _usual(self, rows: int, steps_per_epoch: int) -> Usual:
         raise NotImplementedError
-
-    @staticmethod
-    def streamed(epochs: int) -> MeanField:
-        """Return the method of "auto" for `partial_fit`, whose posterior can be a prior."""
-        return MeanField("local_reparam", epochs=epochs, optimizer=Optimizer(lr=0.01))
 
     # scikit-learn checks nothing before `fit`, so that parameters can be set in any order: they are of any type here.
     def __init__(
         self,
         method: Any = "auto",
         *,
-        hidden: Any = (50,),
+        hidden: Any = None,
         network: Any = None,
         prior: Any = None,
         likelihood: Any = None,
@@ -152,27 +144,34 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
         if self.n_draws < 1:
             raise InvalidInput(f"n_draws is {self.n_draws}; it must be at least 1.")
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
+        data = rows.data(self.batch_size or BATCH)
+        self.choice_ = chosen = self._chosen(len(rows.inputs), data.steps_per_epoch, streamed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed_)
             columns = rows.inputs.shape[1]
-            widths = (columns, *self.hidden, width)
+            widths = (columns, *(chosen.hidden if self.hidden is None else self.hidden), width)
             network = MLP(widths) if self.network is None else self.network(columns, width)
         network = network.to(self._dtype)
         before = getattr(self, "posterior_", None) if streamed else None
-        prior = (self.usual_prior if self.prior is None else self.prior) if before is None else informed(before)
-        data = rows.data(self.batch_size or BATCH)
-        usual = (self.streamed if streamed else self.usual)(ceil(self.usual_steps / data.steps_per_epoch))
+        prior = (chosen.prior if self.prior is None else self.prior) if before is None else informed(before)
         found = fit(
             network if before is None else before.network(),
             data,
             likelihood=likelihood,
             prior=prior,
-            method=usual if isinstance(self.method, str) else self.method,
+            method=chosen.method,
             engine=Engine(seed=self.seed_, progress=bool(self.verbose), device=self.device),
         )
         if streamed:
             informed(found)  # or refused, by name, before anybody relies on it
         return found
+
+    def _chosen(self, rows: int, steps_per_epoch: int, streamed: bool) -> Usual:
+        if not isinstance(self.method, str):
+            return Usual(self.method, self.usual_prior, HIDDEN, "It was given.")
+        if streamed:
+            return for_streams(self.usual_prior, self.usual_steps, steps_per_epoch)
+        return self._usual(rows, steps_per_epoch)
 
     def _begins(self) -> bool:
         """Tell whether `partial_fit` is given its first rows.

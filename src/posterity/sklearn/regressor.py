@@ -12,7 +12,6 @@ from sklearn.utils.validation import _num_samples, check_array, check_is_fitted,
 from torch import Generator, Tensor
 
 from posterity.errors import InvalidInput
-from posterity.methods import SGLD
 from posterity.model.likelihoods import HeteroscedasticGaussian
 from posterity.model.priors import Normal
 from posterity.posteriors.base import FunctionPosterior
@@ -20,6 +19,7 @@ from posterity.predict.general import General
 from posterity.predict.predictive import Classification, Regression
 from posterity.sklearn.estimator import BayesianEstimator, to_numpy
 from posterity.sklearn.rows import Array, Rows, sample_weights
+from posterity.sklearn.usual import Usual, for_numbers
 
 
 class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc]  # untyped
@@ -29,12 +29,12 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
     units. The network says its noise σ for each row, unless `likelihood` says otherwise.
 
     Args:
-        method: any inference method of posterity, made; "auto" is a preconditioned chain of stochastic-gradient
-            Langevin dynamics of 7,500 steps; in `partial_fit` mean field, whose posterior can be a prior.
-        hidden: widths of the hidden layers.
+        method: any inference method of posterity, made; "auto" is a sampled ensemble for up to 4,000 rows, and a chain of
+            stochastic gradients beyond (`posterity.sklearn.usual`); in `partial_fit` mean field, which can be a prior.
+        hidden: widths of the hidden layers; those of "auto", or (50,) beside another method, unless given.
         network: makes another network from the numbers of inputs and of outputs (two for each target: its mean and its raw
             noise, see `HeteroscedasticGaussian`; one with `Gaussian()`).
-        prior: of the weights; Normal(0, 1/√fan-in) unless given.
+        prior: of the weights; that of "auto", or Normal(0, 1/√fan-in) beside another method, unless given.
         likelihood: `HeteroscedasticGaussian()` unless given; `Gaussian()` has one learnt noise level for each target. Its
             numbers are in units of the standardised targets; of counts, shares and positive numbers
             (`posterity.likelihoods`) in those of the targets, which are then left as they are.
@@ -47,6 +47,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
         device, verbose: where it runs; whether it shows its progress.
 
     Attributes:
+        choice_: what was inferred with, and why.
         posterior_: the posterior, of a network of encoded columns and standardised targets.
         encoder_: the `ColumnEncoder`.
         target_mean_, target_std_: of the training rows.
@@ -72,10 +73,8 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
     usual_prior = Normal(0, 1, fan_in=True)
     usual_steps = 7500
 
-    @staticmethod
-    def usual(epochs: int) -> SGLD:
-        """Return the method of "auto"."""
-        return SGLD(epochs=epochs, lr=3e-3, draws=100, preconditioner="rmsprop")
+    def _usual(self, rows: int, steps_per_epoch: int) -> Usual:
+        return for_numbers(rows, steps_per_epoch)
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Infer the posterior of a table X (N, D) and its targets y, (N,) or (N, T).

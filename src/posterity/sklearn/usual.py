@@ -1,0 +1,63 @@
+"""What the estimators infer with where nothing else is asked: method, prior and widths for so many rows, and why.
+
+The rule, of N rows:
+
+- numbers, N ≤ 4,000: a sampled ensemble of 8 networks 16-16-16-16, weights N(0, 4/fan-in). Sampling says best how wide the
+  posterior is, and each of its steps is a gradient of all rows: of more rows it takes minutes;
+- numbers, more rows: a chain of stochastic gradients of one hidden layer of 50 units, weights N(0, 1/fan-in);
+- classes: mean field by local reparameterisation, of one hidden layer of 50 units, weights N(0, 1).
+
+It was chosen on held-out training rows of several tables, see docs/tables.md.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+from posterity.core.optimizer import Optimizer
+from posterity.methods import SGLD, MeanField, SampledEnsemble
+from posterity.model.priors import Normal
+from posterity.types import Prior
+
+SAMPLED = 4000  # rows at most
+CHAIN_STEPS, VARIATIONAL_STEPS = 7500, 2000
+HIDDEN = (50,)  # widths, but for sampled ensembles
+
+
+@dataclass(frozen=True)
+class Usual:
+    """A choice, and the reason in a sentence."""
+
+    method: Any
+    prior: Prior
+    hidden: tuple[int, ...]
+    why: str
+
+
+def for_numbers(rows: int, steps_per_epoch: int) -> Usual:
+    """Choose for real targets.
+
+    >>> for_numbers(500, 2).hidden, for_numbers(50_000, 196).method.epochs
+    ((16, 16, 16, 16), 39)
+    """
+    if rows <= SAMPLED:
+        why = f"{rows:,} rows are few enough for chains whose steps see all of them: an ensemble of sampled networks."
+        return Usual(SampledEnsemble(), Normal(0, 2, fan_in=True), (16, 16, 16, 16), why)
+    chain = SGLD(epochs=ceil(CHAIN_STEPS / steps_per_epoch), lr=3e-3, draws=100, preconditioner="rmsprop")
+    why = f"{rows:,} rows are more than {SAMPLED:,}, of which chains would take minutes: one of stochastic gradients."
+    return Usual(chain, Normal(0, 1, fan_in=True), HIDDEN, why)
+
+
+def for_streams(prior: Prior, steps: int, steps_per_epoch: int) -> Usual:
+    """Choose for rows that come in parts: a Gaussian, which the prior of the next part can be."""
+    method = MeanField("local_reparam", epochs=ceil(steps / steps_per_epoch), optimizer=Optimizer(lr=0.01))
+    return Usual(method, prior, HIDDEN, "Rows in parts: mean field, whose posterior is the prior of the next.")
+
+
+def for_classes(rows: int, steps_per_epoch: int) -> Usual:
+    """Choose for classes, which do not hang on the number of rows."""
+    epochs = ceil(VARIATIONAL_STEPS / steps_per_epoch)
+    method = MeanField("local_reparam", epochs=epochs, optimizer=Optimizer(lr=0.01))
+    return Usual(
+        method, Normal(0, 1), (50,), "Classes: mean field with the noise of each row's own, as cheap as a point."
+    )
