@@ -11,10 +11,10 @@ import posterity
 from posterity import MAP, SGLD, Engine, Ensemble, Gaussian, InvalidInput, LaplacePrior, Normal, Problem, TensorData
 from posterity.cli.console import finite
 from posterity.core import diagnostics, pareto
-from posterity.posteriors.base import Descent
 from posterity.posteriors.chains import Chains
 from posterity.posteriors.contraction import contraction
 from posterity.posteriors.density import has_density, log_density
+from posterity.posteriors.descent import Descent
 from posterity.posteriors.diagnose import diagnose
 from posterity.posteriors.diagnosis import ChainDiagnosis, Convergence, GaussianDiagnosis, diagnosis_from
 from posterity.posteriors.full_rank import FullRankGaussian

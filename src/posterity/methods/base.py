@@ -11,6 +11,7 @@ from posterity.errors import InvalidInput
 from posterity.methods.started import Started
 from posterity.model.problem import Problem
 from posterity.options import shown
+from posterity.registry import remember
 from posterity.types import Budget, Data, Engine, Params, Prior, Streams
 
 KINDS: dict[str, "type[Method]"] = {}  # ours and yours
@@ -41,7 +42,7 @@ class Method:
         super().__init_subclass__(**kwargs)
         kind = vars(cls).get("kind")
         if isinstance(kind, str):
-            _register(kind, cls)
+            remember(KINDS, kind, cls, "method")
 
     @property
     def kind(self) -> str:
@@ -204,14 +205,3 @@ def kind_of(method: Any) -> str:
     if isinstance(kind, str):
         return kind if KINDS.get(kind) is cls else name  # what derives from ours is not ours
     return name if kind is Method.kind else method.kind
-
-
-def _register(kind: str, cls: type[Method]) -> None:
-    """Remember a class by its kind; one that is written anew, in a notebook say, takes its own place."""
-    known = KINDS.get(kind)
-    if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise InvalidInput(
-            f"There is a method of the kind '{kind}' already, {known.__module__}.{known.__qualname__}: give "
-            f"{cls.__qualname__} a kind of its own."
-        )
-    KINDS[kind] = cls

@@ -22,7 +22,7 @@ from posterity.methods.watching import run
 from posterity.model.initial import initial_std
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
-from posterity.posteriors.base import Descent
+from posterity.posteriors.descent import Descent
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.types import Data, Engine, Prior, State
 

@@ -35,7 +35,7 @@ from posterity.model.divergence import Divergence
 from posterity.model.likelihoods import training_score
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
-from posterity.posteriors.base import Descent
+from posterity.posteriors.descent import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, Prior, Scores, State, Streams
 

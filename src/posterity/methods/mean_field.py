@@ -39,7 +39,7 @@ from posterity.model.noncentred import NonCentred
 from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
 from posterity.options import STRICT, dataclass
-from posterity.posteriors.base import Descent
+from posterity.posteriors.descent import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.types import Batch, Budget, Data, Engine, Info, Params, Prior, Scores, State, Streams
 

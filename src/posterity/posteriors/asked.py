@@ -1,12 +1,13 @@
 """What is asked of a posterior: numbers of functions, generators, bounds, inputs; looked at before anything is computed."""
 
+import warnings
 from collections.abc import Mapping
 from operator import index
 from typing import Any
 
 from torch import Generator, Tensor
 
-from posterity.errors import InvalidInput
+from posterity.errors import InvalidInput, PosterityWarning
 from posterity.model.problem import check_inputs
 from posterity.options import require, shown
 
@@ -81,3 +82,14 @@ def check_sets(inside: Any, outside: Any, training: Any, twin: Any, name: str) -
         raise InvalidInput("training must be a pair of tensors, inputs (N, ...) and targets (N,).")
     for values, what in zip(training, ("inputs", "targets"), strict=True):
         require(**{f"training {what}": (values, Tensor)})
+
+
+def say_of_statistics(lacking: bool) -> None:
+    """Warn whoever draws from a posterior that lacks its functions' running statistics."""
+    if lacking:
+        warnings.warn(
+            "The network normalises by running statistics, which are those of none of the functions that are drawn. Give "
+            "each its own: posterity.with_statistics(posterior, data), with the training data.",
+            PosterityWarning,
+            stacklevel=4,
+        )

@@ -1,35 +1,28 @@
 """What every posterior shares: functions drawn one by one, evaluated on batches of any size, averaged into predictions."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from copy import copy, deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
-from posterity.core.layout import Layout
-from posterity.errors import InvalidInput, PosterityWarning
+from posterity.errors import InvalidInput
 from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
-from posterity.posteriors.asked import check_request
+from posterity.posteriors.asked import check_request, say_of_statistics
+from posterity.posteriors.descent import Descent
 from posterity.posteriors.evaluation import Draws, plan
-from posterity.posteriors.latents import LatentDraws
+from posterity.posteriors.latents import LatentDraws, natural
 from posterity.posteriors.memory import gathered, predicted, within_memory
 from posterity.posteriors.stated import Held, Stated, not_finite
 from posterity.predict.predictive import AnyPredictive, predictive
+from posterity.registry import changed, remember
 
 FUNCTIONS = "functions."
 FAMILIES: dict[str, "type[FunctionPosterior]"] = {}  # by kind, ours and yours: what files are restored by
-
-
-@dataclass(frozen=True)
-class Descent:
-    """A descent of the nelbo that ended in a posterior, at a temperature: whose gradients can be asked whether it arrived."""
-
-    temperature: float = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,7 +53,7 @@ class FunctionPosterior(ABC):
     def __init_subclass__(cls, stored: bool = True, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if stored and "kind" in vars(cls):
-            _register(cls)
+            remember(FAMILIES, cls.kind, cls, "family of posteriors")
 
     @abstractmethod
     def sample(self, generator: Generator | None = None) -> Tensor:
@@ -103,12 +96,7 @@ class FunctionPosterior(ABC):
 
     def having(self, **changes: Any) -> Self:
         """Return a copy with other values of fields; a class of one's own need not be a dataclass for that."""
-        if "__dataclass_params__" in vars(type(self)):
-            return replace(self, **changes)
-        other = copy(self)
-        for name, value in changes.items():
-            object.__setattr__(other, name, value)
-        return other
+        return changed(self, changes)
 
     def flaw(self) -> str | None:
         """Say what of its numbers makes no sense, NaN or a negative std; None where all of them do."""
@@ -210,7 +198,7 @@ class FunctionPosterior(ABC):
         if self.functions is not None:
             yield from self.functions.passes(inputs, n, generator, max_bytes)
             return
-        self._say_of_statistics()
+        say_of_statistics(self.lacks_statistics)
         with lent(self.problem, inputs) as problem:
             own = plan(problem, inputs, n, max_bytes)
             for count in own.counts(n):
@@ -221,15 +209,6 @@ class FunctionPosterior(ABC):
     def lacks_statistics(self) -> bool:
         """Whether the network normalises by running statistics, which are those of none of the functions that are drawn."""
         return not self.shares_statistics and self.functions is None and bool(self.problem.normalisations())
-
-    def _say_of_statistics(self) -> None:
-        if self.lacks_statistics:
-            warnings.warn(
-                "The network normalises by running statistics, which are those of none of the functions that are drawn. Give "
-                "each its own: posterity.with_statistics(posterior, data), with the training data.",
-                PosterityWarning,
-                stacklevel=4,
-            )
 
     def predictives(
         self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None
@@ -256,13 +235,7 @@ class FunctionPosterior(ABC):
         if not where.latents:
             return {}
         tails = torch.stack([self.sample(generator)[where.network :] for _ in range(n)])
-        return self._natural(tails)
-
-    def _natural(self, tails: Tensor) -> dict[str, Tensor]:
-        """Name the last coordinates of draws, (n, latents), and put them into natural units."""
-        where = self.problem.coordinates
-        shapes = {n: where.params[n] for n in where.latents}
-        return {n: where.latents[n].natural(v) for n, v in Layout.of(shapes).views(tails).items()}
+        return natural(where, tails)
 
     @property
     def log_evidence(self) -> float:
@@ -324,14 +297,3 @@ class FunctionPosterior(ABC):
             if name in views:
                 parameter.data.copy_(views[name])
         return network
-
-
-def _register(family: type[FunctionPosterior]) -> None:
-    """Remember a family by its kind; one that is written anew, in a notebook say, takes its own place."""
-    known = FAMILIES.get(family.kind)
-    if known is not None and (known.__module__, known.__qualname__) != (family.__module__, family.__qualname__):
-        raise InvalidInput(
-            f"There is a family of the kind '{family.kind}' already, {known.__module__}.{known.__qualname__}: give "
-            f"{family.__qualname__} a kind of its own."
-        )
-    FAMILIES[family.kind] = family

@@ -10,8 +10,10 @@ from torch import Generator, Tensor
 from posterity.core.gaussian import noise_like
 from posterity.model.informative import Informative
 from posterity.model.problem import Problem
-from posterity.posteriors.base import Descent, FunctionPosterior
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.descent import Descent
 from posterity.posteriors.gaussian import informative
+from posterity.posteriors.latents import natural
 from posterity.posteriors.stated import Held, Stated, outside, random, sized, whole
 
 
@@ -40,7 +42,7 @@ class FullRankGaussian(FunctionPosterior):
             return {}
         rows = self.cholesky[-count:]
         noise = noise_like(rows[:1].expand(n, -1), generator)
-        return self._natural(self.loc[-count:] + noise @ rows.T)
+        return natural(self.problem.coordinates, self.loc[-count:] + noise @ rows.T)
 
     def descended(self, temperature: float) -> Self:
         return replace(self, descent=Descent(temperature))

@@ -12,7 +12,9 @@ from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
 from posterity.model.informative import Informative
 from posterity.model.problem import Problem
-from posterity.posteriors.base import Descent, FunctionPosterior
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.descent import Descent
+from posterity.posteriors.latents import natural
 from posterity.posteriors.stated import Held, Stated, outside, random, sized, whole
 
 
@@ -34,7 +36,7 @@ class DiagonalGaussian(FunctionPosterior):
         if not count:
             return {}
         mean, std = self.loc[-count:].expand(n, -1), self.std[-count:]
-        return self._natural(torch.addcmul(mean, std, noise_like(mean.contiguous(), generator)))
+        return natural(self.problem.coordinates, torch.addcmul(mean, std, noise_like(mean.contiguous(), generator)))
 
     def as_prior(self) -> Informative:
         """Make this posterior of the network's random weights the prior of what comes next (Kirkpatrick et al. 2017).

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from posterity.core.layout import Layout
 from posterity.errors import InvalidInput
+from posterity.model.coordinates import Coordinates
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,3 +39,9 @@ class LatentDraws:
             return f"LatentDraws({len(self.draws)} draws of shape {tuple(self.draws.shape[1:])})"
         low, high = self.interval()
         return f"LatentDraws(mean {self.mean:.4g}, std {self.std:.3g}, 90 % in [{low:.4g}, {high:.4g}])"
+
+
+def natural(where: Coordinates, tails: Tensor) -> dict[str, Tensor]:
+    """Name the last coordinates of draws, (n, latents), and put them into natural units."""
+    shapes = {n: where.params[n] for n in where.latents}
+    return {n: where.latents[n].natural(v) for n, v in Layout.of(shapes).views(tails).items()}

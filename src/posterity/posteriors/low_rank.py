@@ -9,8 +9,10 @@ from torch import Generator, Tensor
 from posterity.core.gaussian import noise_like
 from posterity.model.informative import Informative
 from posterity.model.problem import Problem
-from posterity.posteriors.base import Descent, FunctionPosterior
+from posterity.posteriors.base import FunctionPosterior
+from posterity.posteriors.descent import Descent
 from posterity.posteriors.gaussian import informative
+from posterity.posteriors.latents import natural
 from posterity.posteriors.stated import Held, Stated, length, outside, random, sized, whole
 
 
@@ -42,7 +44,7 @@ class LowRankGaussian(FunctionPosterior):
         mean, factor = self.loc[-count:].expand(n, -1), self.factor[-count:]
         independent = self.std[-count:] * noise_like(mean.contiguous(), generator)
         common = noise_like(factor[:1].expand(n, -1), generator) @ factor.T
-        return self._natural(mean + independent + common)
+        return natural(self.problem.coordinates, mean + independent + common)
 
     def descended(self, temperature: float) -> Self:
         return replace(self, descent=Descent(temperature))

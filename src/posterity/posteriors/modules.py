@@ -12,7 +12,7 @@ from posterity.model.plain import plain
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
 from posterity.options import shown
-from posterity.posteriors.base import Descent
+from posterity.posteriors.descent import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
 
 

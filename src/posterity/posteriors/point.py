@@ -10,6 +10,7 @@ from posterity.model.lending import lent
 from posterity.model.problem import Problem
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, plan
+from posterity.posteriors.latents import natural
 from posterity.posteriors.memory import gathered
 from posterity.posteriors.stated import Held, Stated, sized, whole
 
@@ -28,7 +29,7 @@ class Point(FunctionPosterior):
 
     def latent_draws(self, n: int, generator: Generator | None = None) -> dict[str, Tensor]:
         tail = self.theta[self.problem.coordinates.network :]
-        return self._natural(tail.expand(n, -1)) if len(tail) else {}
+        return natural(self.problem.coordinates, tail.expand(n, -1)) if len(tail) else {}
 
     @property
     def mean(self) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Generator, Tensor
 from posterity.core.layout import substituted
 from posterity.model.lending import lent
 from posterity.model.problem import Problem, check_inputs
-from posterity.posteriors.asked import check_request
+from posterity.posteriors.asked import check_request, say_of_statistics
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.evaluation import Draws, Plan, plan, split
+from posterity.posteriors.latents import natural
 from posterity.posteriors.memory import gathered
 from posterity.posteriors.stated import Held, Stated, buffers, length, sized, whole
 from posterity.predict.predictive import AnyPredictive
@@ -69,7 +70,7 @@ class Samples(FunctionPosterior):
 
     def _evaluate(self, chosen: Tensor, inputs: Tensor, max_bytes: int | None) -> Iterator[Iterable[Draws]]:
         if not self.statistics:
-            self._say_of_statistics()
+            say_of_statistics(self.lacks_statistics)
         with lent(self.problem, inputs) as problem:
             if self.statistics:
                 batches = split(problem, inputs, max_bytes)
@@ -111,7 +112,7 @@ class Samples(FunctionPosterior):
         first = self.problem.coordinates.network
         if first == self.thetas.shape[-1]:
             return {}
-        return self._natural(self.thetas[self._spread(n, generator), first:])
+        return natural(self.problem.coordinates, self.thetas[self._spread(n, generator), first:])
 
     def _inner(self) -> str:
         return f"{len(self.thetas):,} draws, "
