@@ -12,7 +12,7 @@ from torch import distributions as dist
 
 from posterity.core.curvature import CategoricalCurvature
 from posterity.errors import InvalidInput
-from posterity.model.advice import BINARY, CLASSES, SITES, advice
+from posterity.model.advice import BINARY, CLASSES, SITES, VALUES, advice
 from posterity.model.advice import IGNORED as IGNORED
 from posterity.model.sites import Labels
 from posterity.model.sites import SiteCategorical as SiteCategorical
@@ -255,6 +255,17 @@ def refuse_count(outputs: Tensor, targets: Tensor) -> None:
     if len(outputs) != len(targets):
         raise InvalidInput(
             f"The network returned {len(outputs)} outputs for {len(targets)} targets; it needs one row each."
+        )
+
+
+def refuse_unlike_one(outputs: Tensor, targets: Tensor, count: int, needed: str) -> None:
+    """Refuse all but `count` outputs for each of finite targets (B,); `needed` says whose outputs they are."""
+    refuse_count(outputs, targets)
+    one = targets.dim() == 1 and not targets.is_complex() and bool(targets.isfinite().all())
+    if outputs.shape[1:] != (count,) or not one:
+        raise InvalidInput(
+            f"Targets of shape {tuple(targets.shape)} and outputs of shape {tuple(outputs.shape)} were given; {needed}, and "
+            f"finite targets (B,). {advice(VALUES, targets, torch.Size([len(outputs), 1]), each=count)}"
         )
 
 

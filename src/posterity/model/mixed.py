@@ -11,8 +11,7 @@ from torch import distributions as dist
 
 from posterity.core.gaussian import softplus
 from posterity.errors import InvalidInput
-from posterity.model.advice import VALUES, advice
-from posterity.model.classes import refuse_count
+from posterity.model.classes import refuse_unlike_one
 from posterity.model.columns import Positive
 from posterity.options import STRICT, dataclass
 from posterity.types import Likelihood, Params
@@ -84,20 +83,11 @@ class MixtureDensity(Likelihood):
         return torch.einsum("...n,...ni,...nj->...ij", weights, scores, scores).to(outputs)
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
-        refuse_count(outputs, targets)
         count = 3 * self.components
-        if (
-            outputs.shape[1:] != (count,)
-            or targets.dim() != 1
-            or targets.is_complex()
-            or not bool(targets.isfinite().all())
-        ):
-            wanted = advice(VALUES, targets, torch.Size([len(outputs), 1]), each=count)
-            raise InvalidInput(
-                f"Targets of shape {tuple(targets.shape)} and outputs of shape {tuple(outputs.shape)} were given; "
-                f"MixtureDensity of {self.components} components needs outputs (B, {count}): logits, means and raw "
-                f"stds; and finite targets (B,). {wanted}"
-            )
+        needed = (
+            f"MixtureDensity of {self.components} components needs outputs (B, {count}): logits, means and raw stds"
+        )
+        refuse_unlike_one(outputs, targets, count, needed)
 
     @property
     def _unit(self) -> float:

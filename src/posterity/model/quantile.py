@@ -13,8 +13,7 @@ from torch import Tensor
 from posterity.core.families import Pinball
 from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.errors import InvalidInput
-from posterity.model.advice import VALUES, advice
-from posterity.model.classes import refuse_count
+from posterity.model.classes import refuse_unlike_one
 from posterity.model.columns import Levels
 from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
 from posterity.options import STRICT, dataclass
@@ -100,16 +99,6 @@ class Quantile(Likelihood):
         return levels * (1 - levels) / self._scale(outputs, latents).square()
 
     def check(self, outputs: Tensor, targets: Tensor) -> None:
-        refuse_count(outputs, targets)
         count = len(self.levels)
-        if (
-            outputs.shape[1:] != (count,)
-            or targets.dim() != 1
-            or targets.is_complex()
-            or not bool(targets.isfinite().all())
-        ):
-            wanted = advice(VALUES, targets, torch.Size([len(outputs), 1]), each=count)
-            raise InvalidInput(
-                f"Targets of shape {tuple(targets.shape)} and outputs of shape {tuple(outputs.shape)} were given; Quantile of "
-                f"{count} levels needs outputs (B, {count}), one for each level, and finite targets (B,). {wanted}"
-            )
+        needed = f"Quantile of {count} levels needs outputs (B, {count}), one for each level"
+        refuse_unlike_one(outputs, targets, count, needed)
