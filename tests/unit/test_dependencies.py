@@ -1,6 +1,9 @@
 """What is installed beside the package: the versions that were tested, and no licence that would bind its users."""
 
+import os
 import re
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -51,3 +54,35 @@ def test_no_licence_binds_the_users(name: str) -> None:
     texts = [told.get("License-Expression") or "", *(told.get_all("Classifier") or [])]
     licences = [text for text in texts if text and (not text.count("::") or text.startswith("License"))]
     assert not [text for text in licences if COPYLEFT.search(text)]
+
+
+CHECKED = """
+import warnings
+import tests.conftest
+from torch import nn
+from posterity import HMC, NUTS, Engine, TensorData, fit
+from posterity.core.gaussian import softplus
+from tests.conformance.table import SHORT, small_classification, small_network
+warnings.simplefilter("ignore")
+engine, (x, y) = Engine(progress=False, device="cpu"), small_classification()
+for name, method in SHORT.items():
+    if not name.startswith("ensemble"):  # of the same steps
+        fitted = fit(small_network(), TensorData(x, y, 20), method=method, engine=engine)
+        fitted.predict(x[:4], 2).scores(y[:4])
+for method in (NUTS(chains=1, warmup=4, draws=4, max_depth=3), HMC(chains=1, warmup=4, draws=4, steps=2)):
+    fit(nn.Sequential(nn.Flatten(), nn.Linear(36, 2)), (x, y), method=method, engine=engine)
+try:
+    softplus("a text")
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_every_method_keeps_the_types_of_what_its_steps_call() -> None:
+    """Other tests leave these modules unchecked, see tests/conftest.py."""
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "POSTERITY_CHECKED": "all", "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", CHECKED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "BeartypeCallHintParamViolation"
