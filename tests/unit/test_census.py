@@ -260,8 +260,8 @@ def test_what_an_epoch_delivers_is_counted(name):
 @pytest.mark.parametrize("name", LOADERS)
 def test_maximum_a_posteriori_is_that_of_n_data(name):
     """y ~ N(θ, 1), θ ~ N(0, 1), all y = 2: the mode is 2 N/(N + 1), whatever the batches are."""
-    make, (num_data, *_) = LOADERS[name]
-    method = MAP(epochs=150, optimizer=posterity.Optimizer("SGD", lr=0.1, momentum=0.0))
+    make, (num_data, _, steps, _) = LOADERS[name]
+    method = MAP(epochs=max(10, 150 // steps), optimizer=posterity.Optimizer("SGD", lr=0.1, momentum=0.0))
     posterior = posterity.fit(
         nn.Linear(1, 1, bias=False),
         make(),
@@ -280,7 +280,7 @@ def test_maximum_a_posteriori_is_that_of_n_data(name):
 def test_the_curvature_counts_the_same_data(name):
     make, (num_data, *_) = LOADERS[name]
     method = Laplace(
-        MAP(epochs=150, optimizer=posterity.Optimizer("SGD", lr=0.1, momentum=0.0)), "full", prediction="sampled"
+        MAP(epochs=2, optimizer=posterity.Optimizer("SGD", lr=0.1, momentum=0.0)), "full", prediction="sampled"
     )
     posterior = posterity.fit(
         nn.Linear(1, 1, bias=False),

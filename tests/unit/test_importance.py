@@ -80,7 +80,7 @@ def test_gradients_and_values_are_those_of_autograd(importance: bool, antithetic
 @pytest.mark.parametrize(("importance", "draws"), [(False, 1), (True, 5)])
 def test_the_mean_gradient_is_that_of_the_bound(importance: bool, draws: int) -> None:
     """Against finite differences of the bound itself with common random numbers: the score that is left out has mean 0."""
-    case, repeats = Conjugate.make(), 600
+    case, repeats = Conjugate.make(), 200
     problem, q, generator = problem_of(case), around(case), seeded()
     elbo = PathElbo(problem.coordinates, draws, importance=importance)
     found = torch.stack([torch.cat(gradient(elbo, problem, case, q, generator)) for _ in range(repeats)])
@@ -103,7 +103,7 @@ def test_the_bound_rises_with_the_draws_to_the_log_evidence() -> None:
     case, bounds = Conjugate.make(), []
     problem, q = problem_of(case), around(case, 0.0, 1.0)
     out, exact = (torch.empty(3).double(), torch.empty(3).double()), []
-    for draws, repeats in ((1, 300), (8, 100), (64, 25)):
+    for draws, repeats in ((1, 150), (8, 50), (64, 12)):
         elbo, generator, values = PathElbo(problem.coordinates, draws, importance=True), seeded(draws), []
         for _ in range(repeats):
             elbo.gradient(lambda: problem.nll((case.x, case.y))[0], q, 1 / 24, out, generator)

@@ -163,7 +163,7 @@ def test_the_latents_curvature_is_the_expected_hessian(initial: float | tuple[fl
 
 def test_evidence_moves_all_noise_levels_by_one_factor() -> None:
     x, y = two_targets(0.1)
-    method = Laplace(MAP(epochs=200, optimizer=posterity.Optimizer(lr=0.03)), structure="full", tune_noise=True)
+    method = Laplace(MAP(epochs=60, optimizer=posterity.Optimizer(lr=0.1)), structure="full", tune_noise=True)
     posterior = fit(nn.Linear(3, 2), (x, y), likelihood=Gaussian(), prior=Normal(0, 1), method=method, engine=QUIET)
     assert posterior.problem.likelihood.std == pytest.approx((0.1, 2.0), rel=0.15)
 

@@ -1,7 +1,9 @@
 """The report: its words are computed, its figures draw the right numbers, its page is whole and needs nothing else."""
 
 import re
+import sys
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 
 import matplotlib
@@ -26,7 +28,6 @@ from posterity.report import (
     verdicts,
     write,
 )
-from posterity.report.sections import sections
 
 HISTORY = [
     {"epoch": e, "nelbo": 3 / e, "nll": 1 / e, "kl": 2 / e, "validation": {"nll": nll, "accuracy": 0.9, "rmse": 1.0}}
@@ -98,37 +99,61 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        classification(),
-        classification(shape=(3, 40, 200)),
-        classification(shape=(5,), classes=6),
-        classification(classes=25),
-        replace(
-            classification(), twin=None, signal_to_noise=None, bayesian=replace(classification().bayesian, history=[])
-        ),
-        regression(),
-        regression(features=9),
-        replace(regression(), twin=None, target_scaling=(100.0, 25.0)),
-    ],
-)
-def test_page_is_whole_and_needs_nothing_else(data):
-    html = render(data)
-    page = Page(html)
-    assert page.open == []
-    assert page.loads == []
+SCATTER = "Do its labels scatter where it is wrong?"
+
+
+def one_function() -> ReportData:
+    data = classification()
+    alone = Classification(data.bayesian.predictive.probs[:1])
+    return replace(data, bayesian=replace(data.bayesian, predictive=alone))
+
+
+DATA = {
+    "images": replace(classification(), title="<script>alert(1)</script>", classes=("<b>", "&", "c")),
+    "wide images": classification(shape=(3, 40, 200)),
+    "a table": classification(shape=(5,), classes=6),
+    "many classes": classification(classes=25),
+    "no twin": replace(
+        classification(), twin=None, signal_to_noise=None, bayesian=replace(classification().bayesian, history=[])
+    ),
+    "one function": one_function(),
+    "a line": regression(),
+    "many features": regression(features=9),
+    "units": replace(regression(), twin=None, target_scaling=(500.0, 10.0)),
+}
+
+
+def of_matplotlib() -> dict:
+    return {name: matplotlib.rcParams[name] for name in ("svg.fonttype", "svg.hashsalt", "font.family")}
+
+
+@cache
+def page(name: str) -> str:
+    """The page of these data, made once for all tests."""
+    before = of_matplotlib()
+    html = render(DATA[name])
+    assert of_matplotlib() == before
+    assert not Gcf.figs  # pyplot's register of figures
+    return html
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_page_is_whole_and_needs_nothing_else(name):
+    data, html = DATA[name], page(name)
+    parsed = Page(html)
+    assert parsed.open == []
+    assert parsed.loads == []
     assert "<script" not in html
     assert "@import" not in html
     assert not re.search(r"url\((?!#)", html)
-    assert page.figures
-    assert all(page.figures)
+    assert parsed.figures
+    assert all(parsed.figures)
     assert len(html) < 1_500_000
     assert data.settings["temperature"] in html
 
 
 def test_text_is_escaped():
-    html = render(replace(classification(), title="<script>alert(1)</script>", classes=("<b>", "&", "c")))
+    html = page("images")
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert "&lt;prior&gt;" in html
@@ -142,13 +167,11 @@ def test_ten_thousand_points_stay_small(data):
 
 
 def test_no_global_state_of_matplotlib():
-    before = {name: matplotlib.rcParams[name] for name in ("svg.fonttype", "svg.hashsalt", "font.family")}
-    render(regression())
-    assert {name: matplotlib.rcParams[name] for name in before} == before
-    assert not Gcf.figs  # pyplot's register of figures
+    assert page("a line")  # asserts it of each page
 
 
-def test_write_is_atomic_and_refuses_clearly(tmp_path):
+def test_write_is_atomic_and_refuses_clearly(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["posterity.report.render"], "render", lambda data: page("a line"))
     path = write(regression(), tmp_path / "deep" / "report.html")
     assert path.read_text("utf-8").endswith("</html>")
     assert [child.name for child in path.parent.iterdir()] == ["report.html"]
@@ -238,15 +261,14 @@ def test_figures_draw_the_numbers():
 def test_target_scaling_draws_in_original_units():
     data = regression()
     bands = figures_regression.Bands.of(data.bayesian.predictive)
-    plain = render(replace(data, target_scaling=(0.0, 1.0)))
-    scaled = render(replace(data, target_scaling=(500.0, 10.0)))
+    plain, scaled = page("a line"), page("units")
     widest = bands.std.argmax()
     assert f"{500 + 10 * bands.mean[widest]:.0f}" in scaled
     assert f"{500 + 10 * bands.mean[widest]:.0f}" not in plain.split("Least certain")[1].split("How this was made")[0]
 
 
 def test_gallery_picks_and_thumbnails():
-    data = classification()
+    data = DATA["images"]
     bayesian = data.bayesian.predictive
     least, sure, most = gallery.classification_groups(data.inputs, bayesian, data.targets, data.classes)
     entropy = dict(least.entries[0].remark.facts)["entropy"]
@@ -258,7 +280,7 @@ def test_gallery_picks_and_thumbnails():
     assert bar.probability == pytest.approx(100 * bayesian.mean[index, 0].item(), rel=1e-5)
     variance = 100 * bayesian.variance[index, 0].item() / 0.25
     assert bar.aleatoric + bar.epistemic == pytest.approx(variance, rel=1e-4)
-    assert len(Page(render(data)).images) == sum(len(group.entries) for group in (least, sure, most))
+    assert len(Page(page("images")).images) == sum(len(group.entries) for group in (least, sure, most))
 
 
 def test_thumbnail_is_the_image():
@@ -308,9 +330,5 @@ def test_the_chi_square_picture_counts_drawn_labels_of_right_and_wrong_predictio
 
 
 def test_one_function_has_no_labels_to_scatter():
-    data = classification()
-    several = [section.title for section in sections(data)]
-    assert "Do its labels scatter where it is wrong?" in several
-    point = replace(data.bayesian, predictive=Classification(data.bayesian.predictive.probs[:1]))
-    alone = [section.title for section in sections(replace(data, bayesian=point))]
-    assert "Do its labels scatter where it is wrong?" not in alone
+    assert SCATTER in page("images")
+    assert SCATTER not in page("one function")

@@ -15,15 +15,17 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
-from posterity import MAP, Ensemble, Gaussian, Laplace, MeanField, Normal, Optimizer
+from posterity import MAP, Ensemble, Gaussian, Laplace, MeanField, Microcanonical, Normal, Optimizer, SampledEnsemble
 from posterity.decide import calibrate
 from posterity.errors import InvalidInput
 from posterity.likelihoods import LogNormal, NegativeBinomial, StudentT
-from posterity.sklearn import BayesianClassifier, BayesianRegressor, ColumnEncoder
+from posterity.posteriors.mixture import Mixture
+from posterity.sklearn import BayesianClassifier, BayesianRegressor, ColumnEncoder, usual
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FAST = MAP(epochs=150, optimizer=Optimizer(lr=0.01))
 QUICK = MAP(epochs=3)
+CHECKED = MAP(epochs=25, optimizer=Optimizer(lr=0.05))  # what scikit-learn's checks ask to be learnt is simple
 
 
 def line(count: int = 120, noise: float = 0.3, seed: int = 0) -> tuple[Any, Any]:
@@ -37,7 +39,7 @@ OF_PARTS = ("check_fit_score_takes_y", "check_n_features_in_after_fitting", "che
 
 @pytest.mark.parametrize(
     "estimator",
-    [ColumnEncoder(), BayesianRegressor(FAST, device="cpu"), BayesianClassifier(FAST, device="cpu")],
+    [ColumnEncoder(), BayesianRegressor(CHECKED, device="cpu"), BayesianClassifier(CHECKED, device="cpu")],
     ids=lambda estimator: type(estimator).__name__,
 )
 def test_scikit_learns_own_checks(estimator: Any) -> None:
@@ -135,10 +137,10 @@ def test_counts_prices_and_outliers_are_predicted_in_their_own_units(likelihood:
 def test_intervals_hold_what_they_promise() -> None:
     x, y = line(400)
     model = BayesianRegressor(
-        MeanField(epochs=150, optimizer=Optimizer(lr=0.01)),
+        MeanField(epochs=150, optimizer=Optimizer(lr=0.02)),
         network=nn.Linear,
         likelihood=Gaussian(),
-        batch_size=40,
+        batch_size=100,
         random_state=0,
         device="cpu",
     ).fit(x, y)
@@ -312,6 +314,16 @@ def test_a_seed_gives_the_same_answers_and_nobodys_numbers_are_used_up() -> None
     assert not np.allclose(first, other)
 
 
+def test_auto_samples_a_small_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    short = SampledEnsemble(2, 60, sampler=Microcanonical(warmup=30, draws=20, steps=5))
+    monkeypatch.setattr(usual, "SampledEnsemble", lambda: short)
+    x, y = line(100)
+    model = BayesianRegressor(random_state=0, device="cpu").fit(x, y)
+    assert isinstance(model.posterior_, Mixture)
+    assert model.score(x, y) > 0.8
+
+
+@pytest.mark.slow
 def test_auto_says_nothing_where_it_has_arrived() -> None:
     x, y = line(100)
     with warnings.catch_warnings():

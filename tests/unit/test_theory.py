@@ -7,7 +7,11 @@ import pytest
 
 THEORY = Path(__file__).parents[2] / "docs" / "theory"
 ENGLISH = sorted((THEORY / "en").glob("*.md"))
-SLOW = {"4-six-ways-to-one-network.md"}  # samples a network by NUTS
+SLOW = {  # compare many fits, or sample a network by NUTS
+    "1-from-least-squares-to-the-posterior.md",
+    "4-six-ways-to-one-network.md",
+    "5-what-the-posterior-buys.md",
+}
 every_page = pytest.mark.parametrize("page", sorted(THEORY.rglob("*.md")), ids=lambda p: f"{p.parent.name}/{p.name}")
 
 
