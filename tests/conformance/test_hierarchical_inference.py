@@ -1,5 +1,6 @@
 """Hierarchical priors in inference: against quadrature, against autograd, in both parameterisations, and by every method."""
 
+from functools import cache
 from math import log, pi
 from pathlib import Path
 
@@ -52,9 +53,9 @@ def problem(centered: bool) -> Problem:
 
 
 def log_evidence(log_scale: Tensor) -> Tensor:
-    """log p(y | s) + log p(log s), by the closed form for given s."""
+    """log p(y | s) + log p(log s), by the closed form for given s, of any shape."""
     x, y = regression()
-    covariance = NOISE**2 * torch.eye(30, dtype=torch.float64) + (2 * log_scale).exp() * x @ x.T
+    covariance = NOISE**2 * torch.eye(30, dtype=torch.float64) + (2 * log_scale[..., None, None]).exp() * (x @ x.T)
     return MultivariateNormal(torch.zeros_like(y), covariance).log_prob(y) + HalfNormal(1.0).log_prob(log_scale)
 
 
@@ -75,10 +76,11 @@ def test_log_joint_integrates_to_the_exact_posterior_of_the_scale(centered: bool
         torch.testing.assert_close(value, log_evidence(log_scale), rtol=1e-9, atol=1e-9)
 
 
+@cache
 def quadrature() -> tuple[float, float]:
     """Mean and std of log s under the exact posterior."""
     grid = torch.linspace(-6, 4, 4001, dtype=torch.float64)
-    weights = torch.stack([log_evidence(u) for u in grid]).softmax(0)
+    weights = log_evidence(grid).softmax(0)
     mean = float((weights * grid).sum())
     return mean, float((weights * (grid - mean).square()).sum().sqrt())
 
@@ -92,14 +94,14 @@ def test_mean_field_finds_the_scale_with_its_known_bias(centered: bool) -> None:
     exact_mean, exact_std = quadrature()
     x, y = regression()
     fits = []
-    for seed in range(3):
+    for seed in range(2):
         torch.manual_seed(seed)
         posterior = posterity.fit(
             nn.Linear(10, 1, bias=False).double(),
             TensorData(x, y, 30),
             likelihood=Gaussian(std=NOISE),
             prior=Hierarchical(scale=HalfNormal(1.0), centered=centered),
-            method=MeanField(epochs=500, draws=2, antithetic=True, optimizer=Optimizer(lr=0.05)),
+            method=MeanField(epochs=300, draws=2, antithetic=True, optimizer=Optimizer(lr=0.05)),
             engine=Engine(seed=seed, **QUIET),
         )
         draws = posterior.latents["prior.scale.weight"].draws.log()
@@ -160,7 +162,7 @@ def test_non_centred_estimators_have_the_mean_gradient_of_plain_draws(name: str)
     torch.testing.assert_close(start["weight"], network.weight.detach())  # conversion keeps what the network computes
     estimator: Estimator = NonCentred(ESTIMATORS[name](where.params, where.start), where)
     generator = torch.Generator().manual_seed(2)
-    count, plenty = 1500, 20_000
+    count, plenty = 500, 20_000
     ours = [estimator(lambda: (network(x) - y).square().mean(), mean, std, generator) for _ in range(count)]
 
     def loss(mean: Tensor, std: Tensor, noise: Tensor) -> Tensor:

@@ -181,8 +181,15 @@ def test_batches_do_not_move_the_mean(method: SGLD | SGHMC) -> None:
     assert (deviations(draws, CASE.mean, torch.linalg.inv(CASE.precision))[:3] < 4).all()
 
 
-@pytest.mark.parametrize("factor", [0.5**0.5, 2.0])
-@pytest.mark.parametrize("name", ["sgld", "sghmc"])
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        ("sgld", 0.5**0.5),
+        ("sghmc", 2.0),
+        pytest.param("sgld", 2.0, marks=pytest.mark.slow),
+        pytest.param("sghmc", 0.5**0.5, marks=pytest.mark.slow),
+    ],
+)
 def test_wrong_noise_fails(name: str, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     from posterity.core import dynamics
 

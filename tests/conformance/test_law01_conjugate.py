@@ -1,5 +1,7 @@
 """Law 1: on conjugate linear-Gaussian regression each method recovers the exact posterior."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -7,12 +9,25 @@ from posterity import MeanField
 from tests.conformance.table import FAST, STEPS, TABLE, Conjugate
 
 SEEDS = 5
+# What is quick of these: law 4 for flipout, tests of their own for path gradients, one temperature for IVON.
+LONG = ("mean_field-flipout", "mean_field-path", "ivon")
 
 
-@pytest.mark.parametrize("name", [n for n, row in TABLE.items() if row.family in ("point", "mean_field")])
+def names(*families: str) -> list:
+    """Those of the table, the long ones by -m slow alone."""
+    chosen = [n for n, row in TABLE.items() if row.family in families]
+    return [pytest.param(n, marks=pytest.mark.slow if n in LONG else ()) for n in chosen]
+
+
+@cache
+def fitted(name: str, seed: int = 0):
+    return Conjugate.make().fit(TABLE[name].method, seed)
+
+
+@pytest.mark.parametrize("name", names("point", "mean_field"))
 def test_posterior_is_exact(name: str) -> None:
     case, row = Conjugate.make(), TABLE[name]
-    fits = [case.fit(row.method, seed) for seed in range(1 if row.family == "point" else SEEDS)]
+    fits = [fitted(name, seed) for seed in range(1 if row.family == "point" else SEEDS)]
     means = torch.stack([f.mean for f in fits])
     if row.family == "point":
         torch.testing.assert_close(means[0], case.mean, atol=1e-5, rtol=0)
@@ -26,12 +41,12 @@ def test_posterior_is_exact(name: str) -> None:
     assert ((stds.mean(0) - marginal).abs() > 8 * stds.std(0) / SEEDS**0.5)[:2].all()  # the test can tell them apart
 
 
-@pytest.mark.parametrize("name", [n for n, row in TABLE.items() if row.family == "mean_field"])
+@pytest.mark.parametrize("name", names("mean_field"))
 def test_predictive_variance_is_that_of_the_posterior(name: str) -> None:
     case = Conjugate.make()
-    posterior = case.fit(TABLE[name].method)
+    posterior = fitted(name)
     x = torch.tensor([[0.0, 0.0], [1.0, 2.0]], dtype=torch.float64)
-    n = 4000
+    n = 1000
     predicted = posterior.predict(x, n, generator=torch.Generator().manual_seed(1))
     design = torch.cat([x, torch.ones(2, 1, dtype=torch.float64)], 1)
     epistemic = design.square() @ posterior.std.square()

@@ -34,6 +34,13 @@ KERNELS = {"nuts": by_nuts, "hmc": by_hmc}
 every_kernel = pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
 
 
+def quick(name: str) -> pytest.MarkDecorator:
+    """Every kernel, of which one is in every run: the others are seen there by the exact test of one transition."""
+    return pytest.mark.parametrize(
+        "kernel", [pytest.param(k, id=n, marks=() if n == name else pytest.mark.slow) for n, k in KERNELS.items()]
+    )
+
+
 def standard(theta: Tensor) -> Tensor:
     return -0.5 * theta.square().sum()
 
@@ -88,7 +95,7 @@ def agree(values: Tensor, exact: Tensor, errors: float = 4.0) -> bool:
 
 
 @every_kernel
-@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("dense", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_correlated_normal_of_many_scales(kernel: Kernel, dense: bool) -> None:
     metric = correlated() if dense else STD.square()
     draws = sampled(kernel, normal, 4, 800, metric)
@@ -98,7 +105,7 @@ def test_a_correlated_normal_of_many_scales(kernel: Kernel, dense: bool) -> None
     assert diagnostics.ess_bulk(draws).min() > 150
 
 
-@every_kernel
+@quick("hmc")
 def test_a_banana(kernel: Kernel) -> None:
     x, y = sampled(kernel, banana, 2, 600).unbind(-1)
     across = y - 0.5 * x.square()
@@ -106,7 +113,7 @@ def test_a_banana(kernel: Kernel) -> None:
     assert agree(moments, torch.tensor([0, 1, 0.5, 0, 0.25], **F64))
 
 
-@every_kernel
+@quick("nuts")
 def test_a_mild_funnel(kernel: Kernel) -> None:
     draws = sampled(kernel, funnel, 2, 700)
     v, x = draws.unbind(-1)
@@ -164,7 +171,7 @@ def test_one_transition_keeps_the_law(kernel: Kernel) -> None:
     generator = torch.Generator().manual_seed(0)
     system = System(banana, Metric(torch.tensor([0.6, 1.5], **F64)))
     ends = []
-    for _ in range(1500):
+    for _ in range(1000):
         x, noise = torch.randn(2, generator=generator, **F64)
         start = system.position(torch.stack([x, 0.5 * x.square() + 0.5 * noise]))
         ends.append(kernel(system, start, 0.6, generator).point.position.theta)

@@ -43,7 +43,7 @@ def within(draws: Tensor, exact: Tensor, errors: float = 4.0) -> bool:
     return bool(((draws.mean((0, 1)) - exact).abs() < errors * diagnostics.mcse(draws)).all())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ["nuts-diag", pytest.param("nuts-dense", marks=pytest.mark.slow), "hmc"])
 def test_the_conjugate_posterior_is_exact(name: str) -> None:
     case = Conjugate.make()
     posterior = case.fit(METHODS[name])
@@ -65,7 +65,8 @@ def test_the_conjugate_posterior_is_exact(name: str) -> None:
     assert diagnosis.e_bfmi > 0.5
 
 
-@pytest.mark.parametrize("centered", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("centered", [True, False])
 def test_a_hierarchical_scale_is_that_of_quadrature(centered: bool) -> None:
     """The data determine these weights, so that the non-centred form mixes slowly: it is given more draws."""
     exact_mean, exact_std = quadrature()

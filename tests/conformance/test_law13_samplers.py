@@ -82,7 +82,7 @@ def test_correlated_normal_from_afar(name: str) -> None:
 
 @pytest.mark.parametrize("factor", [1e-2, 2.0])
 @pytest.mark.parametrize("sampler", SMALL)
-@pytest.mark.parametrize("name", ["normal", *TARGETS])
+@pytest.mark.parametrize("name", ["normal", *(pytest.param(n, marks=pytest.mark.slow) for n in TARGETS)])
 def test_noise_of_a_wrong_scale_fails(name: str, sampler: str, factor: float, monkeypatch: pytest.MonkeyPatch) -> None:
     for function in ("langevin_std", "hamiltonian_std"):
         right = getattr(dynamics, function)
