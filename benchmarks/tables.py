@@ -1,7 +1,7 @@
 """The estimator's defaults on six public tables, beside what they have to beat.
 
-That is one network by maximum likelihood and five of them, of the same widths, each row's noise its own, stopped where a tenth
-of the training rows says; and boosted trees with conformal intervals, which have no density.
+`auto` is the regressor as it comes; the networks, one and five, are fitted by maximum likelihood, of the same widths, each row's noise
+its own, stopped where a tenth of the training rows says; boosted trees have conformal intervals, and no density.
 
     POSTERITY_DATA=../shared/data python benchmarks/tables.py run --splits 5     # resumable: a record for each fit
     python benchmarks/tables.py page                                             # docs/results/tables.md
@@ -149,7 +149,7 @@ def page(folder: Path) -> str:
         "",
         f"`{' '.join(('python', 'benchmarks/tables.py', 'run', '--splits', str(len({r['split'] for r in records}))))}`, then "
         "`… page`. " + "; ".join(sorted({f"{r['machine']}, {r['threads']} thread" for r in records})) + ".",
-        f"Commits {', '.join(sorted({str(r['commit']) for r in records}))}; {', '.join(sorted({r['date'] for r in records}))}.",
+        f"Commits: {_listed(records, 'commit')}; {_listed(records, 'date')}.",
         "",
         *(line.strip() for line in (__doc__ or "").splitlines()[2:4]),
         "NLL in nats of the targets in their own units; coverage of central 90 % intervals; seconds of processor time, beside",
@@ -170,6 +170,10 @@ def page(folder: Path) -> str:
                 )
                 lines.append(f"| {name} | {fitted} | {len(rows)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _listed(records: list[Record], key: str) -> str:
+    return ", ".join(sorted({str(r[key] or "not recorded") for r in records}))
 
 
 def _spread(values: list[float]) -> str:

@@ -188,7 +188,7 @@ OURS = [kind for kind, cls in KINDS.items() if cls.__module__.startswith("poster
 COMPOSED = [
     *({"kind": kind} for kind in OURS if kind not in ("ensemble", "refine")),
     *({"kind": "ensemble", "method": {"kind": kind}} for kind in OURS if kind != "ensemble"),
-    *({"kind": "refine", "method": {"kind": kind}} for kind in OURS if kind not in ("ensemble", "refine")),
+    *({"kind": "refine", "method": {"kind": kind}} for kind in OURS if kind != "refine" and KINDS[kind]().keeps_start),
     {"kind": "ensemble", "method": {"kind": "refine", "method": {"kind": "laplace"}, "after": {"kind": "mle"}}},
     {"kind": "laplace", "method": "none"},
 ]

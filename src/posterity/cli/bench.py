@@ -133,8 +133,9 @@ def _run(study: Study, jobs: Sequence[Job], folder: Path, voice: Voice) -> None:
             voice.note(f"{_told(study, job, record)}; {done} of {len(left)}, {_duration(seconds)} left")
     except KeyboardInterrupt as error:
         command = f"posterity bench {study.name} --out {shlex.quote(str(folder))}"
+        kept = len(left) - len(remaining(left, folder))  # one may have been written, and not yet been counted
         raise Interrupted(
-            f"Interrupted after {done} of {len(left)} fits, which are kept. The same command goes on from there; "
+            f"Interrupted after {kept} of {len(left)} fits, which are kept. The same command goes on from there; "
             f"{command} --table makes the table of what is there."
         ) from error
 
