@@ -126,7 +126,7 @@ def _run(study: Study, jobs: Sequence[Job], folder: Path, voice: Voice) -> None:
     """
     left = remaining(jobs, folder)
     voice.note(f"{study.title}: {len(jobs) - len(left)} of {len(jobs)} fits are in {folder}, {len(left)} to run.")
-    start, done = time.perf_counter(), 0
+    start = time.perf_counter()
     try:
         for done, (job, record) in enumerate(work(study, left, folder), start=1):
             seconds = (time.perf_counter() - start) / done * (len(left) - done)
