@@ -1,6 +1,6 @@
 """The estimator's defaults on six public tables, beside what they have to beat.
 
-`auto` is the regressor as it comes; the networks, one and five, are fitted by maximum likelihood, of the same widths, each row's
+`auto` is the regressor as it comes; networks, one and five, are fitted by maximum likelihood, of the same widths, each row's
 noise its own, stopped where a tenth of the training rows says; boosted trees have conformal intervals, and no density.
 
     POSTERITY_DATA=../shared/data python benchmarks/tables.py run --splits 5     # resumable: a record for each fit
