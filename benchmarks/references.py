@@ -39,7 +39,7 @@ from posterity import (
 )
 from posterity.bench.bound import Bounds
 from posterity.bench.machine import commit, machine
-from posterity.fitting import described
+from posterity.methods.records import recorded
 from posterity.metrics.agreement import compare_predictives
 from posterity.posteriors.compare import functions_of
 from posterity.predict.predictive import predictive
@@ -85,7 +85,7 @@ def make(name: str) -> None:
     posterior = _fit(own, method, seed=0)
     seconds = time.process_time() - started
     diagnosis = posterior.diagnose(own.data()[2])
-    facts = {"method": described(method), "seed": 0, "cpu_seconds": round(seconds), "machine": machine()}
+    facts = {"method": recorded(method), "seed": 0, "cpu_seconds": round(seconds), "machine": machine()}
     facts |= {"diagnosis": asdict(diagnosis), "versions": {"torch": torch.__version__}}
     facts["diagnosis"].pop("traces", None)
     Reference.of(name, posterior, facts).save(FILES / f"{name}.safetensors")

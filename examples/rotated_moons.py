@@ -26,7 +26,7 @@ import posterity
 from posterity import Bernoulli, Engine, HalfNormal, Informative, MeanField, Normal, Optimizer, Prior, TensorData
 from posterity.bench.bound import Bounds
 from posterity.core.layout import Layout
-from posterity.fitting import described
+from posterity.methods.records import recorded
 from posterity.metrics.scores import evaluate
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.predict.predictive import Classification
@@ -285,7 +285,7 @@ def main() -> None:
         drawing.savefig(FIGURE)
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
         about = {"torch": torch.__version__, "threads": 1, "commit": commit, "date": time.strftime("%Y-%m-%d")}
-        methods = {name: described(method) for name, method in METHOD.items()}
+        methods = {name: recorded(method) for name, method in METHOD.items()}
         NUMBERS.write_text(json.dumps({**about, "methods": methods, "seeds": results}, indent=1) + "\n")
         before, _, rest = PAGE.read_text().partition("<!-- table -->\n")
         PAGE.write_text(

@@ -72,7 +72,10 @@ def test_twins_take_part_when_asked(call, digits_run: Path, second_seed: Path) -
     assert f"{fmean(own):.2f} ± {stdev(own):.2f}" in said.out or f"{fmean(own):.1f} ± {stdev(own):.1f}" in said.out
 
 
-def test_the_page_overlays_what_the_runs_have(call, digits_run: Path, map_run: Path, tmp_path: Path) -> None:
+def test_the_page_overlays_what_the_runs_have(
+    call, digits_run: Path, map_run: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.undo()  # figures are drawn
     curve = {"fpr": [0.0, 0.2, 1.0], "tpr": [0.0, 0.7, 1.0]}
     runs = []
     for name, source in (("bayes", digits_run), ("point", map_run)):
@@ -101,7 +104,8 @@ def test_the_page_overlays_what_the_runs_have(call, digits_run: Path, map_run: P
     assert "against letters" not in page.read_text()  # they were never held against anything
 
 
-def test_regressions_compare_coverage(call, table: Path, table_run: Path, tmp_path: Path) -> None:
+def test_regressions_compare_coverage(call, table: Path, table_run: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.undo()  # figures are drawn
     flags = ("--model", "mlp:12", "--method", "map", "--epochs", "30", "--batch", "32", "--quiet")
     assert call("train", table, *flags, "--out", tmp_path / "map").code == 0
     said = call("compare", table_run, tmp_path / "map", "--out", tmp_path / "c.html", "--draws", "5", "--json")

@@ -29,7 +29,8 @@ def test_law_17_sees_statistics_of_the_new_data(name: str, monkeypatch: pytest.M
 def test_law_18_sees_statistics_of_other_functions(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert judge(SUBJECTS[name], 18).passed
     monkeypatch.setattr("posterity.fitting.with_statistics", lambda posterior, data: posterior)
-    monkeypatch.setattr("posterity.posteriors.base.FunctionPosterior._say_of_statistics", lambda posterior: None)
+    for module in ("base", "samples"):
+        monkeypatch.setattr(f"posterity.posteriors.{module}.say_of_statistics", lambda lacking: None)
     assert judge(SUBJECTS[name], 18).failed
 
 

@@ -102,6 +102,7 @@ def stepped(kind: str, layer: str) -> tuple[Tensor, Tensor]:
 
 
 @every_pair
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_output_moments_are_exact(kind: str, layer: str) -> None:
     drawn, n = stepped(kind, layer)[0], N
     exact_mean, exact_variance = moments(layer)

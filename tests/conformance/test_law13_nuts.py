@@ -23,8 +23,9 @@ from posterity import (
     TensorData,
 )
 from posterity.core import diagnostics
-from posterity.methods import hamiltonian
-from posterity.methods.hamiltonian import FullBatch, HamiltonianInference
+from posterity.methods import whole
+from posterity.methods.hamiltonian import HamiltonianInference
+from posterity.methods.whole import FullBatch
 from posterity.posteriors.chains import Chains
 from tests.conformance.table import Conjugate, small_classification
 from tests.conformance.test_hierarchical_inference import NOISE, quadrature, regression
@@ -166,7 +167,7 @@ def test_points_are_refused_with_the_fix() -> None:
 def test_what_does_not_fit_into_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidInput, match="Take fewer draws or chains"):
         posterity.fit(network(), small_classification(), method=NUTS(max_bytes=1000), engine=Engine(**QUIET))
-    monkeypatch.setattr(hamiltonian, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(whole, "BATCH_BYTES", 1000)
     with pytest.raises(InvalidInput, match="a method that takes batches"):
         posterity.fit(network(), small_classification(), method=NUTS(), engine=Engine(**QUIET))
 

@@ -16,7 +16,6 @@ from posterity.core.hamiltonian import Metric
 from posterity.methods import expansion
 from posterity.model.correlated import CorrelatedDivergence
 from posterity.model.divergence import Divergence
-from posterity.model.problem import Problem
 
 Patch = pytest.MonkeyPatch
 EXACT = [name for name, s in SUBJECTS.items() if s.covariance is not None and 1 not in s.not_applicable]
@@ -49,7 +48,10 @@ def kl_gradient(patch: Patch) -> None:
 
 def num_data(patch: Patch) -> None:
     """Weigh the KL, or the prior, half: as a library that counts its data twice would."""
-    patch.setattr(fitting, "Problem", lambda net, prior, seen, n, *rest: Problem(net, prior, seen, 2 * n, *rest))
+    whole = fitting.watched
+    patch.setattr(
+        fitting, "watched", lambda problem, seen: whole(replace(problem, num_data=2 * problem.num_data), seen)
+    )
 
 
 def curvature(patch: Patch) -> None:
@@ -82,7 +84,7 @@ MUTATIONS: list[tuple[str, Callable[[Patch], None]]] = [
     *((name, kl_gradient) for name in EXACT if SUBJECTS[name].kl is not None and name != "ivon"),
     *((name, curvature) for name in EXACT if name.startswith("laplace") or name == "ivon"),
     *((name, sampler_noise) for name in EXACT if name in SAMPLERS),
-    *((name, num_data) for name in ("map", "ensemble")),
+    *((name, num_data) for name in ("map", "ensemble", "sampled_ensemble")),
 ]
 
 # One of each kind in every run; others of their kind, and noise of whole chains, by -m slow: law 13 sees it sooner.

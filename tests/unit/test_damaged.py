@@ -87,7 +87,7 @@ def put(key, value):
         ("mixture", lambda v, t: t.pop("posterior.1.kind.point"), "kind"),
         ("mixture_of_networks", lambda v, t: v.update(components=v["components"][:1]), "is a mixture of 1"),
         ("diagonal_gaussian_informed", put("prior.std", 0.0), "std"),
-        ("point", lambda v, t: v.update(num_data=1.0), "num_data"),
+        ("point", lambda v, t: v.update(num_data="1"), "num_data"),
         ("point", lambda v, t: v.update(num_data=True), "num_data"),
         ("point", lambda v, t: v.update(random=["x"]), "random"),
         ("point", lambda v, t: v.update(dtype="int64"), "dtype"),

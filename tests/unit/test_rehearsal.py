@@ -323,9 +323,9 @@ def test_a_std_of_either_sign_is_refused_though_the_first_two_are_positive() -> 
     refused(network, "scale.*satisfy the constraint.*Map the outputs.*softplus", (x, x[:, 0]), likelihood=likelihood)
 
 
-@pytest.mark.parametrize("likelihood", [lambda outputs, latents: dist.Normal(outputs[..., 0], 1.0), nn.MSELoss()])
-def test_a_callable_that_is_no_likelihood_is_refused(likelihood) -> None:
-    with pytest.raises(InvalidInput, match="derives from posterity.Likelihood"):
+@pytest.mark.parametrize("likelihood", ["gaussian", 3.0, dist.Normal])
+def test_what_is_no_likelihood_is_refused(likelihood) -> None:
+    with pytest.raises(InvalidInput, match="likelihood is .*; it must be made, as Gaussian"):
         _check_made(nn.Linear(2, 1), likelihood, None, None)  # annotations, checked in tests, would refuse it first
 
 

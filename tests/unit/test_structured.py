@@ -59,7 +59,7 @@ def test_the_likelihood_is_torchs_cross_entropy(case):
     channels_second = logits if axes[1] == "C" else logits.movedim(-1, 1)
     each = functional.cross_entropy(channels_second, y, reduction="none", ignore_index=-100)
     torch.testing.assert_close(distribution.log_prob(y), -each.flatten(1).sum(1))
-    name, (total, count) = training_score(distribution, y)
+    name, (total, count) = training_score(distribution, (x, y))
     right = (channels_second.argmax(1) == y)[y != -100]
     assert (name, int(total), int(count)) == ("accuracy", int(right.sum()), right.numel())
 

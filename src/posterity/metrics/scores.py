@@ -9,6 +9,7 @@ its level).
 import warnings
 from collections.abc import Callable
 from math import isnan, nan
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,7 +115,7 @@ def sharpness(predictive: Regression | General, level: float = 0.9) -> float:
     return _width(lower, upper)
 
 
-def evaluate(predictive: AnyPredictive, targets: Tensor) -> Scores:
+def evaluate(predictive: Any, targets: Tensor) -> Scores:
     """Return every headline score of a predictive, by name.
 
     Classification: `accuracy`; `nll` (nats per example, of the mean probabilities); `ece` (15 bins) and `smooth_ece`
@@ -152,7 +153,7 @@ def evaluate(predictive: AnyPredictive, targets: Tensor) -> Scores:
     raise InvalidInput(f"Cannot score a {type(predictive).__name__}. Choices: Classification, Regression, General.")
 
 
-def _say_missing(predictive: AnyPredictive, targets: Tensor) -> None:
+def _say_missing(predictive: Any, targets: Tensor) -> None:
     """Say of how many examples nothing is known; label maps are padded for a reason."""
     if not isinstance(targets, Tensor) or targets.is_complex() or not targets.dim():
         return
