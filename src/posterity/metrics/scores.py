@@ -21,7 +21,7 @@ from posterity.metrics.selective import risk_coverage
 from posterity.model.likelihoods import IGNORED
 from posterity.predict.checks import existing
 from posterity.predict.mixture import mixture_crps
-from posterity.predict.predictive import AnyPredictive, Classification, General, Quantiles, Regression, Survival
+from posterity.predict.predictive import Classification, General, Quantiles, Regression, Survival
 from posterity.types import Scores
 from posterity.weighing import there
 

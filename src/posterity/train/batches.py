@@ -52,8 +52,10 @@ class TensorData:
     def __post_init__(self) -> None:
         vars(self).update(inputs=tensor(self.inputs, "inputs"), targets=tensor(self.targets, "targets"))
         if self.held_out is not None:
-            own = whole(tuple(self.held_out)[:2])
-            weights = (weights_of(part, own[1], anything=False) for part in tuple(self.held_out)[2:3])
+            given: Any = self.held_out
+            parts = tuple(given) if isinstance(given, tuple | list) else (given,)
+            own = whole(parts[:2] if len(parts) > 1 else given)
+            weights = (weights_of(part, own[1], anything=False) for part in parts[2:3])
             vars(self).update(held_out=(*own[:2], *weights))
         convert(self, batch_size=int, augment=Callable[..., Any] | None)
         if len(self.inputs) != len(self.targets):
