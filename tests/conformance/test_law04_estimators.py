@@ -13,6 +13,8 @@ from posterity.core.activation import Flipout, LocalReparam
 from posterity.core.estimators import Estimator, WeightDraw
 from posterity.core.layout import Layout, trainable
 
+# torch's, of its own convolution, in whichever test comes first
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 ESTIMATORS = {"weight": WeightDraw, "local_reparam": LocalReparam, "flipout": Flipout}
 every_estimator = pytest.mark.parametrize("kind", ESTIMATORS)
 
@@ -102,7 +104,6 @@ def stepped(kind: str, layer: str) -> tuple[Tensor, Tensor]:
 
 
 @every_pair
-@pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_output_moments_are_exact(kind: str, layer: str) -> None:
     drawn, n = stepped(kind, layer)[0], N
     exact_mean, exact_variance = moments(layer)
