@@ -29,7 +29,7 @@ from posterity.types import Budget, Data, Engine
 
 
 def _coarse() -> Microcanonical:
-    """Steps as coarse as predictions allow, which Sommer et al. 2025 find: their bias is far below the spread of functions."""
+    """Coarse steps, which reach far: the draws have a bias that a smaller `energy_variance` would take away, at a price."""
     return Microcanonical(warmup=60, draws=140, energy_variance=0.1, precision="float32")
 
 

@@ -2,12 +2,12 @@
 
 The rule, of N rows:
 
-- numbers, N ≤ 4,000: a sampled ensemble of 8 networks 16-16-16-16, weights N(0, 4/fan-in). Sampling says best how wide the
-  posterior is, and each of its steps is a gradient of all rows: of more rows it takes minutes;
+- numbers, N ≤ 4,000: a sampled ensemble of 8 networks 16-16-16-16, weights N(0, 4/fan-in). Each step of its
+  chains is a gradient of all rows: of more rows it takes minutes;
 - numbers, more rows: a chain of stochastic gradients of one hidden layer of 50 units, weights N(0, 1/fan-in);
 - classes: mean field by local reparameterisation, of one hidden layer of 50 units, weights N(0, 1).
 
-It was chosen on held-out training rows of several tables, see docs/tables.md.
+It was chosen on held-out training rows of four tables, with one seed, see docs/tables.md.
 """
 
 from dataclasses import dataclass
