@@ -97,6 +97,7 @@ def layers(posterior: FunctionPosterior) -> Counts:
 
     >>> import torch
     >>> from posterity import Gaussian, Normal, Problem
+    >>> from posterity.posteriors.point import Point
     >>> problem = Problem(torch.nn.Sequential(torch.nn.Linear(2, 1)), Normal(0, 1), Gaussian(std=0.1), num_data=3)
     >>> layers(Point(problem, torch.tensor([1.0, 0.0, 2.0])))
     {'0': (2, 3)}

@@ -39,7 +39,7 @@ class Cyclical(Method):
         InvalidInput: from `infer`, as for `SGLD`.
 
     >>> import torch
-    >>> from posterity import Engine, fit
+    >>> from posterity import SGLD, Engine, fit
     >>> data = torch.randn(32, 3), torch.arange(32) % 2
     >>> method = Cyclical(SGLD(epochs=20, draws=8), cycles=2, exploration=0.5)
     >>> len(fit(torch.nn.Linear(3, 2), data, method=method, engine=Engine(progress=False)).thetas)

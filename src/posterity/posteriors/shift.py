@@ -90,6 +90,7 @@ def under_shift(
     >>> from posterity import Categorical, Normal, Problem
     >>> from posterity.data import load
     >>> from posterity.data.shift import corruptions
+    >>> from posterity.posteriors.point import Point
     >>> from posterity.zoo import MLP
     >>> digits = load("digits").standardised()
     >>> problem = Problem(MLP((64, 10)), Normal(0, 1), Categorical(), 1437)
