@@ -1,16 +1,19 @@
 """A log-density and its gradient at K positions at once: one batched pass where torch can make one, else one after the other.
 
-The pass is recorded once for each shape of a batch, backward included, and its operations are called as they stand: K small
-networks then cost few more calls than one. What torch cannot record so (operations that depend on values, say) is evaluated
-position by position, and so is what comes out differently: the first values of each shape are compared.
+The pass is recorded once for each shape of a batch, backward included: K small networks then cost few more calls than one.
+On a processor TorchScript calls its operations, as they stand, without Python's share of the time. What torch cannot record so
+(operations that depend on values, say) is evaluated position by position, and so is what comes out differently: the first
+values of each shape are compared.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
 from torch import Size, Tensor
 from torch.func import grad_and_value, vmap
+from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from posterity.core.hamiltonian import differentiated
@@ -64,7 +67,7 @@ class SideBySide:
         example = tuple(tensor.clone() for tensor in (theta, *batch))  # they are told apart by identity
         try:
             with torch.no_grad():
-                graph = make_fx(each)(*example)
+                graph = _without_python(make_fx(each)(*example), example)
         except (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError):
             return None
 
@@ -75,6 +78,15 @@ class SideBySide:
             return torch.where(finite, log_density, -torch.inf), torch.where(finite[:, None], gradient, 0.0)
 
         return recorded
+
+
+def _without_python(graph: GraphModule, example: tuple[Tensor, ...]) -> Callable[..., Any]:
+    """Have recorded operations called by TorchScript; on other devices it could fuse them, and round otherwise."""
+    if any(tensor.device.type != "cpu" for tensor in example):
+        return graph
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constants, which a recording has anyhow, and of TorchScript's own age
+        return torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-any-return]
 
 
 def _alike(found: Found, expected: Found) -> bool:
