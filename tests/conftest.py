@@ -1,5 +1,6 @@
 """Types are checked at run time in tests, and nowhere else; one thread each, so that parallel tests do not fight."""
 
+import multiprocessing
 import os
 import signal
 
@@ -16,5 +17,7 @@ beartype_package(
     "posterity", conf=BeartypeConf(claw_skip_package_names=tuple(f"posterity.{name}" for name in UNCHECKED))
 )
 torch.set_num_threads(1)
+# Processes that tests start are forked from one that has imported the package, see tests/processes.py.
+multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.imported"])
 # What runs tests in the background has it ignored, and every process that a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,14 +1,14 @@
 """One tiny trained run of each task, made once, and a way to call the command line in this process."""
 
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
 from posterity.cli.app import run
 from posterity.report.style import Figure
+from tests.drawings import empty
 
 TINY = ("--model", "mlp:12", "--epochs", "2", "--batch", "256", "--predictive-draws", "4", "--quiet")
 
@@ -22,15 +22,7 @@ class Said(NamedTuple):
 @pytest.fixture(autouse=True)
 def drawings_of_pages_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, but not drawn into pages, which takes seconds; those of the runs below are, and of test_report."""
-    drawn = Figure.savefig
-
-    def savefig(self: Figure, file: Any, **options: Any) -> None:
-        if isinstance(file, StringIO):
-            file.write('<svg width="1pt" height="1pt"></svg>')
-        else:
-            drawn(self, file, **options)
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
+    empty(Figure, monkeypatch.setattr)
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
 """`posterity bench`: one command, one table, stopped and continued; mistakes in one line."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +12,7 @@ from posterity import bench
 from posterity.bench.study import Job, remaining
 from posterity.data import describe
 from tests.cli.test_mistakes import check_one_line
+from tests.processes import python
 
 
 @pytest.fixture
@@ -135,33 +133,24 @@ def located(name: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(not describe(name).available, reason=f"the files of {name} are not on this machine")
 
 
+# The models of the study, with a fifth of their steps.
+SHORTER = """
+from dataclasses import replace
+from posterity.bench import uci
+from posterity.cli.app import main
+uci.FAMILIES = {
+    name: replace(family, models=tuple(replace(model, steps=model.steps // 5) for model in family.models))
+    for name, family in uci.FAMILIES.items()
+}
+main()
+"""
+
+
 @located("uci/boston")
 def test_a_real_study_stopped_by_a_signal_goes_on_where_it_was(tmp_path):
     out = tmp_path / "uci"
-    flags = [
-        "bench",
-        "uci",
-        "--sets",
-        "boston",
-        "--methods",
-        "mle",
-        "ensemble_map",
-        "--splits",
-        "1",
-        "--threads",
-        "1",
-        "--out",
-        out,
-    ]
-    command = [sys.executable, "-m", "posterity", *map(str, flags)]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Whoever runs the tests in the background of a script makes them, and what they start, deaf to Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    words = f"bench uci --sets boston --methods mle ensemble_map --splits 1 --threads 1 --out {out}".split()
+    process = python(SHORTER, *words)
     first = out / "boston" / "mle-0.json"
     for _ in range(20_000):
         if process.poll() is not None or first.exists():
@@ -173,7 +162,7 @@ def test_a_real_study_stopped_by_a_signal_goes_on_where_it_was(tmp_path):
     assert "Interrupted after 1 of 2 fits" in err
     assert "Traceback" not in err
     written = first.stat().st_mtime_ns
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ))
+    done = python(SHORTER, *words).done()
     assert done.returncode == 0, done.stderr
     assert first.stat().st_mtime_ns == written
     jobs = bench.UCI.jobs(("boston",), ("mle", "ensemble_map"), 1)

@@ -27,7 +27,7 @@ def test_help_and_version_do_not_import_torch(flag: str) -> None:
 def test_python_m_posterity_is_the_command_line() -> None:
     done = subprocess.run([sys.executable, "-m", "posterity", "trian"], capture_output=True, text=True)
     assert done.returncode == 2
-    assert 'Did you mean "train"?' in done.stderr
+    assert "Did you mean 'train'?" in done.stderr
     assert done.stdout == ""
 
 

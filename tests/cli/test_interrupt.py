@@ -1,23 +1,16 @@
 """Ctrl-C in epoch 2, then --resume: as if nothing had happened, bit for bit."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
 
-FLAGS = ("train", "digits", "--model", "mlp:200", "--epochs", "4", "--batch", "4", "--predictive-draws", "2", "--quiet")
+from tests.processes import posterity
 
-
-def posterity(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "posterity", *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+FLAGS = ("train", "digits", "--model", "mlp:32", "--epochs", "4", "--batch", "4", "--predictive-draws", "2", "--quiet")
 
 
 def test_10_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:

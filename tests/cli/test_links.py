@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from posterity.cli.directory import default_path
 from tests.cli.test_mistakes import check_one_line
+from tests.processes import python
 
 TINY = ("--model", "mlp:4", "--epochs", "1", "--method", "map", "--predictive-draws", "1", "--quiet")
 FILES = ("report.html", "metrics.json", "config.toml", "log.jsonl", "posterior.safetensors", ".writable")
@@ -89,10 +88,9 @@ def test_names_become_parts_of_one_files_name(name: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
 def test_a_full_device_is_named(call, digits_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    command = f"{sys.executable} -m posterity data > /dev/full"
-    said = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert said.returncode == 2
-    assert said.stderr == "posterity: standard output: No space left on device.\n"
+    said = python("import os, posterity.cli.app as a; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); a.main()", "data")
+    assert said.wait() == 2
+    assert said.stderr.read_text() == "posterity: standard output: No space left on device.\n"
 
 
 def test_no_space_names_the_file(call, digits_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

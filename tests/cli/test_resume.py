@@ -4,8 +4,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from tests.cli.conftest import TINY
+from tests.processes import posterity
 
 EDITS = {
     "activation": ('name = "mlp:12"', 'name = "mlp:12"\nactivation = "tanh"', "model."),
@@ -126,11 +125,6 @@ def test_columns_of_other_names_are_other_data(call, table: Path, tmp_path: Path
 LONG = ("train", "digits", "--model", "mlp:200", "--epochs", "400", "--batch", "8", "--quiet")
 
 
-def process(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "posterity", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def until(ready, seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not ready():
@@ -140,7 +134,7 @@ def until(ready, seconds: float = 120) -> None:
 
 def test_a_running_directory_has_one_writer_and_many_readers(call, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    first = process(*LONG, "--out", run)
+    first = posterity(*LONG, "--out", run)
     try:
         until(lambda: (run / "log.jsonl").exists() and (run / "log.jsonl").read_text())
         for more in ((*LONG, "--out", run), (*LONG, "--out", run, "--force"), ("train", "--resume", run, "--quiet")):
@@ -161,7 +155,7 @@ def test_a_running_directory_has_one_writer_and_many_readers(call, tmp_path: Pat
 
 def test_of_two_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    both = [process("train", "digits", *TINY, "--out", run) for _ in range(2)]
+    both = [posterity("train", "digits", *TINY, "--out", run) for _ in range(2)]
     said = [one.communicate(timeout=120) for one in both]
     assert sorted(one.returncode for one in both) == [0, 2], said
     assert (run / "report.html").exists()
@@ -171,7 +165,7 @@ def test_of_two_that_start_at_once_one_is_refused(tmp_path: Path) -> None:
 
 def test_a_directory_that_is_removed_is_said(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    first = process(*LONG, "--out", run)
+    first = posterity(*LONG, "--out", run)
     try:
         until(lambda: (run / "log.jsonl").exists() and (run / "log.jsonl").read_text())
         os.rename(run, tmp_path / "gone")

@@ -5,8 +5,6 @@ The roads are `bayesianize`, for a training loop of one's own, and `Problem` wit
 
 import copy
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -20,8 +18,10 @@ from posterity.model.bayesianize import Bayesian
 from posterity.model.selection import NORMALISATION
 from posterity.train.random import NamedStreams
 from posterity.types import Budget
+from tests.conformance import compiled
 from tests.conformance.compiled import SKIPPED
 from tests.conformance.networks import NETWORKS, Case, Flat
+from tests.processes import Forked
 
 pytestmark = pytest.mark.filterwarnings("ignore:The network normalises")  # any statistics will do here
 
@@ -195,8 +195,7 @@ DEEP = ("resnet20 batch", "resnet20 frn", "bert", "gpt2")  # whose kernels would
 def test_compile_takes_the_whole_graph_where_torch_does(name: str, backend: str) -> None:
     """In a process of its own, since the compiler cannot read through checks of types."""
     NETWORKS[name].make()  # skips here where the network needs a library that is not installed
-    command = [sys.executable, "-m", "tests.conformance.compiled", name, backend]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = Forked(compiled.main, name, backend).done()
     if done.returncode == SKIPPED:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stderr

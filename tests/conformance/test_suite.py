@@ -1,8 +1,6 @@
 """The suite itself: every method has a row, laws not asked are never green, and a posterior that breaks a law is told."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from posterity.conformance.subjects import SUBJECTS
 from posterity.conformance.table import SIGNS, markdown, values
 from posterity.conformance.verdict import compared, counted, worst
 from posterity.methods import KINDS
+from tests.processes import posterity
 
 EVERYWHERE = [3, 6, 8, 9, 11, 12, 17, 19]
 
@@ -42,8 +41,7 @@ def test_functions_have_statistics_of_their_own(name: str) -> None:
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_law_10_is_not_broken(name: str) -> None:
     """In a process of its own: what checks types in these tests is nothing that torch can compile."""
-    command = [sys.executable, "-m", "posterity", "conformance", name, "--laws", "10", "--json", "--quiet"]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    ran = posterity("conformance", name, "--laws", "10", "--json", "--quiet").done()
     found = json.loads(ran.stdout)["verdicts"][name]["10"]
     assert found["status"] == ("kept" if name.startswith("mean_field") else "not applicable"), found
 

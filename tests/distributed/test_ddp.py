@@ -38,7 +38,7 @@ def test_gradients_are_equal_and_noise_differs(estimator: str, tmp_path: Path) -
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(rank, (port, estimator, str(tmp_path)), nprocs=WORLD)
+    multiprocessing.start_processes(rank, (port, estimator, str(tmp_path)), nprocs=WORLD, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"{n}.pt") for n in range(WORLD))
     assert torch.equal(first["grads"], second["grads"])
     assert (first["grads"] != 0).all()

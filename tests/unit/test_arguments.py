@@ -3,8 +3,7 @@
 Tests check types at every call, which users do not: so this file is run as a program, too, in a process without that.
 """
 
-import subprocess
-import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,6 +47,7 @@ from posterity.core.layout import Layout
 from posterity.options import convert
 from posterity.posteriors.average import Averaging
 from posterity.posteriors.gaussian import DiagonalGaussian
+from tests.processes import Forked
 
 WRONG = ("x", "a\nb\x1b[31m", b"x", [], [1], {}, (1, 2), object(), int, torch.ones(2), float("nan"), float("inf"), 1j)
 X, Y = torch.ones(4, 1), torch.ones(4)
@@ -151,8 +151,13 @@ def failures() -> list[str]:
     return found
 
 
+def print_failures() -> None:
+    warnings.simplefilter("ignore")
+    print(*failures(), sep="\n", end="")
+
+
 def test_what_is_of_another_type_is_refused_in_our_words() -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", __file__], capture_output=True, text=True, check=False)
+    done = Forked(print_failures).done()
     assert (done.stdout, done.stderr) == ("", "")
 
 
@@ -162,8 +167,3 @@ def test_numbers_of_other_libraries_are_numbers() -> None:
     given = SimpleNamespace(seed=np.int64(3), share=np.float32(0.5))
     convert(given, seed=int, share=float)
     assert (type(given.seed), given.seed, given.share) == (int, 3, 0.5)
-
-
-if __name__ == "__main__":
-    for line in failures():
-        print(line)

@@ -1,8 +1,6 @@
 """Laplace approximations: exact where the exact answer is known, and each of their predictions against an independent one."""
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +34,7 @@ from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGa
 from posterity.posteriors.linearised import Linearised
 from posterity.posteriors.point import Point
 from tests.conformance.table import FAST, STEPS, Conjugate, log_evidences, small_classification, small_network
+from tests.processes import python
 
 QUIET = {"progress": False, "device": "cpu"}
 STRUCTURES = ("full", "kron", "diag", "low_rank")
@@ -521,7 +520,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 @pytest.mark.parametrize("structure", ["kron", "diag"])
 def test_a_last_layer_of_3100_classes_takes_less_than_2_gigabytes(structure: str) -> None:
     code = MEMORY.replace("STRUCTURE", structure)
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=1200)
+    found = python(code).done(1200)
     assert float(found.stdout) < 2  # GiB; the Jacobians of one batch would take 4.7 TB
 
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,11 +14,13 @@ from torch import nn
 import posterity
 from posterity import MAP, Engine, Gaussian, InvalidInput, TensorData
 from posterity.train.lock import NAME, Occupied, held, refuse_held
+from tests.processes import Forked, python
 
 HOLD = """
 import os, sys, time
 from pathlib import Path
 from posterity.train.lock import held
+os.setsid()
 with held(Path(sys.argv[1])):
     if len(sys.argv) > 2 and os.fork() == 0:
         time.sleep(60)
@@ -30,16 +30,15 @@ with held(Path(sys.argv[1])):
 """
 
 
-def holder(folder: Path, *more: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder), *more], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+def holder(folder: Path, *more: str) -> Forked:
+    process = python(HOLD, folder, *more)
+    while not (process.stdout.exists() and process.stdout.read_text() == "held\n"):
+        assert process.poll() is None
+        time.sleep(0.01)
     return process
 
 
-def ended(process: subprocess.Popen[str]) -> None:
+def ended(process: Forked) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
@@ -203,7 +202,8 @@ def test_a_folder_that_is_removed_is_missed(what: str, tmp_path: Path) -> None:
 def test_no_space_names_the_file(tmp_path: Path) -> None:
     """The limit on a file's size stands for a full disk."""
     code = """
-import resource, sys, torch, posterity
+import resource, sys, torch, posterity, warnings
+warnings.simplefilter("ignore")
 from torch import nn
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 x = torch.linspace(-1, 1, 12)[:, None]
@@ -214,7 +214,7 @@ try:
 except posterity.InvalidInput as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], capture_output=True, text=True)
+    done = python(code, tmp_path).done()
     assert done.stdout.startswith(f"Cannot write {tmp_path}/last.safetensors: "), done.stdout + done.stderr
     assert "too large" in done.stdout
     assert not list(tmp_path.iterdir())

@@ -4,7 +4,6 @@ import asyncio
 import multiprocessing
 import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
+from tests.processes import python
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
 MIB = 2**20
@@ -186,7 +186,7 @@ def test_a_forked_child_predicts_while_its_parent_does() -> None:
 
 def test_another_process_predicts_from_a_pickle() -> None:
     posterior = families()["mixture"]
-    torch.testing.assert_close(answered("spawn", posterior), predicted(posterior, 1))
+    torch.testing.assert_close(answered("forkserver", posterior), predicted(posterior, 1))
     assert pickle.loads(pickle.dumps(posterior)).problem.spares is not posterior.problem.spares
 
 
@@ -288,7 +288,7 @@ print(peak("VmHWM") - before)
 @pytest.mark.parametrize(("what", "held"), [("draw", 1), ("predict", 3)])
 def test_memory_rises_by_the_result_and_the_budget(what: str, held: int) -> None:
     """Probabilities, their logarithms and the outputs are what a classification holds."""
-    found = subprocess.run([sys.executable, "-c", MEASURED, what], capture_output=True, text=True, check=True)
+    found = python(MEASURED, what).done()
     result = held * 8 * 300_000 * 4 * 4
     assert int(found.stdout) < result + 2 * 32 * MIB
 

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -14,6 +12,7 @@ from torch.nn import functional
 from posterity import MLE, Engine, MeanField, Optimizer, TensorData, fit
 from posterity.errors import InvalidInput
 from posterity.zoo import IMAGE_NETWORKS, AlexNet, AlexNetHalf, NetworkSpec, ResNet20, ThreeConvThreeFC, build, rebuild
+from tests.processes import python
 
 COLOUR, GREY = (3, 32, 32), (1, 28, 28)
 CASES = {
@@ -125,7 +124,7 @@ for name, options in ("alexnet", {"dropout": "half"}), ("alexnet", {"filters": 3
     except InvalidInput as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = python(code).done()
     lines = done.stdout.splitlines()
     assert [line.partition(" (")[0] for line in lines] == [
         *["Network 'alexnet': an option is of the wrong type"] * 2,

@@ -17,7 +17,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from posterity.cli.flags import undotted
-from posterity.errors import Interrupted, PosterityError
+from posterity.errors import Interrupted, PosterityError, unknown
 from posterity.text import visible
 
 USER_ERROR, BUG, INTERRUPTED = 2, 1, 130
@@ -73,6 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in arguments or bool(os.environ.get("POSTERITY_DEBUG"))
     try:
         with _plain_warnings(), _terminated_as_interrupted():
+            _refuse_unknown(arguments)
             code = make()(undotted(arguments), exit_on_error=False, print_error=False, result_action="return_value")
             sys.stdout.flush()
             return code if isinstance(code, int) else 0
@@ -94,6 +95,12 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         hint = "" if debug else " This is a bug; run again with --debug to see where."
         return _failed(f"{type(error).__name__}: {error}.{hint}", BUG, debug)
+
+
+def _refuse_unknown(arguments: Sequence[str]) -> None:
+    """Refuse a command that is none, before the parser imports all of them for what it would say."""
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise unknown("command", arguments[0], COMMANDS)
 
 
 def main() -> None:

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import torch
-import torch._inductor
 from torch import Tensor
-from torch._inductor.exc import InductorError
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from posterity.core.hamiltonian import Metric, Point, Position, System, energy
@@ -92,6 +90,9 @@ def compiled_leapfrog(
 
 
 def _compiled(step: Kernel, example: tuple[Tensor, ...]) -> Kernel:
+    import torch._inductor  # the compiler takes seconds to import, which no other fit should wait for
+    from torch._inductor.exc import InductorError
+
     try:
         kernel: Kernel = torch._inductor.compile(make_fx(step)(*example), list(example))
         kernel(*example)  # what is compiled late is compiled here
