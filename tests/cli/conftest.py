@@ -21,7 +21,7 @@ class Said(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def drawings_of_pages_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are made, but not drawn into pages, which takes seconds; those of the runs below are, and of test_report."""
+    """Figures are made, but not drawn into pages, which takes seconds."""
     empty(Figure, monkeypatch.setattr)
 
 
@@ -41,7 +41,9 @@ def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
 def digits_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A mean-field posterior of a small MLP on digits, with its twin."""
     path = tmp_path_factory.mktemp("digits") / "run"
-    assert run(["train", "digits", *TINY, "--lr", "0.01", "--twin", "--out", str(path)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        empty(Figure, patch.setattr)
+        assert run(["train", "digits", *TINY, "--lr", "0.01", "--twin", "--out", str(path)]) == 0
     return path
 
 
@@ -63,5 +65,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table_run(tmp_path_factory: pytest.TempPathFactory, table: Path) -> Path:
     path = tmp_path_factory.mktemp("table-run") / "run"
     flags = ["--model", "mlp:12", "--epochs", "150", "--lr", "0.02", "--batch", "32", "--quiet"]
-    assert run(["train", str(table), *flags, "--out", str(path)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        empty(Figure, patch.setattr)
+        assert run(["train", str(table), *flags, "--out", str(path)]) == 0
     return path

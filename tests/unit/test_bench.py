@@ -157,18 +157,27 @@ def test_the_auroc_of_outsiders_counts_pairs():
 predict = uci._predict
 
 
-@pytest.fixture
-def regression(monkeypatch):
+@pytest.fixture(scope="module")
+def regression():
     """The UCI study on diabetes, with three short models."""
-    monkeypatch.setattr(uci, "_dataset", lambda name, split: load("diabetes"))
-    models = (uci.Model(0.01, False, 40, "Adam"), uci.Model(1.0, False, 200, "Adam"), uci.Model(1.0, True, 200, "Adam"))
-    monkeypatch.setitem(uci.FAMILIES, "points", uci.Family("map", models))
-    monkeypatch.setitem(uci.FAMILIES, "chains", uci.Family("sghmc", models[1:2]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uci, "_dataset", lambda name, split: load("diabetes"))
+        models = (uci.Model(0.01, False, 40, "Adam"), *(uci.Model(1.0, noise, 200, "Adam") for noise in (False, True)))
+        patch.setitem(uci.FAMILIES, "points", uci.Family("map", models))
+        patch.setitem(uci.FAMILIES, "chains", uci.Family("sghmc", models[1:2]))
+        yield
 
 
-def test_validation_chooses_the_model_once_for_a_family_and_never_sees_the_test_rows(regression, monkeypatch, tmp_path):
-    record = uci.run(Job("boston", "map", 0), tmp_path)
-    choice = read(tmp_path / "boston" / "choice-points-0.json")
+@pytest.fixture(scope="module")
+def of_map(regression, tmp_path_factory):
+    """The folder and the record of MAP's row."""
+    folder = tmp_path_factory.mktemp("map")
+    return folder, uci.run(Job("boston", "map", 0), folder)
+
+
+def test_validation_chooses_the_model_once_for_a_family_and_never_sees_the_test_rows(of_map, monkeypatch, tmp_path):
+    folder, record = of_map
+    choice = read(folder / "boston" / "choice-points-0.json")
     assert record["choice"] == choice
     names = {m.name: m for m in uci.FAMILIES["points"].models}
     assert choice["validation_nll"].keys() == names.keys()
@@ -177,9 +186,8 @@ def test_validation_chooses_the_model_once_for_a_family_and_never_sees_the_test_
     assert choice["model"]["steps"] == 200  # 40 steps under a prior of std 0.01 learn nothing
     data = load("diabetes")
     monkeypatch.setattr(uci, "_dataset", lambda name, split: replace(data, test_targets=-data.test_targets))
-    other = tmp_path / "other"
-    assert uci.run(Job("boston", "map", 0), other)["scores"]["nll"] != record["scores"]["nll"]
-    assert read(other / "boston" / "choice-points-0.json")["validation_nll"] == choice["validation_nll"]
+    assert uci.run(Job("boston", "map", 0), tmp_path)["scores"]["nll"] != record["scores"]["nll"]
+    assert read(tmp_path / "boston" / "choice-points-0.json")["validation_nll"] == choice["validation_nll"]
 
 
 def test_the_choice_of_a_family_is_read_where_it_is_there(regression, monkeypatch, tmp_path):
@@ -192,8 +200,8 @@ def test_the_choice_of_a_family_is_read_where_it_is_there(regression, monkeypatc
     assert method["method"]["epochs"] == round(30 / -(-354 // 64))
 
 
-def test_scores_are_in_the_units_of_the_raw_targets(regression, tmp_path):
-    scores = uci.run(Job("boston", "map", 0), tmp_path)["scores"]
+def test_scores_are_in_the_units_of_the_raw_targets(of_map):
+    scores = of_map[1]["scores"]
     data = load("diabetes")
     raw = data.scaling.restore_targets(data.test_targets)
     naive = raw.std().item()  # about 78: what predicting the mean loses
@@ -263,7 +271,7 @@ def test_images_are_scored_against_the_other_sets(monkeypatch, tmp_path):
 
 
 def test_the_bound_of_a_row_is_that_of_the_posterior_that_it_returned(regression, monkeypatch, tmp_path):
-    wanted = uci.Model(1.0, True, 1500, "Adam")
+    wanted = uci.Model(1.0, True, 500, "Adam")
     write(
         tmp_path / "boston" / "choice-variational-0.json", {"model": vars(wanted), "validation_nll": {}, "seconds": 0.0}
     )
@@ -341,8 +349,8 @@ def test_provenance_names_the_machine():
     assert f"torch {torch.__version__}" in told["machine"]
 
 
-def test_evaluate_is_what_records_hold(regression, tmp_path):
-    record = uci.run(Job("boston", "map", 0), tmp_path)
+def test_evaluate_is_what_records_hold(of_map):
+    record = of_map[1]
     posterior = uci._fit(Job("boston", "map", 0), uci.Model(**record["choice"]["model"]), _training())
     predictive = posterior.predict(load("diabetes").test_inputs, uci.DRAWS)  # a point: all draws are one
     scaling = load("diabetes").scaling

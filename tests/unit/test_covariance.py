@@ -15,6 +15,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 STD = 0.1 + torch.rand(N, generator=GENERATOR, dtype=torch.float64)
 FACTOR = torch.randn(N, K, generator=GENERATOR, dtype=torch.float64)
 LOWER = torch.randn(N, N, generator=GENERATOR, dtype=torch.float64).tril(-1)
+DRAWS = 1000  # of an estimate whose error is measured beside it
 MEAN = torch.randn(N, generator=GENERATOR, dtype=torch.float64)
 FAMILIES = {
     "low rank": (lambda rho, rest: LowRankCovariance(rho, rest), FACTOR),
@@ -113,7 +114,7 @@ def test_drawn_kl_is_unbiased(name: str) -> None:
     closed.add_mean_gradient(1.0, MEAN, exact["mean"])
     covariance.add_divergence_gradient(exact, 1.0, closed.precision)
     values, gradients = [], []
-    for _ in range(3000):
+    for _ in range(DRAWS):
         noise = covariance.noise(generator)
         theta = MEAN + covariance.deviation(noise)
         values.append(drawn.value(MEAN, covariance, theta))
@@ -125,10 +126,10 @@ def test_drawn_kl_is_unbiased(name: str) -> None:
         gradients.append(torch.cat([t.reshape(-1) for t in out.values()]))
     found = torch.stack(gradients)
     expected = torch.cat([t.reshape(-1) for t in exact.values()])
-    error = found.std(0) / 3000**0.5
+    error = found.std(0) / DRAWS**0.5
     assert ((found.mean(0) - expected).abs() < 4.5 * error + 1e-9).all()
     value = torch.stack(values)
-    assert abs(value.mean() - closed.value(MEAN, covariance, MEAN)) < 4 * value.std() / 3000**0.5
+    assert abs(value.mean() - closed.value(MEAN, covariance, MEAN)) < 4 * value.std() / DRAWS**0.5
 
 
 def test_latents_and_hierarchical_scales_are_taken_at_draws() -> None:

@@ -10,7 +10,9 @@ from torch import Size
 
 from posterity import Gaussian, HalfCauchy, HalfNormal, Hierarchical, InverseGamma, LogNormal
 from posterity.report import LearntLatent, figures_latents, render, verdicts
+from posterity.report.style import Figure
 from posterity.types import Latent
+from tests.drawings import empty
 from tests.unit.test_report import Page, classification, regression
 
 SHAPES = {"fc.weight": Size([4, 3]), "out.weight": Size([2, 4])}
@@ -126,10 +128,11 @@ def test_labels_keep_their_distance_and_their_middle():
     assert places.mean() == pytest.approx(np.mean([0.5, 0.51, 0.1]))
 
 
-def test_the_section_of_a_report():
+def test_the_section_of_a_report(monkeypatch):
     noise = LearntLatent(torch.tensor([0.5, 0.5]), Gaussian().latents()["std"])
     page = render(replace(classification(), latents=learnt()))
     assert Page(page).open == []
+    empty(Figure, monkeypatch.setattr)  # the drawings of one page are enough
     assert "What the prior learnt" in page
     assert "smallest in fc.weight" in page
     assert "largest in out.weight" in page

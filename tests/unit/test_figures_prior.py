@@ -53,7 +53,7 @@ def test_numbers_of_a_linear_network_under_a_normal_prior() -> None:
     """f = w x + b has, given x, the variance std² (x² + 1); a function's std over inputs is |w| std(x)."""
     x = torch.linspace(-2, 3, 50, dtype=torch.float64)[:, None]
     problem = Problem(nn.Linear(1, 1).double(), Normal(0, 0.5), Gaussian(std=0.2), 50)
-    n = 20_000
+    n = 2000
     found = prior_predictive(problem, x, n, generator=torch.Generator().manual_seed(0))
     scores = prior_scores(found, 3 * x.squeeze(1))
     spread = x.std(correction=0).item()

@@ -25,7 +25,7 @@ def fitted(centered: bool, start: dict[str, Tensor] | float) -> DiagonalGaussian
     torch.manual_seed(0)
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     prior = Hierarchical(scale=HalfNormal(HYPERPRIOR), centered=centered, initial_std=0.1)
-    method = MeanField("local_reparam", epochs=700, optimizer=Optimizer(lr=0.02, schedule="cosine"))
+    method = MeanField("local_reparam", epochs=350, optimizer=Optimizer(lr=0.02, schedule="cosine"))
     problem = Problem(network, prior, Categorical(), 400)
     return method.infer(problem, data, Engine(seed=0, device="cpu", progress=False), initial=start)
 

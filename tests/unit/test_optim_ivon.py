@@ -77,8 +77,8 @@ def test_the_conjugate_posterior_is_found() -> None:
         torch.manual_seed(seed)
         layer, generator = nn.Linear(2, 1).double(), seeded(seed)
         optimizer = IVON(layer.parameters(), 24, 0.1, case.prior_std, betas=(0.9, 0.99), initial_hessian=1.0)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1000)
-        for _ in range(1000):
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 500)
+        for _ in range(500):
             for _ in range(2):
                 with optimizer.sampled(generator):
                     (0.5 * ((layer(case.x).squeeze(1) - case.y) / case.noise).square().mean()).backward()

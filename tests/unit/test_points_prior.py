@@ -50,10 +50,17 @@ WIDTHS = {name: replace(METHODS[name], draws=2, initial_std=0.3) for name in ("m
 WIDTHS["ivon"] = IVON(epochs=150, lr=0.2, hessian_momentum=0.98, initial_hessian=0.6, draws=2)
 
 
+PRIORS = Normal(0.8, 0.5), Normal({"weight": 0.8, "bias": 0.0}, {"weight": 0.5, "bias": 2.0})
+
+
 @pytest.mark.parametrize(
-    "prior", [Normal(0.8, 0.5), Normal({"weight": 0.8, "bias": 0.0}, {"weight": 0.5, "bias": 2.0})]
+    ("name", "prior"),
+    [
+        pytest.param(name, prior, marks=[] if prior is PRIORS[1] or name in ("map", "sgld") else pytest.mark.slow)
+        for name in METHODS  # the other prior is the first one's special case, whatever the method
+        for prior in PRIORS
+    ],
 )
-@pytest.mark.parametrize("name", METHODS)
 def test_a_point_that_the_data_do_not_touch_goes_to_its_priors_mode(name: str, prior: Normal) -> None:
     """The inputs are 0 and the bias alone is random: of the weights, which begin at −1, the prior alone speaks."""
     torch.manual_seed(0)

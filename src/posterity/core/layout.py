@@ -6,6 +6,7 @@
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from math import prod
 
@@ -97,12 +98,12 @@ class Layout:
         own = {n: rows for n, rows in (constants or {}).items() if n in params}
         return cls(tuple(params), tuple(p.shape for p in params.values()), own)
 
-    @property
+    @cached_property
     def numels(self) -> tuple[int, ...]:
         """How many coordinates each tensor has."""
         return tuple(prod(shape) for shape in self.part_shapes)
 
-    @property
+    @cached_property
     def part_shapes(self) -> tuple[Size, ...]:
         """The shape of each tensor without its constant rows."""
         if not self.constants:
@@ -114,7 +115,7 @@ class Layout:
     def offsets(self) -> tuple[int, ...]:
         return tuple(accumulate(self.numels, initial=0))[:-1]
 
-    @property
+    @cached_property
     def size(self) -> int:
         """P, the length of the flat vector."""
         return sum(self.numels)

@@ -5,6 +5,7 @@ A schedule is right if its weights average to the temperature over an epoch (or,
 then a full epoch costs Σ nll + temperature · KL, whatever the number of batches.
 """
 
+from functools import lru_cache
 from math import inf, ldexp
 
 import torch
@@ -57,11 +58,15 @@ def learning_rates(schedule: str, rate: float, steps: int) -> list[float]:
     Raises:
         InvalidInput: for an unknown schedule.
     """
+    return [rate] * steps if schedule == "constant" else list(_rolled_out(schedule, rate, steps))
+
+
+@lru_cache(maxsize=64)
+def _rolled_out(schedule: str, rate: float, steps: int) -> tuple[float, ...]:
+    """Step a scheduler of torch's through a whole run, once for all fits of it: members of an ensemble, say."""
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
     schedulers = torch.optim.lr_scheduler
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    if schedule == "constant":
-        return [rate] * steps
     if schedule == "cosine":
         scheduler = schedulers.CosineAnnealingLR(optimizer, steps)
     elif schedule == "linear":
@@ -75,7 +80,7 @@ def learning_rates(schedule: str, rate: float, steps: int) -> list[float]:
         rates.append(float(optimizer.param_groups[0]["lr"]))
         optimizer.step()
         scheduler.step()
-    return rates
+    return tuple(rates)
 
 
 THRESHOLD = 1e-4  # a relative improvement that is smaller is none

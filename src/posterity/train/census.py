@@ -142,7 +142,9 @@ def seeded(seed: int) -> Iterator[None]:
     of_python, of_numpy = random.getstate(), numpy.random.get_state()  # noqa: NPY002  # it is theirs
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(
+                seed
+            )  # that of the CPU, by which they shuffle: others would stay seeded
             random.seed(seed)
             numpy.random.seed(seed % 2**32)  # noqa: NPY002
             yield
