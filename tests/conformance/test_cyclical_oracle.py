@@ -41,7 +41,13 @@ def longer_exploration(patch: Patch) -> None:
 MUTATIONS = (without_half, noise_in_exploration, one_long_cycle, constant_rate, longer_exploration)
 
 
-@pytest.mark.parametrize("mutate", MUTATIONS)
+QUICK = (
+    without_half,
+    longer_exploration,
+)  # of steps and of sampling; the last test has the whole schedule, step by step
+
+
+@pytest.mark.parametrize("mutate", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in MUTATIONS])
 def test_another_schedule_is_red_on_a_known_density(mutate: Callable[[Patch], None], monkeypatch: Patch) -> None:
     subject = replace(SUBJECTS["cyclical"], densities=("normal",))
     mutate(monkeypatch)

@@ -8,7 +8,7 @@ import torch
 from posterity import MeanField
 from tests.conformance.table import FAST, STEPS, TABLE, Conjugate
 
-SEEDS = 5
+SEEDS = 4
 # What is quick of these: law 4 for flipout, tests of their own for path gradients, one temperature for IVON.
 LONG = ("mean_field-flipout", "mean_field-path", "ivon")
 

@@ -67,7 +67,7 @@ def test_a_refined_epoch_beats_a_cold_one() -> None:
 @pytest.mark.parametrize("after", [MLE(epochs=30, optimizer=FAST), FullRank(epochs=30, optimizer=FAST)])
 def test_the_conjugate_result_is_unchanged(after: object) -> None:
     case, seeds = Conjugate.make(), 4
-    method = MeanField(epochs=500, optimizer=FAST, draws=2, antithetic=True)
+    method = MeanField(epochs=300, optimizer=FAST, draws=2, antithetic=True)
     fits = [case.fit(Refine(method, after=after), seed) for seed in range(seeds)]
     means, stds = torch.stack([f.mean for f in fits]), torch.stack([f.std for f in fits])
     assert ((means.mean(0) - case.mean).abs() < 4 * means.std(0) / seeds**0.5 + 1e-4).all()

@@ -46,9 +46,15 @@ class Figure(AnyFigure):
         for text in self.findobj(Text):
             if text not in own:
                 _as_written(text)
+        engine = self.get_layout_engine()
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from")
-            super().draw(renderer)
+            if self.canvas.is_saving() and self.axes and isinstance(engine, ConstrainedLayoutEngine):
+                engine.execute(
+                    self
+                )  # matplotlib draws twice to save: first for the layout's sake alone, which this is all of
+            else:
+                super().draw(renderer)
 
 
 @dataclass(frozen=True)
