@@ -30,6 +30,8 @@ from posterity.cli.app import run
 from posterity.methods import KINDS, Method, as_method
 from posterity.methods.records import recorded, restored
 from posterity.posteriors.base import FAMILIES
+from posterity.report.style import Figure
+from tests.drawings import empty
 from tests.unit import strangers
 
 QUIET = Engine(progress=False, device="cpu")
@@ -200,15 +202,20 @@ def strange_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "r"
     parts = ["--likelihood", f"{HERE}:Heavy", "--likelihood.df", "5", "--prior", f"{HERE}:Wide"]
     method = ["--method", f"{HERE}:Options", "--epochs", "1", "--ensemble", "2", "--model", "mlp:3"]
-    assert run(["train", "diabetes", *parts, *method, "--out", str(out), "--quiet"]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        empty(Figure, patch.setattr)
+        assert run(["train", "diabetes", *parts, *method, "--out", str(out), "--quiet"]) == 0
     return out
 
 
-def test_the_command_line_names_parts(strange_run: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_command_line_names_parts(
+    strange_run: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty(Figure, monkeypatch.setattr)
     config = (strange_run / "config.toml").read_text()
     assert all(f'kind = "{HERE}:{name}"' in config for name in ("Heavy", "Wide", "Options"))
     assert "df = 5" in config
-    for command in (["evaluate"], ["diagnose"], ["report"]):
+    for command in (["evaluate"], ["diagnose", "--draws", "100"], ["report"]):
         assert run([*command, str(strange_run), "--trust", "--quiet"]) == 0, command
     assert "Ensemble of 2 × options" in capsys.readouterr().out
     for command in (["evaluate", str(strange_run)], ["train", "--config", str(strange_run / "config.toml")]):
