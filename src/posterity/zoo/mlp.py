@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ class MLP(nn.Module):
     ['layers.0.weight', 'layers.0.bias', 'layers.1.weight', 'layers.1.bias']
     """
 
-    def __init__(self, widths: Sequence[int] = (784, 800, 800, 10), activation: str = "relu", shortcut: bool = False):
+    def __init__(self, widths: Sequence[int] = (784, 800, 800, 10), activation: str = "relu", shortcut: Any = False):
         super().__init__()
         if len(widths) < 2 or min(widths) < 1:
             raise InvalidInput(f"MLP: widths={tuple(widths)}; expected two or more, input first, each 1 or more.")
