@@ -211,3 +211,12 @@ def test_a_broken_specification_is_refused(change, message):
         rebuild({"name": "mlp:5", "input_shape": [13], "num_outputs": 1, **change})
     with pytest.raises(InvalidInput, match="lacks input_shape, num_outputs"):
         rebuild({"name": "mlp:5"})
+
+
+def test_a_shortcut_adds_what_is_linear_in_the_inputs():
+    network, x = build("mlp:5-4", (3,), 2, shortcut=True), torch.randn(6, 3)
+    plain = build("mlp:5-4", (3,), 2)
+    plain.load_state_dict({n: w for n, w in network.state_dict().items() if n != "shortcut.weight"})
+    torch.testing.assert_close(network(x), plain(x) + x @ network.shortcut.weight.T)
+    with pytest.raises(InvalidInput, match="shortcut='yes'"):
+        build("mlp:5", (3,), 2, shortcut="yes")

@@ -1,9 +1,10 @@
 """One run, prepared and checked: data, network and problem; nothing is trained here, and nothing is written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -35,6 +36,12 @@ from posterity.zoo import NetworkSpec, image_side
 DROPOUT_RATE = 0.1  # of networks without dropout of their own
 BATCH, LEAST = TensorData.batch_size, 8  # examples per step, usually and at least
 STEPS = 40  # of an epoch, at least
+Choose: TypeAlias = Callable[[RunConfig, Dataset], tuple[RunConfig, Dataset]]
+
+
+def as_it_is(config: RunConfig, dataset: Dataset) -> tuple[RunConfig, Dataset]:
+    """Choose nothing."""
+    return config, dataset
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +66,16 @@ class Experiment:
         return self.problem.coordinates.network - self.problem.coordinates.start
 
 
-def prepare(config: RunConfig) -> Experiment:
+def prepare(config: RunConfig, choose: Choose = as_it_is) -> Experiment:
     """Load the data, build the network, and try one on the other.
+
+    Args:
+        choose: fills by the data what the configuration left open, before the usual defaults do.
 
     Raises:
         DataNotFound, CorruptFile, InvalidInput: before anything is trained or written.
     """
-    config, dataset, spec, network = built(config)
+    config, dataset, spec, network = built(config, choose)
     if not len(dataset.train_inputs):
         raise InvalidInput(
             f"'{dataset.name}' has no training part. It is for trained runs: posterity evaluate RUN --data {dataset.name}"
@@ -102,14 +112,15 @@ def identity_of(experiment: Experiment) -> Identity:
     )
 
 
-def built(config: RunConfig) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module]:
+def built(config: RunConfig, choose: Choose = as_it_is) -> tuple[RunConfig, Dataset, NetworkSpec, nn.Module]:
     """Load the data and build the network, with fresh weights; what the configuration left open is chosen by the data.
 
     Raises:
         DataNotFound, CorruptFile, InvalidInput.
     """
-    config = tasked(_sized(config.model_copy(update={"method": with_code(config.method)})))
-    dataset = load_dataset(config.data)
+    config = tasked(_sized(config))
+    config, dataset = choose(config, load_dataset(config.data))
+    config = config.model_copy(update={"method": with_code(config.method)})
     if config.likelihood is None:
         dataset = replace(dataset, notes=(*dataset.notes, *advice(dataset)))
     config = _resolved(config, dataset)

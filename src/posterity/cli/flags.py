@@ -86,7 +86,7 @@ class Settings(ProblemSettings):
         Parameter(
             group=METHOD,
             metavar="NAME",
-            help=f"{METHODS} or module:callable. [mean_field]",
+            help=f"{METHODS} or module:callable. [tables: by their rows and target; else mean_field]",
         ),
     ] = None
     estimator: Annotated[

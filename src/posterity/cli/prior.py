@@ -19,6 +19,7 @@ from posterity.cli.flags import OUTPUT, PLAIN, Output, given
 from posterity.cli.merge import merge, refuse_code
 from posterity.cli.problem_flags import RUN, ProblemSettings
 from posterity.cli.report import words
+from posterity.cli.usual import usual
 from posterity.data import Dataset
 from posterity.errors import InvalidInput, suggest
 from posterity.methods import MLE
@@ -82,7 +83,7 @@ def prior(
     file = {} if look.config is None else files.read(look.config)
     config = merge(file, values, str(look.config or "run.toml"))
     refuse_code(config, values, look.trust, str(look.config))
-    experiment = prepare(config.model_copy(update={"method": MLE(), "twin": False}))  # no method is asked for a prior
+    experiment = prepare(config.model_copy(update={"twin": False}), _untrained)
     path = _picture(look.out, experiment)
     predictive, inputs, targets = predicted(experiment, count)
     scores = prior_scores(predictive, None if experiment.dataset.classes else targets)
@@ -91,8 +92,14 @@ def prior(
     voice.table(_table(scores, predictive))
     voice.say(f"Picture  {path}")
     named = {"data": experiment.dataset.name, "model": experiment.config.model.name, "seed": config.seed}
-    kinds = {"prior": words(config.prior), "likelihood": words(experiment.config.likelihood)}
+    kinds = {"prior": words(experiment.config.prior), "likelihood": words(experiment.config.likelihood)}
     voice.result({**named, **kinds, "n": count, "num_inputs": len(inputs), **scores, "picture": str(path)})
+
+
+def _untrained(config: RunConfig, dataset: Dataset) -> tuple[RunConfig, Dataset]:
+    """Choose what `train` would, but for the method: none is asked for a prior."""
+    config, dataset = usual(config, dataset)
+    return config.model_copy(update={"method": MLE()}), dataset
 
 
 def predicted(experiment: Experiment, n: int) -> tuple[Classification | Regression, Tensor, Tensor]:

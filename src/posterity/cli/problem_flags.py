@@ -96,13 +96,17 @@ class ProblemSettings:
             group=PROBLEM,
             metavar="NAME",
             help="lenet, alexnet, alexnet_half, 3conv3fc, small_cnn, resnet20, mlp, mlp:50-50 or module:callable. "
-            "[lenet; tables: mlp:50]",
+            "[lenet; tables: mlp:16-16-16-16, classes mlp:50; beside another method mlp:50]",
         ),
     ] = None
     prior: Annotated[
         str | None,
         Key("prior.kind"),
-        Parameter(group=PROBLEM, metavar="NAME", help="\n".join(("[normal, std 0.3]", *PRIORS))),
+        Parameter(
+            group=PROBLEM,
+            metavar="NAME",
+            help="\n".join(("[tables: of the method that is chosen; else normal, std 0.3]", *PRIORS)),
+        ),
     ] = None
     prior_std: Annotated[
         str | None,
@@ -113,7 +117,9 @@ class ProblemSettings:
         str | None,
         Key("likelihood.kind"),
         Parameter(
-            group=PROBLEM, metavar="NAME", help="\n".join(("[categorical, or gaussian, by the task]", *LIKELIHOODS))
+            group=PROBLEM,
+            metavar="NAME",
+            help="\n".join(("[categorical, or heteroscedastic; gaussian beside another method]", *LIKELIHOODS)),
         ),
     ] = None
     seed: Annotated[str | None, Key("seed"), Parameter(group=RUN, metavar="INT", help="Of everything random. [0]")] = (

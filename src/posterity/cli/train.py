@@ -25,6 +25,7 @@ from posterity.cli.own import made
 from posterity.cli.report import write_report
 from posterity.cli.saved import described
 from posterity.cli.scoring import Scored, remarks, score, table, tell_remarks
+from posterity.cli.usual import usual
 from posterity.errors import Interrupted, InvalidInput, NotArrived, PosterityWarning, ScaleWarning
 from posterity.methods import as_method
 from posterity.posteriors.base import FunctionPosterior
@@ -67,7 +68,7 @@ def start(
     """Check everything, train, score once on the test data, and leave a complete run directory."""
     if directory is not None:
         directory.refuse_occupied(force or resume)
-    experiment = prepare(files.absolute(config))
+    experiment = prepare(files.absolute(config), usual)
     config = experiment.config
     Engine(device=config.engine.device)  # refuses a device that is not here
     if directory is None:

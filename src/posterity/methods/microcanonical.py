@@ -197,8 +197,13 @@ class MicrocanonicalInference(Watching):
         return here
 
     def _variance(self, transition: int) -> float:
-        """Return v while warming up: from coarse steps to those that are asked for, within the first two thirds."""
+        """Return v while warming up: from coarse steps to those that are asked for, within the first two thirds.
+
+        Chains that begin at trained networks are where coarse steps lead, and would be heated by them.
+        """
         asked = self.method.energy_variance
+        if self.starts is not None:
+            return asked
         share = min(1.0, transition / max(1, self._learning[1]))
         return float(max(asked, FIRST_VARIANCE) ** (1 - share) * asked**share)
 

@@ -28,9 +28,9 @@ from posterity.posteriors.mixture import Mixture
 from posterity.types import Budget, Data, Engine
 
 
-def _coarse() -> Microcanonical:
-    """Coarse steps, which reach far: the draws have a bias that a smaller `energy_variance` would take away, at a price."""
-    return Microcanonical(warmup=60, draws=140, energy_variance=0.1, precision="float32")
+def _short() -> Microcanonical:
+    """Short chains, in float32: their start is where others would only have to get to."""
+    return Microcanonical(warmup=60, draws=140, energy_variance=0.005, precision="float32")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -51,7 +51,7 @@ class SampledEnsemble(Method):
     training: Count = 2000
     optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=0.01, schedule="cosine"))
     patience: Patience = None
-    sampler: Microcanonical = Field(default_factory=_coarse)
+    sampler: Microcanonical = Field(default_factory=_short)
     kind: Literal["sampled_ensemble"] = "sampled_ensemble"
     shared: ClassVar[tuple[str, ...]] = ("optimizer", "patience")
     augmentable: ClassVar[bool] = False

@@ -17,7 +17,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification
 from posterity.sklearn.estimator import BayesianEstimator, to_numpy
 from posterity.sklearn.rows import Array, Rows, sample_weights
-from posterity.sklearn.usual import Usual, for_classes
+from posterity.usual import Usual, for_classes
 
 
 class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[misc]  # untyped

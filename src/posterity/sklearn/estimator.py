@@ -17,12 +17,10 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import AnyPredictive
 from posterity.sklearn.columns import ColumnEncoder
 from posterity.sklearn.rows import Array, Rows, as_often, informed
-from posterity.sklearn.usual import HIDDEN, Usual, for_streams
 from posterity.train.engine import Engine
 from posterity.types import Likelihood, Prior
+from posterity.usual import BATCH, HIDDEN, Usual, for_streams
 from posterity.zoo import MLP
-
-BATCH = 256  # rows of a step
 
 
 class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
@@ -150,7 +148,7 @@ class BayesianEstimator(BaseEstimator):  # type: ignore[misc]  # untyped
             torch.manual_seed(self.seed_)
             columns = rows.inputs.shape[1]
             widths = (columns, *(chosen.hidden if self.hidden is None else self.hidden), width)
-            network = MLP(widths) if self.network is None else self.network(columns, width)
+            network = MLP(widths, shortcut=chosen.shortcut) if self.network is None else self.network(columns, width)
         network = network.to(self._dtype)
         before = getattr(self, "posterior_", None) if streamed else None
         prior = (chosen.prior if self.prior is None else self.prior) if before is None else informed(before)

@@ -19,7 +19,7 @@ from posterity.predict.general import General
 from posterity.predict.predictive import Classification, Regression
 from posterity.sklearn.estimator import BayesianEstimator, to_numpy
 from posterity.sklearn.rows import Array, Rows, sample_weights
-from posterity.sklearn.usual import Usual, for_numbers
+from posterity.usual import Usual, for_numbers
 
 
 class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc]  # untyped
@@ -30,7 +30,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
 
     Args:
         method: any inference method of posterity, made; "auto" is a sampled ensemble for up to 4,000 rows, and a chain of
-            stochastic gradients beyond (`posterity.sklearn.usual`); in `partial_fit` mean field, which can be a prior.
+            stochastic gradients beyond (`posterity.usual`); in `partial_fit` mean field, which can be a prior.
         hidden: widths of the hidden layers; those of "auto", or (50,) beside another method, unless given.
         network: makes another network from the numbers of inputs and of outputs (two for each target: its mean and its raw
             noise, see `HeteroscedasticGaussian`; one with `Gaussian()`).
