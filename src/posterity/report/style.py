@@ -50,9 +50,7 @@ class Figure(AnyFigure):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from")
             if self.canvas.is_saving() and self.axes and isinstance(engine, ConstrainedLayoutEngine):
-                engine.execute(
-                    self
-                )  # matplotlib draws twice to save: first for the layout's sake alone, which this is all of
+                engine.execute(self)  # Matplotlib draws twice to save, at first for the layout's sake alone
             else:
                 super().draw(renderer)
 

@@ -142,9 +142,7 @@ def seeded(seed: int) -> Iterator[None]:
     of_python, of_numpy = random.getstate(), numpy.random.get_state()  # noqa: NPY002  # it is theirs
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                seed
-            )  # that of the CPU, by which they shuffle: others would stay seeded
+            torch.default_generator.manual_seed(seed)  # the CPU's, which shuffles; others would stay seeded
             random.seed(seed)
             numpy.random.seed(seed % 2**32)  # noqa: NPY002
             yield
