@@ -20,7 +20,7 @@ from posterity.core.microcanonical import RUNAWAY, Moving, StepLengths, advance,
 from posterity.errors import InvalidInput
 from posterity.methods.arrival import Remark
 from posterity.methods.base import Method
-from posterity.methods.mixing import chain_remarks, energy_remarks
+from posterity.methods.mixing import chain_remarks, drifting, energy_remarks
 from posterity.methods.watching import Watching, run
 from posterity.methods.whole import PER_EPOCH, FullBatch, refuse_points, refuse_too_large
 from posterity.model.priors import Flat
@@ -32,6 +32,7 @@ from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, St
 
 FIRST_VARIANCE = 0.5  # of the energy's error, per dimension, where the warm-up begins: coarse steps find the way
 FIRST_STEP = 0.005  # ε of the first step, beside √P
+STRETCHES = 8  # that the draws' nll is averaged over, to see whether it goes one way
 SMALLEST = 0.03  # scale of a parameter, beside the usual one of its chain
 
 
@@ -102,7 +103,8 @@ class MicrocanonicalInference(Watching):
     """One transition of all chains per update. State, one row per chain:
 
     theta, direction, gradient (K, P), log_density (K,), see `Moving`; tuning (4, K), see `StepLengths`; scale, mean and
-    sums (K, P), of the draws seen in the middle third of the warm-up; draws (K, S, P), what is kept; step ().
+    sums (K, P), of the draws seen in the middle third of the warm-up; draws (K, S, P), what is kept; levels (S,), their nll
+    per datum, averaged over the chains; step ().
     """
 
     def __init__(self, problem: Problem, method: Microcanonical, starts: Tensor | None = None) -> None:
@@ -131,6 +133,7 @@ class MicrocanonicalInference(Watching):
             "scale": torch.ones_like(theta),
             "tuning": StepLengths.begun(step),
             "draws": start.new_zeros(chains, method.draws, len(start)),
+            "levels": start.new_zeros(method.draws),
             **{name: torch.zeros((), dtype=torch.int64) for name in ("seen", "step")},
         }
 
@@ -151,12 +154,14 @@ class MicrocanonicalInference(Watching):
         here.keep(state)
         if transition + 1 == self._learning[1]:
             self._take_scale(state, tuning)
+        besides = torch.stack([self._besides(theta) for theta in here.theta])
+        nll = (besides - here.log_density).mean() / self.problem.num_data
         if not warm:
             state["draws"][:, transition - self.method.warmup] = here.theta[:, : self._size]
+            state["levels"][transition - self.method.warmup] = nll
         state["step"] += 1
-        nll = torch.stack([self._besides(theta) for theta in here.theta]) - here.log_density
         return state, {
-            "nll": nll.mean() / self.problem.num_data,
+            "nll": nll,
             "energy_variance": torch.stack(errors).square().mean(0).median() / size,
             "step_size": tuning.steps.mean(),
         }
@@ -164,7 +169,7 @@ class MicrocanonicalInference(Watching):
     def posterior(self, state: State) -> Mixture:
         """Return the draws so far, a component for each chain; before the first one, where the chains stand."""
         kept = int(state["step"]) - self.method.warmup
-        own = self.problem.snapshot()
+        own, self._levels = self.problem.snapshot(), state["levels"].tolist()
         draws = state["draws"][:, :kept] if kept > 0 else state["theta"][:, None, : self._size].to(state["draws"])
         return Mixture.of(Samples(own, thetas.clone()) for thetas in draws)
 
@@ -176,7 +181,13 @@ class MicrocanonicalInference(Watching):
         kept = [(epoch + 1) * PER_EPOCH > self.method.warmup for epoch in range(len(self.rows))]
         excess = len(self.problem.theta()) / (2 * self.problem.num_data)
         errors = [row["energy_variance"] for row, k in zip(self.rows, kept, strict=True) if k]
-        return [*chain_remarks(self.rows, kept, excess, False), *energy_remarks(errors, self.method.energy_variance)]
+        said = chain_remarks(self.rows, kept, excess, False) or drifting(self._stretches(), 1.0, "Warm up longer.")
+        return [*said, *energy_remarks(errors, self.method.energy_variance)]
+
+    def _stretches(self) -> list[float]:
+        """Return the nll of the draws, averaged over stretches that are long enough to be nearly independent."""
+        parts = torch.tensor(self._levels, dtype=torch.float64).chunk(STRETCHES)
+        return [float(part.mean()) for part in parts]
 
     def _log_joint(self, theta: Tensor, batch: Batch) -> Tensor:
         """log p(y, θ), and beside θ a coordinate of a standard normal, where there is one."""

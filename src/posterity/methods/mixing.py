@@ -49,7 +49,24 @@ def chain_remarks(rows: Sequence[Row], kept: Sequence[bool], excess: float, cycl
         ]
     if cyclical:
         return []
-    return _drifting(part, grown)
+    return drifting(part, grown, "Run more epochs, or burn in longer.")
+
+
+def drifting(part: Sequence[float], grown: float, cure: str) -> list[Remark]:
+    """Say that the nll (of epochs that are kept, or of as long stretches) or the weights' size goes one way."""
+    half = len(part) // 2
+    if half < 3:
+        return []
+    first, second = np.asarray(part[:half]), np.asarray(part[-half:])
+    change = float(second.mean() - first.mean())
+    error = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / half)) * 2  # epochs of a chain are alike
+    drifts = abs(change) > max(counts(second.mean()), 3 * error)
+    if not drifts and grown < GROWTH:
+        return []
+    said = f"its nll went from {first.mean():.3g} to {second.mean():.3g} nats per datum between its halves"
+    if grown >= GROWTH:
+        said += f", and the weights grew by a factor of {grown:.2g}"
+    return [Remark("drift", f"The part of the chain that is kept still drifts: {said}. {cure}")]
 
 
 def swinging(name: str, draws: Tensor, weights: int) -> list[Remark]:
@@ -122,24 +139,6 @@ def energy_remarks(errors: Sequence[float], asked: float) -> list[Remark]:
             f"The steps change the energy by a variance of {float(np.median(errors)):.2g} per dimension, and {asked:.2g} was "
             "asked: the chains are where steps of their size are too coarse, and the draws are biased. Warm up longer.",
         )
-    ]
-
-
-def _drifting(part: Sequence[float], grown: float) -> list[Remark]:
-    half = len(part) // 2
-    if half < 3:
-        return []
-    first, second = np.asarray(part[:half]), np.asarray(part[-half:])
-    change = float(second.mean() - first.mean())
-    error = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / half)) * 2  # epochs of a chain are alike
-    drifts = abs(change) > max(counts(second.mean()), 3 * error)
-    if not drifts and grown < GROWTH:
-        return []
-    said = f"its nll went from {first.mean():.3g} to {second.mean():.3g} nats per datum between its halves"
-    if grown >= GROWTH:
-        said += f", and the weights grew by a factor of {grown:.2g}"
-    return [
-        Remark("drift", f"The part of the chain that is kept still drifts: {said}. Run more epochs, or burn in longer.")
     ]
 
 
