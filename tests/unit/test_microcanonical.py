@@ -5,8 +5,10 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
+from posterity import Gaussian, Normal, Problem
 from posterity.core import microcanonical
 from posterity.core.microcanonical import Moving, StepLengths, advance, begin
+from posterity.methods.microcanonical import FIRST_VARIANCE, Microcanonical, MicrocanonicalInference
 
 F64 = {"dtype": torch.float64}
 
@@ -109,3 +111,23 @@ def test_steps_grow_or_shrink_to_the_error_that_is_asked() -> None:
                 changes.append(change)
         variance = float(torch.stack(changes).square().mean() / 5)
         assert 0.0003 < variance < 0.003
+
+
+def inference(starts: Tensor | None) -> MicrocanonicalInference:
+    problem = Problem(torch.nn.Linear(2, 1), Normal(0, 1), Gaussian(std=0.1), num_data=10)
+    return MicrocanonicalInference(problem, Microcanonical(warmup=30, draws=80, energy_variance=0.005), starts)
+
+
+def test_only_chains_that_must_find_their_way_begin_with_coarse_steps() -> None:
+    lost, found = inference(None), inference(torch.zeros(2, 3))
+    assert [lost._variance(0), lost._variance(30)] == pytest.approx([FIRST_VARIANCE, 0.005])
+    assert [found._variance(t) for t in (0, 10, 30)] == [0.005] * 3
+
+
+@pytest.mark.parametrize(("slope", "remarks"), [(0.0, []), (-0.01, ["drift"])])
+def test_draws_whose_nll_goes_one_way_say_so(slope: float, remarks: list[str]) -> None:
+    chains = inference(torch.zeros(2, 3))
+    noise = torch.randn(80, generator=torch.Generator().manual_seed(0), **F64)
+    chains._levels = (0.02 * noise + slope * torch.arange(80)).tolist()
+    chains.ended([{"nll": 0.0, "energy_variance": 0.005}] * 5, None)
+    assert [remark.kind for remark in chains.remarks()] == remarks

@@ -32,7 +32,7 @@ from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, St
 
 FIRST_VARIANCE = 0.5  # of the energy's error, per dimension, where the warm-up begins: coarse steps find the way
 FIRST_STEP = 0.005  # ε of the first step, beside √P
-STRETCHES = 8  # that the draws' nll is averaged over, to see whether it goes one way
+STRETCHES = 20  # that the draws' nll is averaged over, to see whether it goes one way
 SMALLEST = 0.03  # scale of a parameter, beside the usual one of its chain
 
 
