@@ -15,12 +15,23 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
-from posterity import MAP, Ensemble, Gaussian, Laplace, MeanField, Microcanonical, Normal, Optimizer, SampledEnsemble
+from posterity import (
+    MAP,
+    Ensemble,
+    Gaussian,
+    Laplace,
+    MeanField,
+    Microcanonical,
+    Normal,
+    Optimizer,
+    SampledEnsemble,
+    usual,
+)
 from posterity.decide import calibrate
 from posterity.errors import InvalidInput
 from posterity.likelihoods import LogNormal, NegativeBinomial, StudentT
 from posterity.posteriors.mixture import Mixture
-from posterity.sklearn import BayesianClassifier, BayesianRegressor, ColumnEncoder, usual
+from posterity.sklearn import BayesianClassifier, BayesianRegressor, ColumnEncoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FAST = MAP(epochs=150, optimizer=Optimizer(lr=0.01))

@@ -6,7 +6,6 @@
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate
 from math import prod
 
@@ -98,12 +97,12 @@ class Layout:
         own = {n: rows for n, rows in (constants or {}).items() if n in params}
         return cls(tuple(params), tuple(p.shape for p in params.values()), own)
 
-    @cached_property
+    @property
     def numels(self) -> tuple[int, ...]:
         """How many coordinates each tensor has."""
         return tuple(prod(shape) for shape in self.part_shapes)
 
-    @cached_property
+    @property
     def part_shapes(self) -> tuple[Size, ...]:
         """The shape of each tensor without its constant rows."""
         if not self.constants:
@@ -115,7 +114,7 @@ class Layout:
     def offsets(self) -> tuple[int, ...]:
         return tuple(accumulate(self.numels, initial=0))[:-1]
 
-    @cached_property
+    @property
     def size(self) -> int:
         """P, the length of the flat vector."""
         return sum(self.numels)
