@@ -31,6 +31,7 @@ from posterity.zoo import MLP
 DOCS = Path(__file__).parent.parent / "docs" / "results"
 Array = NDArray[np.float64]
 Rows = tuple[Any, Array]  # inputs and targets
+DEEP = (16, 16, 16, 16)  # widths of the layers
 UNSEEN = 1000  # rows of a simulated table to test with
 
 
@@ -99,13 +100,12 @@ def ensemble(variance: float, warmup: int) -> SampledEnsemble:
 def candidate(
     variance: float = 0.005,
     std: float = 1.5,
-    hidden: tuple[int, ...] = (16, 16, 16, 16),
     shortcut: bool = True,
     activation: str = "relu",
     warmup: int = 120,
 ) -> dict[str, Any]:
     def network(columns: int, outputs: int) -> MLP:
-        return MLP((columns, *hidden, outputs), activation, shortcut)
+        return MLP((columns, *DEEP, outputs), activation, shortcut)
 
     return {"method": ensemble(variance, warmup), "prior": Normal(0, std, fan_in=True), "network": network}
 
@@ -113,11 +113,9 @@ def candidate(
 CANDIDATES: dict[str, dict[str, Any]] = {
     "the usual one: v .005, std 1.5": {},
     "v .1": candidate(variance=0.1),
-    "v .001": candidate(variance=0.001),
     "std 1": candidate(std=1.0),
     "std 2": candidate(std=2.0),
     "no shortcut": candidate(shortcut=False),
-    "two layers of 32": candidate(hidden=(32, 32)),
     "silu": candidate(activation="silu"),
     "60 of 200 to warm up": candidate(warmup=60),
 }
@@ -167,7 +165,7 @@ def page(folder: Path) -> str:
         "",
         "NLL in nats of standardised targets, and in brackets the share of test targets in central 90 % intervals, in %. A",
         "candidate differs from the usual one in what it is named by: v, the energy error that a step is allowed, the std of",
-        "the weights times √fan-in, the linear map beside the layers, the layers, their activation, or how many of 200",
+        "the weights times √fan-in, the linear map beside the layers, their activation, or how many of 200",
         "transitions adapt instead of 120.",
         "",
         "| candidate | " + " | ".join(names) + " | mean NLL |",
