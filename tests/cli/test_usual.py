@@ -2,7 +2,7 @@
 
 import pytest
 
-from posterity.cli.experiment import prepare
+from posterity.cli.experiment import prepare, twin_of
 from posterity.cli.merge import merge
 from posterity.cli.usual import usual
 
@@ -61,6 +61,13 @@ def test_what_is_named_stays(flags, kinds):
     config = experiment.config
     assert (config.method.kind, config.prior.kind, config.model.name, config.likelihood.kind) == kinds
     assert any(CHOICE in note for note in experiment.dataset.notes) == (config.method.kind == "sampled_ensemble")
+
+
+def test_its_twin_is_trained_by_as_many_steps_as_a_member():
+    experiment = prepared("diabetes")
+    twin = twin_of(experiment.config, experiment.data.steps_per_epoch)
+    assert twin.epochs * experiment.data.steps_per_epoch == experiment.config.method.training
+    assert twin.optimizer == experiment.config.method.optimizer
 
 
 def test_images_have_defaults_of_their_own():

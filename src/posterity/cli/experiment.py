@@ -22,7 +22,7 @@ from posterity.errors import InvalidInput
 from posterity.identity import weights_of
 from posterity.methods import as_method
 from posterity.methods.base import Method
-from posterity.methods.records import each_stage, stages_of
+from posterity.methods.records import each_stage, lengthened, stages_of
 from posterity.model.known import AnyLikelihood
 from posterity.model.likelihoods import Bernoulli, Categorical, Gaussian
 from posterity.model.plain import plain
@@ -132,9 +132,11 @@ def built(config: RunConfig, choose: Choose = as_it_is) -> tuple[RunConfig, Data
     return config, dataset, spec, plain(_seeded(spec, config.seed))
 
 
-def twin_of(config: RunConfig) -> Method:
-    """Return maximum likelihood with the same epochs, optimiser and patience; a sampler has neither of these two."""
-    return as_method(config.method).twin()
+def twin_of(config: RunConfig, steps_per_epoch: int = 1) -> Method:
+    """Return maximum likelihood with the same epochs, or as many steps, optimiser and patience, as far as there are any."""
+    twin, steps = as_method(config.method).twin(), config.member.training
+    found: Method = twin if steps is None else lengthened(twin, ceil(steps / steps_per_epoch))
+    return found
 
 
 def load_dataset(data: DataConfig, form: TableForm | None = None) -> Dataset:

@@ -141,7 +141,7 @@ def _fit(experiment: Experiment, directory: RunDirectory, voice: Voice, which: s
             likelihood=made(config.likelihood),
             prior=made(config.prior),
             where=config.where,
-            method=twin_of(config) if which == TWIN else config.method,
+            method=twin_of(config, experiment.data.steps_per_epoch) if which == TWIN else config.method,
             engine=engine,
         )
     directory.verify()

@@ -60,6 +60,11 @@ class Method:
         return None
 
     @property
+    def training(self) -> int | None:
+        """Steps of mini-batches of a method that counts in them; None for all others."""
+        return None
+
+    @property
     def patience(self) -> int | None:
         """Epochs without a better validation score that end it; None: it does not watch."""
         return None
