@@ -130,6 +130,20 @@ def regression_groups(inputs: Tensor, bands: Bands, targets: Tensor, features: S
     return _gather(inputs, {"Least certain": order.flip(0), "Most certain": order}, remark, features)
 
 
+def as_written(value: float, largest: float) -> str:
+    """Write a number of a column as its file would: six digits of the largest, beyond which float32 only rounds.
+
+    >>> as_written(1250.0001, 20000), as_written(-4.77e-07, 22.2), as_written(0.0228253, 0.058)
+    ('1250', '0', '0.0228253')
+    """
+    places = 5 - floor(log10(largest)) if largest > 0 else 0
+    if not 0 <= places <= 12:
+        return f"{value:.6g}"
+    text = f"{value:.{places}f}"
+    shorter = text.rstrip("0").rstrip(".") if places else text
+    return "0" if not float(shorter) else shorter
+
+
 def _gather(
     inputs: Tensor, picked: Mapping[str, Tensor], remark: Callable[[int], Remark], features: Sequence[str]
 ) -> tuple[Group, ...]:
@@ -139,8 +153,11 @@ def _gather(
     count = min(inputs[0].numel(), FEATURES)
     names = () if images else tuple(features[:count]) or tuple(f"x{j + 1}" for j in range(count))
 
+    columns = inputs.detach().reshape(len(inputs), -1)[:, :count]
+    largest = [0.0] * count if images else columns.abs().amax(0).tolist()
+
     def entry(i: int) -> Entry:
-        values = tuple(f"{value:.3g}" for value in inputs[i].detach().flatten()[:FEATURES].tolist())
+        values = tuple(as_written(value, most) for value, most in zip(columns[i].tolist(), largest, strict=True))
         return Entry(thumbnail(inputs[i], low, high) if images else "", values, remark(i))
 
     groups = []
