@@ -154,7 +154,8 @@ def page(folder: Path) -> str:
     kept = DOCS / "defaults.json"
     records = [read(path) for path in sorted(folder.glob("*.json"))] or json.loads(kept.read_text("utf-8"))
     kept.write_text(json.dumps(records, indent=0, sort_keys=True) + "\n", encoding="utf-8")
-    names = [name for name in (*SIMULATED, "cars") if any(r["table"] == name for r in records)]
+    done = {name: {r["candidate"] for r in records if r["table"] == name} for name in (*SIMULATED, "cars")}
+    names = [name for name, titles in done.items() if titles >= set(CANDIDATES)]
     seeds, dates = len({r["seed"] for r in records}), sorted({r["date"] for r in records})
     lines = [
         "# What the ensemble of tables was chosen by",
@@ -173,10 +174,9 @@ def page(folder: Path) -> str:
     ]
     for title in CANDIDATES:
         rows = {name: [r for r in records if r["table"] == name and r["candidate"] == title] for name in names}
-        if all(rows.values()):
-            means = {name: mean(r["nll"] for r in rows[name]) for name in names}
-            cells = [f"{means[n]:.3f} ({100 * mean(r['coverage'] for r in rows[n]):.0f})" for n in names]
-            lines.append(f"| {title} | " + " | ".join(cells) + f" | {mean(means.values()):.3f} |")
+        means = {name: mean(r["nll"] for r in rows[name]) for name in names}
+        cells = [f"{means[n]:.3f} ({100 * mean(r['coverage'] for r in rows[n]):.0f})" for n in names]
+        lines.append(f"| {title} | " + " | ".join(cells) + f" | {mean(means.values()):.3f} |")
     return "\n".join(lines) + "\n"
 
 
