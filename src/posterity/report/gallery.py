@@ -133,7 +133,7 @@ def regression_groups(inputs: Tensor, bands: Bands, targets: Tensor, features: S
 def as_written(value: float, largest: float) -> str:
     """Write a number of a column as its file would: six digits of the largest, beyond which float32 only rounds.
 
-    >>> as_written(1250.0001, 20000), as_written(-4.77e-07, 22.2), as_written(0.0228253, 0.058)
+    >>> as_written(1250.0001, 20000.0), as_written(-4.77e-07, 22.2), as_written(0.0228253, 0.058)
     ('1250', '0', '0.0228253')
     """
     places = 5 - floor(log10(largest)) if largest > 0 else 0
@@ -153,7 +153,7 @@ def _gather(
     count = min(inputs[0].numel(), FEATURES)
     names = () if images else tuple(features[:count]) or tuple(f"x{j + 1}" for j in range(count))
 
-    columns = inputs.detach().reshape(len(inputs), -1)[:, :count]
+    columns = inputs.detach().reshape(len(inputs), -1)[:, :count].double()
     largest = [0.0] * count if images else columns.abs().amax(0).tolist()
 
     def entry(i: int) -> Entry:
