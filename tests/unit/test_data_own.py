@@ -117,7 +117,7 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(InvalidInput, match=r"folder\.csv.*cannot be read"):
         data.load(str(tmp_path / "folder.csv"))
     with pytest.raises(InvalidInput, match=r"Or the path of a \.csv"):
-        data.load(str(tmp_path / "mine.parquet"))
+        data.load(str(tmp_path / "mine.xlsx"))
     with pytest.raises(InvalidInput, match="is a table"):
         data.load(csv(tmp_path, GOOD), image_size=32)
 

@@ -17,7 +17,7 @@ from posterity.cli.weights import load_weights
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.data.augment import flipped_and_shifted
 from posterity.data.form import TableForm
-from posterity.data.own import TEXTS
+from posterity.data.own import TABLES
 from posterity.errors import InvalidInput
 from posterity.identity import weights_of
 from posterity.methods import as_method
@@ -152,7 +152,7 @@ def _sized(config: RunConfig) -> RunConfig:
     """Give a network images of the one size that it needs; images get LeNet by default."""
     name = config.data.name.lower()
     side = image_side(config.model.name or "lenet")
-    if config.data.image_size is not None or side is None or Path(name).suffix in TEXTS:
+    if config.data.image_size is not None or side is None or Path(name).suffix in TABLES:
         return config
     known = name in names()
     shape = describe(name, root=config.data.root).input_shape if known else load_dataset(config.data).input_shape

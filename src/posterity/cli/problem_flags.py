@@ -62,7 +62,7 @@ class ProblemSettings:
     target: Annotated[
         str | None,
         Key("data.target"),
-        Parameter(group=DATA, metavar="COLUMN", help="Target column of a CSV. [the last]"),
+        Parameter(group=DATA, metavar="COLUMN", help="Target column of a table. [the last]"),
     ] = None
     task: Annotated[
         str | None,

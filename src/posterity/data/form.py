@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 
 from posterity.data.columns import MISSING, Code, Column, Encoding
 from posterity.data.files import corrupt
+from posterity.data.frames import read_table
 from posterity.data.reading import Reading
-from posterity.data.sheet import Sheet, Wanted, read_sheet, some
+from posterity.data.sheet import Sheet, Wanted, some
 from posterity.errors import MANY, InvalidInput
 from posterity.text import short
 
@@ -100,16 +101,16 @@ class TableForm:
         inputs = tuple(name for name in self.unnamed if name != self.target)
         unnamed = (self.unnamed, inputs) if self.unnamed else ()
         style = Wanted(None, tuple(wanted), unnamed, texts, frozenset(self.missing), wanted.__contains__)
-        sheet = read_sheet(content, path, style, min_columns=1)
+        sheet = read_table(content, path, style, min_columns=1)
         if not sheet.headed and sheet.names not in unnamed:
             wants = f"{len(inputs)} columns, or {len(self.unnamed)} with the target" if unnamed else "a header of names"
             raise InvalidInput(
                 f"{path} has {len(sheet.names)} columns without a header; the run's table has {wants}"
                 + ("." if unnamed else f": {listed(self.names)}.")
             )
-        if missing := [name for name in (*self.names, *also) if name not in sheet.names]:
+        if missing := [name for name in (*self.names, *also) if name not in sheet.cells]:
             raise InvalidInput(f"{path} lacks {listed(missing)}; it has {listed(sheet.names)}.")
-        return sheet
+        return sheet.worded({one.name for one in self.columns if one.reading.kind == "category"})
 
     def cells(self, sheet: Sheet) -> tuple[dict[str, Column], tuple[str, ...]]:
         """Return the columns of a table that `sheet` read, and what is to be said of them: nothing passes in silence.

@@ -1,4 +1,4 @@
-"""The user's own data: a CSV with a header, or a NumPy archive."""
+"""The user's own data: a table, or a NumPy archive."""
 
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor
 from posterity.data import archive
 from posterity.data.dataset import Dataset, Options
 from posterity.data.files import corrupt, digest, read, shortened
+from posterity.data.frames import FRAMES
 from posterity.data.images import resize
 from posterity.data.scale import Rows, Table, split_rows, standardised
 from posterity.data.sheet import LARGEST_WHOLE
@@ -20,7 +21,8 @@ from posterity.data.understanding import load_table, load_tables
 from posterity.errors import InvalidInput
 
 TEXTS = (".csv", ".tsv", ".txt", ".data", ".dat")
-SUFFIXES = (*TEXTS, ".npz")
+TABLES = (*TEXTS, *FRAMES)
+SUFFIXES = (*TABLES, ".npz")
 TEST_FRACTION = 0.2
 MIN_ROWS = 5
 Array = NDArray[Any]

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from posterity.data.cells import Cells
-from posterity.data.columns import MISSING, Array, Column
+from posterity.data.columns import MISSING, Array, Column, Kind
 from posterity.data.dates import TRUTH, Order, days, orders, truth
 from posterity.data.files import corrupt
 from posterity.data.numerals import PLAIN, Decimal, Writing, could_be_decimals, is_number, writings
@@ -36,7 +36,10 @@ class Reading:
             if np.isinf(cells.floats).any():
                 row = int(np.isinf(cells.floats).argmax())
                 raise corrupt(sheet.path, f"{sheet.place(name, row)}: '{cells.floats[row]}' is no finite number")
-            return Column("number", cells.floats)
+            own: Kind = "date" if cells.kind == "date" else "number"
+            if (own == "date") != (self.kind == "date"):
+                raise corrupt(sheet.path, f"column '{name}' holds {own}s, and no {self._wanted}s as were expected")
+            return Column(own, cells.floats)
         if self.kind == "category":
             words = [MISSING if word in cells.markers else word for word in cells.words]
             return Column("category", np.array(words, object)[cells.codes])
@@ -87,19 +90,21 @@ def read_kinds(
         for name, cells in sheet.cells.items()
         if cells.floats is None
     }
-    ways = {name: writings(own) for name, own in words.items() if own and name not in texts}
+    ways = {
+        name: writings(own) for name, own in words.items() if own and name not in texts and not sheet.cells[name].kind
+    }
     european = decimal or _evidence(sheet, words, ways)
     readings: dict[str, Reading] = {}
     notes: list[str] = []
     for name, cells in sheet.cells.items():
         if cells.floats is not None:
             if not np.isnan(cells.floats).all():
-                readings[name] = Reading("number")
+                readings[name] = Reading(cells.kind or "number")
             continue
         own = words[name]
         if not own:
             continue
-        if name in texts:
+        if name in texts or cells.kind:
             readings[name] = Reading("category")
         elif ways[name]:
             readings[name] = Reading("number", _writing(name, own, ways[name], european, sheet.separator, notes))
@@ -113,7 +118,7 @@ def _evidence(sheet: Sheet, words: Mapping[str, tuple[str, ...]], ways: Mapping[
     certain = {
         own[0].decimal for name, own in ways.items() if own and not _doubtful(words[name], own) and _marked(words[name])
     }
-    plain = any(cells.floats is not None and _fine(cells) for cells in sheet.cells.values())
+    plain = any(_told(cells) and _fine(cells) for cells in sheet.cells.values())
     if "," in certain and not plain and "." not in certain:
         return ","
     return "." if "." in certain or plain else None
@@ -125,6 +130,11 @@ def _marked(words: Collection[str]) -> bool:
 
 def _doubtful(words: Collection[str], ways: list[Writing]) -> bool:
     return len({way.decimal for way in ways}) > 1 and could_be_decimals(words)
+
+
+def _told(cells: Cells) -> bool:
+    """Tell whether cells are numbers by their writing, and not by the word of the file."""
+    return cells.floats is not None and cells.kind is None
 
 
 def _fine(cells: Cells) -> bool:
@@ -140,12 +150,12 @@ def thousands(sheet: Sheet, readings: Mapping[str, Reading], decimal: Decimal | 
     comma = decimal == "," or any(
         reading.kind == "number" and reading.writing.decimal == "," for reading in readings.values()
     )
-    if not comma or decimal == "." or any(cells.floats is not None and _fine(cells) for cells in sheet.cells.values()):
+    if not comma or decimal == "." or any(_told(cells) and _fine(cells) for cells in sheet.cells.values()):
         return frozenset()
     return frozenset(
         name
         for name, cells in sheet.cells.items()
-        if cells.floats is not None and (np.nan_to_num(cells.floats) % 1).any()
+        if cells.floats is not None and cells.kind is None and (np.nan_to_num(cells.floats) % 1).any()
     )
 
 
@@ -183,9 +193,9 @@ def _no_number(sheet: Sheet, name: str, words: tuple[str, ...], order: Order | N
         count = {word: int(times[code]) for code, word in enumerate(cells.words)}
         odd = next(word for word in words if not is_number(word))
         if sum(count[word] for word in numbers) >= MIXED * sum(count[word] for word in words):
-            line = sheet.lines[cells.row_of(odd)]
+            line = f"{sheet.unit} {sheet.lines[cells.row_of(odd)]}"
             notes.append(
-                f"'{name}': '{odd[:40]}' in line {line} is no number, so the column was read as text. Where it stands for a "
+                f"'{name}': '{odd[:40]}' in {line} is no number, so the column was read as text. Where it stands for a "
                 f"missing cell: --data.missing '{odd[:40]}'."
             )
     return Reading("category")

@@ -2,8 +2,8 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -24,7 +24,10 @@ PIECE, LEAST = 1 << 20, 32  # cells, and rows, that are read at a time
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """A table as its file has it: `lines` are the rows' line numbers in the file, from 1; `notes` how it was read."""
+    """A table as its file has it: `lines` are the rows' line numbers in the file, from 1; `notes` how it was read.
+
+    Of a file whose columns have types, Parquet by its `form`, rows are counted instead.
+    """
 
     path: Path
     cells: dict[str, Cells]  # of the wanted columns, in order
@@ -33,10 +36,20 @@ class Sheet:
     separator: str
     headed: bool
     notes: tuple[str, ...]
+    form: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What its rows are counted in."""
+        return "row" if self.form else "line"
 
     def place(self, name: str, row: int) -> str:
         """Say where a cell is."""
-        return f"line {self.lines[row]}, column '{name}'"
+        return f"{self.unit} {self.lines[row]}, column '{name}'"
+
+    def worded(self, names: Collection[str]) -> "Sheet":
+        """Take some columns as texts, whatever their types are."""
+        return replace(self, cells={name: one.worded() if name in names else one for name, one in self.cells.items()})
 
 
 @dataclass(frozen=True)
@@ -204,11 +217,7 @@ def _refuse_wide(lines: Sequence[str], path: Path) -> None:
 
 def _names(found: Layout, path: Path, wanted: Wanted, min_columns: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a name of its own for each column, and what had to be said of them."""
-    if found.width < min_columns:
-        only = f" ('{found.header[0]}')" if found.header else ""
-        raise InvalidInput(f"File '{path}' has one column{only}: inputs and a target are needed.")
-    if found.width > MAX_COLUMNS:
-        raise corrupt(path, f"it has {found.width:,} columns, and at most {MAX_COLUMNS:,} are read")
+    refuse_width(found.width, found.header, path, min_columns)
     notes = []
     if found.comments:
         notes.append(f"{found.comments} line{'s' * (found.comments > 1)} of comments passed over.")
@@ -228,9 +237,25 @@ def _names(found: Layout, path: Path, wanted: Wanted, min_columns: int) -> tuple
         notes.append("The header has one name less than the rows have cells: the first column holds the rows' names.")
     if len(header) != found.width:
         raise corrupt(path, f"the header has {len(header)} cells, the rows below have {found.width}")
+    names, said = named(header, path)
+    return names, (*notes, *said)
+
+
+def refuse_width(width: int, header: Sequence[str] | None, path: Path, min_columns: int) -> None:
+    """Refuse a table of too few columns, or too many."""
+    if width < min_columns:
+        only = f" ('{header[0]}')" if header else ""
+        raise InvalidInput(f"File '{path}' has one column{only}: inputs and a target are needed.")
+    if width > MAX_COLUMNS:
+        raise corrupt(path, f"it has {width:,} columns, and at most {MAX_COLUMNS:,} are read")
+
+
+def named(header: Sequence[str], path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give each column of a header a name of its own, and say which had none."""
     if (length := max(map(len, header))) > LONGEST_NAME:
         raise corrupt(path, f"the name of a column has {length:,} characters, and at most {LONGEST_NAME} are read")
     names: dict[str, None] = {}
+    notes = []
     for place, name in enumerate(header):
         own, count = name or f"column {place + 1}", 1
         while own in names or (own != name and own in header):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterity.data.cells import Cells
-from posterity.data.columns import Column
+from posterity.data.columns import Column, number_text
 from posterity.data.files import corrupt
 from posterity.data.numerals import is_number
 from posterity.data.reading import Reading
@@ -54,6 +54,7 @@ def target_of(sheet: Sheet, name: str, reading: Reading | None, task: str | None
     if number:
         values = Reading("number", reading.writing).column(sheet, name).cells
         return Target(name, values[~np.isnan(values)], ~np.isnan(values), str(reading.writing))
+    cells = cells.worded()
     gone = [
         word in cells.markers and word.lower() not in ("none", "null") for word in cells.words
     ]  # of which classes are made
@@ -122,13 +123,8 @@ def coded(values: NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     (array([1, 0, 1]), ('1', '2'))
     """
     distinct, indices = np.unique(values, return_inverse=True)
-    names = (str(value) if values.dtype.kind == "U" else _named(float(value)) for value in distinct)
+    names = (str(value) if values.dtype.kind == "U" else number_text(float(value)) for value in distinct)
     return indices.reshape(-1).astype(np.int64), tuple(names)
-
-
-def _named(value: float) -> str:
-    """Name a class that is a number so that no two have one name."""
-    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def uninformative(
@@ -194,7 +190,7 @@ def _is_index(name: str) -> bool:
     small = name.lower().strip()
     return (
         small in INDEX_NAMES
-        or small.startswith(("unnamed", "column 1"))
+        or small.startswith(("unnamed", "column 1", "__index_level_"))
         or name.endswith(("Id", "ID", "Index"))
         or small.endswith(("_id", " id", ".id", "-id", "_no", " no", "index"))
     )

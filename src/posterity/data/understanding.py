@@ -12,10 +12,11 @@ from posterity.data.columns import MISSING, Column, Encoding
 from posterity.data.dataset import Dataset, Options, Reader
 from posterity.data.files import digest
 from posterity.data.form import Input, TableForm, listed
+from posterity.data.frames import read_table
 from posterity.data.reading import Reading, read_kinds, thousands
 from posterity.data.scale import Rows, Table, standardised
 from posterity.data.separated import SEPARATORS
-from posterity.data.sheet import Sheet, Wanted, read_sheet, some
+from posterity.data.sheet import Sheet, Wanted, some
 from posterity.data.tables import Target, coded, encode_targets, key, target_name, target_of, uninformative
 from posterity.errors import InvalidInput, unknown
 from posterity.text import short
@@ -134,17 +135,21 @@ def _told(content: bytes, path: Path, options: Options) -> tuple[Sheet, dict[str
     reader = options.table
     missing = frozenset(word.strip().lower() for word in reader.missing)
     wanted = Wanted(reader.header, (), (), frozenset(reader.category), missing, lambda name: name not in reader.drop)
-    sheet = read_sheet(content, path, wanted)
+    sheet = read_table(content, path, wanted).worded(reader.category)
     for flag, names in (("--drop", reader.drop), ("--keep", reader.keep), ("--data.category", reader.category)):
         if strange := next((name for name in names if name not in sheet.names), None):
             raise unknown(f"column for {flag}", strange, sheet.names)
     if (target := target_name(sheet.names, options.target, path)) in reader.drop:
         raise InvalidInput(f"--drop '{target}': it is the target. Name another one: --target NAME.")
+    if target not in sheet.cells:
+        raise InvalidInput(
+            f"'{path.name}': the target '{target}' was not read. {sheet.notes[-1]} Another: --target NAME."
+        )
     if len(sheet.cells) < 2:
         raise InvalidInput(f"'{path.name}': without {listed(reader.drop)} there is no input left.")
     readings, doubts = read_kinds(sheet, reader.category, reader.decimal, reader.dates)
     if texts := thousands(sheet, readings, reader.decimal):
-        sheet = read_sheet(content, path, replace(wanted, texts=wanted.texts | texts))
+        sheet = read_table(content, path, replace(wanted, texts=wanted.texts | texts))
         readings, doubts = read_kinds(sheet, reader.category, reader.decimal, reader.dates)
     return sheet, readings, doubts
 
@@ -224,7 +229,7 @@ def _check_size(path: Path, rows: int, form: TableForm) -> None:
 
 
 def _of_file(sheet: Sheet, path: Path) -> str:
-    parts = f"separated by {SEPARATORS[sheet.separator]}"
+    parts = f"of {sheet.form}" if sheet.form else f"separated by {SEPARATORS[sheet.separator]}"
     said = f"{path.name}: {len(sheet.lines):,} rows, {len(sheet.names):,} columns {parts}."
     return " ".join([said, *sheet.notes[:SOME]])
 
@@ -241,7 +246,7 @@ def _of_target(sheet: Sheet, target: Target, targets: NDArray[Any], classes: Seq
     if len(gone):
         many = "s" * (len(gone) > 1)
         lines = some(sheet.lines[gone[: SOME + 1]].tolist())
-        text += f" {len(gone):,} row{many} without a target left out (line{many} {lines})."
+        text += f" {len(gone):,} row{many} without a target left out ({sheet.unit}{many} {lines})."
     return text
 
 
