@@ -18,6 +18,7 @@ from posterity.data import Dataset, Options, describe, load, names
 from posterity.data.augment import flipped_and_shifted
 from posterity.data.form import TableForm
 from posterity.data.own import TABLES
+from posterity.data.splits import held_out
 from posterity.errors import InvalidInput
 from posterity.identity import weights_of
 from posterity.methods import as_method
@@ -87,7 +88,7 @@ def prepare(config: RunConfig, choose: Choose = as_it_is) -> Experiment:
     augment = flipped_and_shifted if config.data.augment else None
     assert config.data.batch_size is not None
     data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size, augment=augment)
-    data = data.split(config.data.validation, config.seed)
+    data = held_out(data, dataset.blocks, config.data.validation, config.seed)
     _check(config, data)
     problem = Problem(network, made(config.prior), likelihood, data.num_data, config.where)
     data.checked(problem.check, torch.device("cpu"))
@@ -103,6 +104,8 @@ def identity_of(experiment: Experiment) -> Identity:
     )
     if not config.data.standardise_targets:  # the digests are of targets as they were read
         shares["standardise_targets"] = False
+    if config.data.split_by is not None:
+        shares["split_by"] = config.data.split_by
     return Identity(
         {
             "data": {**data.digests, "classes": ", ".join(data.classes), "columns": ", ".join(data.features), **shares},

@@ -62,6 +62,8 @@ def load(
     if known is None:
         return _load_own(name, split, image_size, options)
     _check(known, split, image_size)
+    if options.table.by is not None:
+        raise InvalidInput(f"--split-by {options.table.by}: the split of '{known.name}' is published. Leave it out.")
     if known.kind == "embedded":
         return load_diabetes() if known.name == "diabetes" else load_digits(image_size)
     files, folder = _files(known, split), _folder(root)
@@ -137,6 +139,8 @@ def _load_own(name: str, split: int, image_size: int | None, options: Options) -
     if split < 0:
         raise InvalidInput(f"split={split}: the seed of a split is 0 or larger.")
     if path.suffix.lower() == ".npz":
+        if options.table.by is not None:
+            raise InvalidInput(f"--split-by {options.table.by}: the columns of '{path}' have no names. Leave it out.")
         return load_npz(path, split, image_size, options)
     if image_size is not None:
         raise InvalidInput(f"image_size={image_size}: '{path}' is a table, not images.")

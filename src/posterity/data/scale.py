@@ -12,6 +12,7 @@ from torch import Tensor
 from posterity.data.columns import Floats
 from posterity.data.dataset import Dataset, Scaling
 from posterity.data.form import TableForm
+from posterity.data.splits import Blocks
 from posterity.errors import InvalidInput
 
 Rows = NDArray[np.int64]
@@ -33,6 +34,7 @@ class Table:
     indicators: NDArray[np.float32] | None = None  # (N, E)
     form: TableForm | None = None
     notes: tuple[str, ...] = ()
+    blocks: Blocks | None = None  # of the training rows
 
 
 def split_rows(labels: NDArray[Any], num_test: int, seed: int) -> tuple[Rows, Rows]:
@@ -89,6 +91,7 @@ def standardised(table: Table, train: Rows, test: Rows) -> Dataset:
         features=(*names, *others),
         scaling=Scaling(means, stds, target_mean, target_std),
         form=table.form,
+        blocks=table.blocks,
         source=table.source,
         notes=(*table.notes, *_notes(table, train, kept)),
     )

@@ -25,12 +25,13 @@ SHOWN = 5  # lines in a sentence
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """The target's column: float64, or texts; `kept` are the rows that have one."""
+    """The target's column: float64, or texts; `kept` are the rows that have one, but for those left out for another reason."""
 
     name: str
     values: NDArray[Any]
     kept: NDArray[np.bool_]
     how: str = ""  # its numbers are written
+    others: NDArray[np.bool_] | None = None  # rows that are left out for another reason
 
     @property
     def task(self) -> str | None:
