@@ -58,7 +58,7 @@ def test_new_tables_of_other_columns_are_predicted_and_nothing_passes_in_silence
     said = call("predict", sailed, new, "--format", "json")
     assert said.code == 0, said.err
     assert [one["class"] for one in json.loads(said.out)["predictions"]][::2] == ["yes", "no"]
-    for words in ("Not used: note", "Missing cells: Age 1, Fare 1", "'Sex': 1 cells hold categories", "('other')"):
+    for words in ("Not used: note", "Missing cells: Age 1, Fare 1", "'Sex': 1 cell holds a category", "('other')"):
         assert words in said.err
     new.write_text("Fare,Age,Sex\n1,2,male\n")
     assert "lacks Boarded; it has Fare, Age, Sex" in call("predict", sailed, new).err

@@ -16,7 +16,7 @@ from posterity.cli.saved import Saved
 from posterity.data import npy, pictures
 from posterity.data.files import corrupt, read
 from posterity.data.form import listed
-from posterity.data.own import TABLES
+from posterity.data.own import TABLES, WORKBOOKS
 from posterity.data.sets import SETS
 from posterity.errors import InvalidInput
 
@@ -48,6 +48,8 @@ def read_inputs(paths: Sequence[Path], saved: Saved, invert: bool, max_pixels: i
 def _read(path: Path, saved: Saved, invert: bool, max_pixels: int) -> Rows:
     suffix = path.suffix.lower()
     shape = tuple(saved.data["input_shape"])
+    if suffix in WORKBOOKS:
+        raise InvalidInput(f"{path} is a workbook of an office program: save its sheet as CSV.")
     if suffix not in (*IMAGES, *TABLES, ".npy"):
         raise InvalidInput(f"{path}: expected a file of kind {', '.join((*IMAGES, *TABLES, '.npy'))}.")
     if invert and suffix not in IMAGES:

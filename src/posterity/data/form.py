@@ -14,9 +14,9 @@ from posterity.data.columns import MISSING, Code, Column, Encoding
 from posterity.data.files import corrupt
 from posterity.data.frames import read_table
 from posterity.data.reading import Reading
-from posterity.data.sheet import Sheet, Wanted, some
+from posterity.data.sheet import Sheet, Wanted
 from posterity.errors import MANY, InvalidInput
-from posterity.text import short
+from posterity.text import short, some
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,14 @@ class TableForm:
         Raises:
             CorruptFile: with line and column, for a cell that is nothing of the column's kind, or is missing where none may.
         """
-        columns = {one.name: one.reading.column(sheet, one.name) for one in self.columns}
         missing, notes = {}, []
+        columns = {}
+        for one in self.columns:
+            reading = one.reading.fitted(sheet.cells[one.name])
+            columns[one.name] = reading.column(sheet, one.name)
+            if reading != one.reading:
+                how = str(reading.writing) or "decimal points"
+                notes.append(f"'{one.name}': its numbers are written otherwise than in training ({how}).")
         for one in self.columns:
             cells = columns[one.name].cells
             gone = cells == MISSING if one.code.kind == "category" else np.isnan(cells)
@@ -140,9 +146,8 @@ class TableForm:
             if unknown:
                 seen = "that were rare in training, or not there" if one.code.rare else "that training did not see"
                 words = some([f"'{short(word)}'" for word in sorted(set(unknown))])
-                notes.append(
-                    f"'{one.name}': {len(unknown):,} cells hold categories {seen} ({words}): taken as unknown."
-                )
+                many = "cells hold categories" if len(unknown) > 1 else "cell holds a category"
+                notes.append(f"'{one.name}': {len(unknown):,} {many} {seen} ({words}): taken as unknown.")
         return columns, tuple(notes)
 
 

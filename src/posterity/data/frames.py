@@ -15,6 +15,7 @@ import numpy as np
 from posterity.data.cells import Cells, Gathering
 from posterity.data.columns import DAY
 from posterity.data.files import corrupt
+from posterity.data.packed import unpacked
 from posterity.data.sheet import LARGEST_WHOLE, Sheet, Wanted, named, read_sheet, refuse_width
 from posterity.errors import InvalidInput, PosterityError
 
@@ -26,12 +27,13 @@ STDERR = 2
 
 
 def read_table(content: bytes, path: Path, wanted: Wanted, min_columns: int = 2) -> Sheet:
-    """Read a table of any kind, by the end of its file's name.
+    """Read a table of any kind, by the end of its file's name; one that is packed is unpacked.
 
     Raises:
         CorruptFile, InvalidInput: as `read_sheet`, and as `read_frame`.
     """
-    read = read_frame if path.suffix.lower() in FRAMES else read_sheet
+    content, inner = unpacked(content, path)
+    read = read_frame if inner.suffix.lower() in FRAMES else read_sheet
     return read(content, path, wanted, min_columns)
 
 

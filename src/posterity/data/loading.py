@@ -9,7 +9,7 @@ from posterity.data.download import download as fetch_files
 from posterity.data.embedded import load_diabetes, load_digits
 from posterity.data.images import load_images
 from posterity.data.locate import Place, cache_folder, locate
-from posterity.data.own import SUFFIXES, load_csv, load_npz
+from posterity.data.own import SUFFIXES, WORKBOOKS, load_csv, load_npz
 from posterity.data.sets import SETS, UCI_SPLITS, Known
 from posterity.data.uci import load_uci, split_files
 from posterity.errors import CorruptFile, DataNotFound, InvalidInput, unknown
@@ -134,6 +134,8 @@ def _folder(root: Path | str | None) -> Path | None:
 
 def _load_own(name: str, split: int, image_size: int | None, options: Options) -> Dataset:
     path = Path(name).expanduser()
+    if path.suffix.lower() in WORKBOOKS:
+        raise InvalidInput(f"'{path}' is a workbook of an office program: save its sheet as CSV.")
     if path.suffix.lower() not in SUFFIXES:
         raise InvalidInput(f"{unknown('data set', name, SETS)} Or the path of a {', '.join(SUFFIXES)} file.")
     if split < 0:

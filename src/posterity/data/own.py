@@ -14,6 +14,7 @@ from posterity.data.dataset import Dataset, Options
 from posterity.data.files import corrupt, digest, read, shortened
 from posterity.data.frames import FRAMES
 from posterity.data.images import resize
+from posterity.data.packed import PACKED
 from posterity.data.scale import Rows, Table, split_rows, standardised
 from posterity.data.sheet import LARGEST_WHOLE
 from posterity.data.splits import Blocks
@@ -22,7 +23,8 @@ from posterity.data.understanding import load_table, load_tables
 from posterity.errors import InvalidInput
 
 TEXTS = (".csv", ".tsv", ".txt", ".data", ".dat")
-TABLES = (*TEXTS, *FRAMES)
+TABLES = (*TEXTS, *FRAMES, *PACKED)
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
 SUFFIXES = (*TABLES, ".npz")
 TEST_FRACTION = 0.2
 MIN_ROWS = 5

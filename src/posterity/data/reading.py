@@ -8,7 +8,7 @@ import numpy as np
 
 from posterity.data.cells import Cells
 from posterity.data.columns import MISSING, Array, Column, Kind
-from posterity.data.dates import TRUTH, Order, days, orders, truth
+from posterity.data.dates import ORDERS, TRUTH, Order, days, orders, truth
 from posterity.data.files import corrupt
 from posterity.data.numerals import PLAIN, Decimal, Writing, could_be_decimals, is_number, writings
 from posterity.data.sheet import Sheet
@@ -35,7 +35,10 @@ class Reading:
         if cells.floats is not None:
             if np.isinf(cells.floats).any():
                 row = int(np.isinf(cells.floats).argmax())
-                raise corrupt(sheet.path, f"{sheet.place(name, row)}: '{cells.floats[row]}' is no finite number")
+                raise corrupt(
+                    sheet.path,
+                    f"{sheet.place(name, row)}: '{cells.floats[row]}' is no finite number; mend or empty the cell",
+                )
             own: Kind = "date" if cells.kind == "date" else "number"
             if (own == "date") != (self.kind == "date"):
                 raise corrupt(sheet.path, f"column '{name}' holds {own}s, and no {self._wanted}s as were expected")
@@ -50,6 +53,18 @@ class Reading:
                 raise corrupt(sheet.path, f"{sheet.place(name, cells.row_of(word))}: '{word}' is no {self._wanted}")
         found: Array = np.array(values, np.float64)[cells.codes]
         return Column("date" if self.kind == "date" else "number", found)
+
+    def fitted(self, cells: Cells) -> "Reading":
+        """Return how other cells are to be read where they are numbers that only another writing reads, beyond doubt."""
+        words = tuple(word for word in cells.words if word not in cells.markers)
+        if (
+            self.kind != "number"
+            or cells.floats is not None
+            or all(self.writing.value(one) is not None for one in words)
+        ):
+            return self
+        ways = [one for one in writings(words) if one.mark == self.writing.mark]
+        return Reading("number", ways[0]) if ways and not _doubtful(words, ways) else self
 
     def unknown(self, cells: Cells) -> list[str]:
         """Return the words that are no truth value where those are expected: they are as good as missing."""
@@ -175,6 +190,12 @@ def _writing(
     return way
 
 
+def _another(words: tuple[str, ...]) -> str:
+    """Return a date that is not of the order of the first."""
+    own = next(one for one in ORDERS if days(words[0], one) is not None)
+    return next(word for word in words if days(word, own) is None)
+
+
 def _no_number(sheet: Sheet, name: str, words: tuple[str, ...], order: Order | None, notes: list[str]) -> Reading:
     if truth(words):
         return Reading("truth")
@@ -184,6 +205,11 @@ def _no_number(sheet: Sheet, name: str, words: tuple[str, ...], order: Order | N
             other = next(one for one in found if one != chosen)
             notes.append(f"'{name}': dates were read as {chosen}. If they are not: --data.dates {other}.")
         return Reading("date", order=chosen)
+    if all(any(days(word, one) is not None for one in ORDERS) for word in words):
+        notes.append(
+            f"'{name}': dates of several orders, as '{words[0]}' and '{_another(words)}', were read as text. Write all in one."
+        )
+        return Reading("category")
     numbers = [word for word in words if is_number(word)]
     if len(numbers) == len(words):
         notes.append(f"'{name}': numbers of several writings, as '{words[0]}' and '{words[-1]}', were read as text.")

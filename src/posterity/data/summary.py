@@ -12,9 +12,9 @@ from posterity.data.columns import MISSING, Column
 from posterity.data.form import TableForm
 from posterity.data.reading import Reading
 from posterity.data.separated import SEPARATORS
-from posterity.data.sheet import Sheet, some
+from posterity.data.sheet import Sheet
 from posterity.data.tables import Target
-from posterity.text import short
+from posterity.text import short, some
 
 SOME = 5  # examples in a sentence
 KINDS = {"number": "number", "truth": "truth value", "category": "category", "date": "date"}
@@ -39,7 +39,7 @@ class Inputs:
 
 def of_file(sheet: Sheet, path: Path) -> str:
     """Say how many rows and columns of what a file holds."""
-    parts = f"of {sheet.form}" if sheet.form else f"separated by {SEPARATORS[sheet.separator]}"
+    parts = f"of {sheet.form}" if sheet.form else f"separated by {SEPARATORS.get(sheet.separator, sheet.separator)}"
     said = f"{path.name}: {len(sheet.lines):,} rows, {len(sheet.names):,} columns {parts}."
     return " ".join([said, *sheet.notes[:SOME]])
 

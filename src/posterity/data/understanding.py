@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 
 from posterity.data.columns import Column, Encoding
 from posterity.data.dataset import Dataset, Options, Reader
+from posterity.data.doubts import doubts_of
 from posterity.data.files import digest
 from posterity.data.form import Input, TableForm, listed
 from posterity.data.frames import read_table
 from posterity.data.reading import Reading, read_kinds, thousands
 from posterity.data.scale import Rows, Table, standardised
-from posterity.data.sheet import Sheet, Wanted, some
+from posterity.data.sheet import Sheet, Wanted
 from posterity.data.splits import Blocks, By, blocks_of
 from posterity.data.summary import SOME, Inputs, of_file, of_inputs, of_target
-from posterity.data.tables import Target, coded, encode_targets, key, target_name, target_of, uninformative
+from posterity.data.tables import Target, coded, encode_targets, target_name, target_of, uninformative
 from posterity.errors import InvalidInput, unknown
-from posterity.text import short
+from posterity.text import short, some
 
 Split: TypeAlias = Callable[[NDArray[Any], tuple[str, ...], Blocks | None], tuple[Rows, Rows, str]]
 MOST_CELLS = 1 << 30  # of what the network takes: 4 GiB
@@ -179,7 +180,7 @@ def _formed(
             + " ".join(["To keep one: --keep NAME.", *doubts])
         )
     doubts += notes
-    doubts += _leaks(inputs.columns, target)
+    doubts += doubts_of(sheet, inputs.columns, target)
     encoding = Encoding.learnt({name: training[name] for name in inputs.columns})
     form = TableForm(
         tuple(Input(name, inputs.readings[name], code) for name, code in encoding.codes.items()),
@@ -217,16 +218,6 @@ def _is_constant(column: Column) -> bool:
     if column.kind == "category":
         return len(set(column.cells.tolist())) < 2
     return bool(np.isnan(column.cells).all() or (column.cells == column.cells[0]).all())
-
-
-def _leaks(columns: Mapping[str, Column], target: Target) -> list[str]:
-    """Say which inputs are the target itself."""
-    kind = "category" if target.values.dtype.kind == "U" else "number"
-    own = key(
-        Column("category", target.values.astype(object)) if kind == "category" else Column("number", target.values)
-    )
-    same = [name for name, column in columns.items() if key(column) == own]
-    return [f"{listed(same)} is equal to the target: leave it out with --drop '{same[0]}'."] if same else []
 
 
 def _check_size(path: Path, rows: int, form: TableForm) -> None:
