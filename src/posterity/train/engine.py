@@ -32,6 +32,7 @@ from posterity.types import Budget, Data, Inference, Info, Observing, Scores, St
 from posterity.weighing import size
 
 EVERY = 10  # steps between two updates of what people see
+SPARE = 20  # times what a checkpoint costs, until the next: epochs of milliseconds are not kept one by one
 _TYPES: dict[str, Any] = {"seed": int, "precision": str, "resume": bool, "progress": bool, "validation_draws": Count}
 _TYPES |= {"label": str, "name": str, "directory": Path | str | None, "on_epoch": Callable[..., Any] | None}
 
@@ -44,7 +45,8 @@ class Engine:
         device: `auto` takes CUDA, then MPS, then the CPU.
         seed: of everything random in the fit.
         precision: `bfloat16` runs the network under autocast; parameters, variances and KL stay in their own precision.
-        directory: where checkpoints go; None keeps nothing on disk, unless the fit is interrupted.
+        directory: where checkpoints go, after an epoch as soon as writing one takes less than a twentieth of the time since
+            the last; None keeps nothing on disk, unless the fit is interrupted.
         resume: continue from the checkpoint in `directory`, where there is one. It must be of the same run: network, prior,
             likelihood, method, data, seed and precision. Device and threads may change, and epochs may become more where the
             learning rate does not depend on their number.
@@ -142,7 +144,7 @@ class Engine:
         """Run to the end of the budget; return the best state by validation, or the last where there is no validation.
 
         Raises:
-            Diverged: where the loss is no longer finite; checkpoints then hold the last good epoch.
+            Diverged: where the loss is no longer finite; checkpoints then hold a good epoch, of moments before.
             Interrupted: after Ctrl-C, once the step was finished and saved.
             Mismatch: where the checkpoint to resume from is of another network or method.
         """
@@ -168,6 +170,8 @@ class _Run:
         self.state = inference.init(self.streams)
         self.record = Record()
         self.best: State | None = None
+        self._unsaved: Record | None = None  # of the best, where it is not on disk
+        self._due = 0.0  # when the next checkpoint is
         self.keeping = None if engine.directory is None else self._keeping(Path(engine.directory))
 
     @property
@@ -223,9 +227,20 @@ class _Run:
         if isinstance(self.inference, Observing):
             self.inference.observe(monitored(scores, self.budget.monitor) if scores else objective(means))
         record.history.append(row)
-        self._save(LAST)
-        if self.engine.on_epoch is not None:
+        if self.done or time.perf_counter() >= self._due:
+            self._save()
+        elif self.keeping is not None:
+            self.keeping.refuse_broken(self.state, record)
+        self._report(row)
+
+    def _report(self, row: dict[str, Any]) -> None:
+        if self.engine.on_epoch is None:
+            return
+        try:
             self.engine.on_epoch(self.engine.name, row)
+        except BaseException:  # whoever listens may end the run: the epoch is whole, and is kept
+            self._save()
+            raise
 
     def _validate(self, means: Scores) -> Scores:
         batches = self.data.validation()
@@ -246,7 +261,7 @@ class _Run:
         if record.best_score is None or score < record.best_score:
             record.best_score, record.best_epoch = score, record.epoch
             self.best = {k: v.clone() for k, v in self.state.items()}
-            self._save(BEST)
+            self._unsaved = replace(record, history=[*record.history])
         elif self.budget.patience is not None and record.epoch - record.best_epoch >= self.budget.patience:
             record.finished = True
 
@@ -276,7 +291,7 @@ class _Run:
             root = Path(mkdtemp(prefix="posterity-"))
             self.keeping = self._keeping(root.joinpath(*self.engine.name.split("/")[1:]))
             hint = f"run again with resume, Engine(directory='{root}', resume=True), to go on from there."
-        self.keeping.save(LAST, self.state, self.streams, self.record)
+        self._save()
         at = f"in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}"
         done = f"Interrupted {'after the last epoch' if self.done else at}."
         raise Interrupted(f"{done} Saved in {self.keeping.folder / LAST}; {hint}")
@@ -290,9 +305,17 @@ class _Run:
         identity = self.engine.identity.joined({**own, "part": self.engine.name})
         return Keeping(folder, identity, self.engine.settings, self.engine.lock)
 
-    def _save(self, name: str) -> None:
-        if self.keeping is not None:
-            self.keeping.save(name, self.state, self.streams, self.record)
+    def _save(self) -> None:
+        """Write checkpoints; the next is due when this one's time is a small part of what was done since."""
+        if self.keeping is None:
+            return
+        started = time.perf_counter()
+        if self.best is not None and self._unsaved is not None:
+            self.keeping.save(BEST, self.best, self.streams, self._unsaved)
+            self._unsaved = None
+        self.keeping.save(LAST, self.state, self.streams, self.record)
+        ended = time.perf_counter()
+        self._due = ended + SPARE * (ended - started)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.engine.precision == "float32":
