@@ -281,7 +281,9 @@ class _Run:
     def _watch(self, sums: Sums, info: Info, line: progress.Line, steps: int = EVERY) -> None:
         self._refuse_diverged(sums, steps or EVERY)
         shown = means(info)
-        validation = next((row["validation"] for row in reversed(self.record.history) if "validation" in row), {})
+        validation: Scores = next(
+            (row["validation"] for row in reversed(self.record.history) if "validation" in row), {}
+        )
         text = progress.summary(shown)
         if validation:
             text += "  | val " + progress.summary({k: v for k, v in validation.items() if k != "nelbo"})
