@@ -13,6 +13,7 @@ from torch import Tensor
 
 from posterity import Engine, Interrupted, TensorData
 from posterity.predict.predictive import Regression
+from posterity.train.keeping import Keeping
 from posterity.types import Batch, Budget, Info, State, Streams
 
 STEPS = 3  # per epoch
@@ -114,6 +115,45 @@ def test_a_resumed_run_still_has_its_best(stop: int, tmp_path: Path) -> None:
     state = again.run(script, data(), Budget(5, STEPS))
     assert epochs == [1, 2, 3, 4, 5]
     assert (float(state["error"]), int(state["steps"])) == (1.0, 2 * STEPS)
+
+
+def test_of_many_epochs_some_are_validated_and_the_last_is() -> None:
+    errors = tuple(float(abs(700 - k)) for k in range(1, 1003))
+    rows: list[dict[str, object]] = []
+    engine = Engine(progress=False, device="cpu", on_epoch=lambda name, row: rows.append(row))
+    state = engine.run(Scripted(errors), data(), Budget(len(errors), STEPS))
+    looked = [row["epoch"] for row in rows if "validation" in row]
+    assert looked == [*range(4, 1002, 4), 1002]
+    assert float(state["error"]) == 0.0
+
+
+def test_short_epochs_share_a_checkpoint_and_lose_no_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only checkpoints move, an epoch in twenty is kept; one that is killed ends as one that is not."""
+    errors = (*range(40, 10, -1), *range(20, 50))
+    script, budget = Scripted(tuple(map(float, errors))), Budget(len(errors), STEPS)
+    now, saved, save = [0.0], [], Keeping.save
+
+    def slow(keeping: Keeping, name: str, *rest: object) -> None:
+        save(keeping, name, *rest)
+        now[0] += 1.0
+        saved.append(name)
+
+    def killed(self: Scripted, state: State, batch: Batch) -> tuple[State, Info]:
+        now[0] += 1.5
+        if int(state["steps"]) == 35 * STEPS:
+            raise KeyboardInterrupt
+        return update(self, state, batch)
+
+    update = Scripted.update
+    monkeypatch.setattr("posterity.train.engine.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(Keeping, "save", slow)
+    with monkeypatch.context() as during:
+        during.setattr(Scripted, "update", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Engine(progress=False, device="cpu", directory=tmp_path).run(script, data(), budget)
+    assert 2 <= saved.count("last.safetensors") <= 5
+    again = Engine(progress=False, device="cpu", directory=tmp_path, resume=True)
+    assert float(again.run(script, data(), budget)["error"]) == min(errors)
 
 
 def test_a_resumed_run_keeps_its_patience(tmp_path: Path) -> None:

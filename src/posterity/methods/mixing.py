@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from posterity.core import diagnostics
-from posterity.methods.arrival import SHARE, Remark, counts
+from posterity.methods.arrival import SHARE, Remark, counts, line
 from posterity.types import LIKELIHOOD, Row
 
 # |log| of the range of a latent's draws, beside what its own width explains: a scale of weights that matter little is free
@@ -19,6 +19,7 @@ GROWTH = 1.3  # of the weights' size over the part that is kept
 DIVERGENT = 0.01  # of the transitions
 LOW_BFMI, DISAGREEING = 0.3, 1.1
 COARSE = 10.0  # times the variance of the energy's change that was asked
+LOST, LOST_IN_ALL = 0.5, 30.0  # nats per datum, and of all data, above the chain in the middle
 FEW = 50  # draws of a chain, below which R-hat and E-BFMI are noise
 
 
@@ -55,18 +56,51 @@ def chain_remarks(rows: Sequence[Row], kept: Sequence[bool], excess: float, cycl
 def drifting(part: Sequence[float], grown: float, cure: str) -> list[Remark]:
     """Say that the nll (of epochs that are kept, or of as long stretches) or the weights' size goes one way."""
     half = len(part) // 2
-    if half < 3:
+    if half < 3 or not np.isfinite(part).all():
         return []
-    first, second = np.asarray(part[:half]), np.asarray(part[-half:])
-    change = float(second.mean() - first.mean())
-    error = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / half)) * 2  # epochs of a chain are alike
-    drifts = abs(change) > max(counts(second.mean()), 3 * error)
+    first, second, found = np.mean(part[:half]), np.mean(part[-half:]), line(part)
+    # Halves of a line differ by half of its rise; epochs of a chain are alike, and say as much as a quarter of them.
+    drifts = abs(found.change) / 2 > max(counts(float(second)), 3 * found.error)
     if not drifts and grown < GROWTH:
         return []
-    said = f"its nll went from {first.mean():.3g} to {second.mean():.3g} nats per datum between its halves"
+    said = f"its nll went from {first:.3g} to {second:.3g} nats per datum between its halves"
     if grown >= GROWTH:
         said += f", and the weights grew by a factor of {grown:.2g}"
     return [Remark("drift", f"The part of the chain that is kept still drifts: {said}. {cure}")]
+
+
+def lost(levels: Tensor, num_data: float) -> list[int]:
+    """Return which chains' draws explain far less of the data than those of most chains, by their nll per datum (K, S).
+
+    Chains that do not meet weigh the same in a mixture, whatever the posterior has where they are. One that is ½ nat per datum,
+    and 30 nats in all, above the chain in the middle, and out of line with the spread of the better half, is in no place
+    that the posterior would be found in. Half of the chains are never lost.
+
+    >>> import torch
+    >>> lost(torch.tensor([[1.0, 1.1], [1.0, 1.2], [1.1, 1.1], [3.9, 3.8]]), 200.0)
+    [3]
+    """
+    means = levels.double().mean(1)
+    middle = means.median()  # the lower of two
+    spread = middle - means.min()
+    bound = middle + max(LOST, LOST_IN_ALL / num_data, 3 * float(spread))
+    return [chain for chain, mean in enumerate(means.tolist()) if mean > bound]
+
+
+def lost_remarks(levels: Tensor, chains: Sequence[int]) -> list[Remark]:
+    """Say which chains are left out, and why."""
+    if not chains:
+        return []
+    means = levels.double().mean(1)
+    worst, middle = float(means[list(chains)].max()), float(means.median())
+    who = f"chains {', '.join(str(c + 1) for c in chains)} are" if len(chains) > 1 else f"chain {chains[0] + 1} is"
+    return [
+        Remark(
+            "lost",
+            f"Of {len(means)} chains {who} left out: an nll of {worst:.3g} nats per datum where most have {middle:.3g}. "
+            "Networks were trained to no good place there; a smaller lr of the optimizer, or more steps of training, may help.",
+        )
+    ]
 
 
 def swinging(name: str, draws: Tensor, weights: int) -> list[Remark]:

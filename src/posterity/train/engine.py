@@ -5,7 +5,7 @@ All that an algorithm remembers is in its State, so that resuming, keeping the b
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,10 +28,11 @@ from posterity.train.random import NamedStreams, derived_seed
 from posterity.train.signals import finish_step_first
 from posterity.train.sums import Sums, means, monitored, objective
 from posterity.train.validation import scored
-from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
+from posterity.types import Batch, Budget, Data, Inference, Info, Observing, Scores, State, Watchful
 from posterity.weighing import size
 
 EVERY = 10  # steps between two updates of what people see
+SPARE = 20  # times what a checkpoint costs, until the next: epochs of milliseconds are not kept one by one
 _TYPES: dict[str, Any] = {"seed": int, "precision": str, "resume": bool, "progress": bool, "validation_draws": Count}
 _TYPES |= {"label": str, "name": str, "directory": Path | str | None, "on_epoch": Callable[..., Any] | None}
 
@@ -44,7 +45,8 @@ class Engine:
         device: `auto` takes CUDA, then MPS, then the CPU.
         seed: of everything random in the fit.
         precision: `bfloat16` runs the network under autocast; parameters, variances and KL stay in their own precision.
-        directory: where checkpoints go; None keeps nothing on disk, unless the fit is interrupted.
+        directory: where checkpoints go, after an epoch as soon as writing one takes less than a twentieth of the time since
+            the last; None keeps nothing on disk, unless the fit is interrupted.
         resume: continue from the checkpoint in `directory`, where there is one. It must be of the same run: network, prior,
             likelihood, method, data, seed and precision. Device and threads may change, and epochs may become more where the
             learning rate does not depend on their number.
@@ -142,7 +144,7 @@ class Engine:
         """Run to the end of the budget; return the best state by validation, or the last where there is no validation.
 
         Raises:
-            Diverged: where the loss is no longer finite; checkpoints then hold the last good epoch.
+            Diverged: where the loss is no longer finite; checkpoints then hold a good epoch, of moments before.
             Interrupted: after Ctrl-C, once the step was finished and saved.
             Mismatch: where the checkpoint to resume from is of another network or method.
         """
@@ -168,6 +170,8 @@ class _Run:
         self.state = inference.init(self.streams)
         self.record = Record()
         self.best: State | None = None
+        self._unsaved: Record | None = None  # of the best, where it is not on disk
+        self._due = 0.0  # when the next checkpoint is
         self.keeping = None if engine.directory is None else self._keeping(Path(engine.directory))
 
     @property
@@ -216,21 +220,35 @@ class _Run:
         row: dict[str, Any] = {"epoch": record.epoch, **means, "seconds": record.seconds}
         if isinstance(self.inference, Watchful):
             row["watched"] = self.inference.watched(self.state)
-        scores = self._validate(means)
-        if scores:
-            row["validation"] = scores
-            self._keep_best(monitored(scores, self.budget.monitor))
-        if isinstance(self.inference, Observing):
-            self.inference.observe(monitored(scores, self.budget.monitor) if scores else objective(means))
-        record.history.append(row)
-        self._save(LAST)
-        if self.engine.on_epoch is not None:
-            self.engine.on_epoch(self.engine.name, row)
-
-    def _validate(self, means: Scores) -> Scores:
         batches = self.data.validation()
         if batches is None:
-            return {}
+            self._observe(objective(means))
+        elif self.budget.validates(record.epoch):
+            row["validation"] = scores = self._validate(batches, means)
+            score = monitored(scores, self.budget.monitor)
+            self._keep_best(score)
+            self._observe(score)
+        record.history.append(row)
+        if self.done or time.perf_counter() >= self._due:
+            self._save()
+        elif self.keeping is not None:
+            self.keeping.refuse_broken(self.state, record)
+        self._report(row)
+
+    def _report(self, row: dict[str, Any]) -> None:
+        if self.engine.on_epoch is None:
+            return
+        try:
+            self.engine.on_epoch(self.engine.name, row)
+        except BaseException:  # whoever listens may end the run: the epoch is whole, and is kept
+            self._save()
+            raise
+
+    def _observe(self, score: float) -> None:
+        if isinstance(self.inference, Observing):
+            self.inference.observe(score)
+
+    def _validate(self, batches: Iterable[Batch], means: Scores) -> Scores:
         posterior = self.inference.posterior(self.state)
         if self.engine.ready is not None:
             posterior = self.engine.ready(posterior, self.engine.validation_draws)
@@ -246,7 +264,7 @@ class _Run:
         if record.best_score is None or score < record.best_score:
             record.best_score, record.best_epoch = score, record.epoch
             self.best = {k: v.clone() for k, v in self.state.items()}
-            self._save(BEST)
+            self._unsaved = replace(record, history=[*record.history])
         elif self.budget.patience is not None and record.epoch - record.best_epoch >= self.budget.patience:
             record.finished = True
 
@@ -263,7 +281,9 @@ class _Run:
     def _watch(self, sums: Sums, info: Info, line: progress.Line, steps: int = EVERY) -> None:
         self._refuse_diverged(sums, steps or EVERY)
         shown = means(info)
-        validation = self.record.history[-1].get("validation", {}) if self.record.history else {}
+        validation: Scores = next(
+            (row["validation"] for row in reversed(self.record.history) if "validation" in row), {}
+        )
         text = progress.summary(shown)
         if validation:
             text += "  | val " + progress.summary({k: v for k, v in validation.items() if k != "nelbo"})
@@ -276,7 +296,7 @@ class _Run:
             root = Path(mkdtemp(prefix="posterity-"))
             self.keeping = self._keeping(root.joinpath(*self.engine.name.split("/")[1:]))
             hint = f"run again with resume, Engine(directory='{root}', resume=True), to go on from there."
-        self.keeping.save(LAST, self.state, self.streams, self.record)
+        self._save()
         at = f"in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}"
         done = f"Interrupted {'after the last epoch' if self.done else at}."
         raise Interrupted(f"{done} Saved in {self.keeping.folder / LAST}; {hint}")
@@ -290,9 +310,17 @@ class _Run:
         identity = self.engine.identity.joined({**own, "part": self.engine.name})
         return Keeping(folder, identity, self.engine.settings, self.engine.lock)
 
-    def _save(self, name: str) -> None:
-        if self.keeping is not None:
-            self.keeping.save(name, self.state, self.streams, self.record)
+    def _save(self) -> None:
+        """Write checkpoints; the next is due when this one's time is a small part of what was done since."""
+        if self.keeping is None:
+            return
+        started = time.perf_counter()
+        if self.best is not None and self._unsaved is not None:
+            self.keeping.save(BEST, self.best, self.streams, self._unsaved)
+            self._unsaved = None
+        self.keeping.save(LAST, self.state, self.streams, self.record)
+        ended = time.perf_counter()
+        self._due = ended + SPARE * (ended - started)
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.engine.precision == "float32":

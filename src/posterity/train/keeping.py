@@ -127,6 +127,16 @@ class Keeping:
             self.lock.verify()
         if not self.folder.is_dir():
             raise removed(self.folder)
+        self.refuse_broken(state, record)
+        path = self.folder / name
+        if name == LAST:
+            for file in self._mapped():
+                _sync(file)
+            checkpoint.kept(path, self.folder / PREVIOUS)
+        checkpoint.save(path, state, streams.states(), About(record, self.identity.flat, self.settings))
+
+    def refuse_broken(self, state: State, record: Record) -> None:
+        """Raise `Diverged` where what was finite at the start is not any more."""
         for key in self._watched:
             if not _finite(state[key]):
                 raise Diverged(
@@ -134,12 +144,6 @@ class Keeping:
                     "checkpoints stay as they were before. Use a smaller learning rate, a smaller initial std, or check the "
                     "scale of inputs and targets."
                 )
-        path = self.folder / name
-        if name == LAST:
-            for file in self._mapped():
-                _sync(file)
-            checkpoint.kept(path, self.folder / PREVIOUS)
-        checkpoint.save(path, state, streams.states(), About(record, self.identity.flat, self.settings))
 
     def _latest(self) -> "tuple[Path, tuple[State, dict[str, Tensor], About]] | None":
         """Read the last checkpoint; where it is damaged, the one before."""
