@@ -164,3 +164,17 @@ def test_new_tables_may_write_their_numbers_otherwise(tmp_path):
     path.write_text("a;b;c\n1,500;2,250;a\n")  # thousands, or decimals
     with pytest.raises(PosterityError, match="'1,500' is no finite number"):
         form.cells(form.sheet(path.read_bytes(), path))
+
+
+def test_years_are_names_above_numbers_and_data_above_years(tmp_path):
+    rows = "".join(f"Land {row},{a},{b}\n" for row, (a, b) in enumerate(zip(A, B, strict=True)))
+    assert load(tmp_path, "country,1990,1991\n" + rows).form.target == "1991"
+    years = "".join(f"{'pqr'[row % 3]},{1990 + row % 7},{1991 + row % 9}\n" for row in range(N))
+    assert load(tmp_path, years).form.names == ("x0", "x1")
+
+
+def test_no_thousands_begin_with_nought(tmp_path):
+    small, large = (np.round(np.linspace(low, low + 0.9, N), 3) for low in (0.05, 1.05))
+    rows = "".join(f"{i},5;{a:.3f};{y:.3f}\n" for i, a, y in zip(range(N), small, small + large, strict=True))
+    found = load(tmp_path, "x;a;y\n" + rows.replace(f"{large[0]:.3f}", "1.050"))
+    assert found.scaling.input_mean[1].item() == pytest.approx(small.mean(), abs=0.2)

@@ -49,27 +49,35 @@ class Body:
         self._end()
 
     def _data(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-        rows = ((line, row) for line, row in self.layout.rows(lines) if self._is_there(line, row))
+        rows = self._there(lines)
         if self.layout.in_rows:
             next(rows, None)
         if self.layout.units:
             line, row = next(rows)
             units = some([f"'{short(cell.strip())}'" for cell in row if cell.strip()])
             self.notes.append(f"Line {line} ({units}) is between names and numbers, as units are: left out.")
+        names = self.layout.header or ("",)
+        if not self.layout.again:
+            yield from rows
         for line, row in rows:
-            if self.layout.again and tuple(map(str.strip, row[: self.layout.width])) == self.layout.header:
+            if row[0].strip() == names[0] and tuple(map(str.strip, row[: len(names)])) == names:
                 self._names.append(line)
             else:
                 yield line, row
 
-    def _is_there(self, line: int, row: Sequence[str]) -> bool:
-        if not any(row):
-            self._blank.append(line)
-        return any(row)
+    def _there(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
+        for line, row in self.layout.rows(lines):
+            if any(row):
+                yield line, row
+            else:
+                self._blank.append(line)
 
     def _whole(self, rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
         width = self.layout.width
         for line, row in rows:
+            if len(row) == width and not self._short:
+                yield line, row
+                continue
             while len(row) > width and len(row) <= width + self.layout.trailing and not row[-1].strip():
                 row = row[:-1]
             if len(row) < width:
@@ -83,12 +91,12 @@ class Body:
 
     def _is_last(self, row: Sequence[str]) -> bool:
         """Tell whether a row is a total of those above it, or a note below them, if nothing follows."""
-        cells = [cell.strip() for cell in row]
-        there = [cell for cell in cells if cell]
-        if there[0].rstrip(":").lower() in TOTALS and len(row) > 1:
+        first = (row[0] or next(filter(None, row))).strip()
+        if len(row) > 1 and first.rstrip(":").lower() in TOTALS:
             return True
-        alone = self.below and len(row) > 2 and len(there) == 1 and there[0] == cells[0]
-        return alone and not is_number(cells[0]) and (" " in cells[0] or ":" in cells[0])
+        if not self.below or len(row) < 3 or not row[0] or "".join(row[1:]).strip():
+            return False
+        return not is_number(first) and (" " in first or ":" in first)
 
     def _end(self) -> None:
         """Say what was left out."""

@@ -17,7 +17,7 @@ OUTER = re.compile(
     rf"(?P<after>(?:\s*(?:[%{CURRENCIES}]|{CODES})|{UNIT})?)\s*(?P<close>\)?)",
     re.ASCII,
 )
-THOUSAND = re.compile(r"\d{1,3}[.,]\d{3}", re.ASCII)  # which may as well be three decimals
+THOUSAND = re.compile(r"[1-9]\d{0,2}[.,]\d{3}", re.ASCII)  # which may as well be three decimals
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _body(decimal: str, thousands: str) -> re.Pattern[str]:
         return re.compile(plain, re.ASCII)
     t = f"[{SPACES}]" if thousands == " " else re.escape(thousands)
     indian = rf"|\d{{1,2}}(?:{t}\d\d)+{t}\d{{3}}(?:{d}\d*)?" if thousands == "," else ""
-    return re.compile(rf"\d{{1,3}}(?:{t}\d{{3}})+(?:{d}\d*)?{indian}|{plain}", re.ASCII)
+    return re.compile(rf"[1-9]\d{{0,2}}(?:{t}\d{{3}})+(?:{d}\d*)?{indian}|{plain}", re.ASCII)
 
 
 @cache

@@ -38,6 +38,7 @@ WORDS = (
 EXCEL = ("#n/a", "#n/a n/a", "#na", "#n/d", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!")
 MARKERS = frozenset((*DASHES, *WORDS, *EXCEL, "\\n"))  # of cells that are missing, in small letters; \N is of databases
 DECLARED = re.compile(r"sep=([^\w\s\"']|\t)[^\S\t]*", re.IGNORECASE)  # as Excel says the separator
+YEAR = re.compile(r"1[5-9]\d\d|20\d\d|2100")
 QUOTED = re.compile(r'"[ \t]+(?=[,;|\t\r\n]|$)')  # a space after a quote, which is none of the cell's
 
 
@@ -229,6 +230,13 @@ def _is_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
             names += 1
     if names and (names > 1 or not like or _counting(like)):
         return True
+    if _counting(like) and all(YEAR.fullmatch(cell) for cell in like):  # years above numbers that are none
+        return not any(
+            YEAR.fullmatch(row[place])
+            for row in below
+            for place in range(min(len(row), len(first)))
+            if first[place] in like
+        )
     if like or any(map(is_number, first)):
         return False
     columns = [{row[place] for row in below if place < len(row)} for place in range(len(first))]
