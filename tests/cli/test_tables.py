@@ -86,4 +86,4 @@ def test_a_run_keeps_how_its_rows_were_parted(call, passengers: Path, tmp_path: 
     assert call("calibrate", out).code == 0  # by the same rows of validation
     refused = call("train", "digits", "--split-by", "time:day")
     assert (refused.code, refused.out) == (2, "")
-    assert "the split of 'digits' is published" in refused.err
+    assert "--split-by: 'digits' is published with its split" in refused.err

@@ -178,3 +178,19 @@ def test_no_thousands_begin_with_nought(tmp_path):
     rows = "".join(f"{i},5;{a:.3f};{y:.3f}\n" for i, a, y in zip(range(N), small, small + large, strict=True))
     found = load(tmp_path, "x;a;y\n" + rows.replace(f"{large[0]:.3f}", "1.050"))
     assert found.scaling.input_mean[1].item() == pytest.approx(small.mean(), abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        (Options(target="y"), "--target"),
+        (Options(table=Reader(drop=("a",))), "--drop"),
+        (Options(table=Reader(split_by="time:a")), "--split-by"),
+        (Options(table=Reader(header=True)), "--data.header"),
+    ],
+)
+def test_what_is_said_of_columns_is_refused_where_there_are_none(tmp_path, options, flag):
+    np.savez(tmp_path / "mine.npz", x=np.stack([A, B], 1), y=Y)
+    for name in ("digits", str(tmp_path / "mine.npz")):
+        with pytest.raises(PosterityError, match=f"{flag}: .*Leave it out"):
+            data.load(name, options=options)

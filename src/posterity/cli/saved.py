@@ -16,6 +16,7 @@ from posterity.cli.origin import data_of, describe_data, part
 from posterity.cli.own import Named, code_in
 from posterity.data import Dataset, Scaling
 from posterity.data.form import TableForm
+from posterity.data.own import TABLES
 from posterity.data.splits import held_out
 from posterity.errors import CorruptFile, InvalidInput, Mismatch, unknown
 from posterity.methods import KINDS
@@ -126,6 +127,8 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     if name is None:
         return unchanged(load_dataset(config), saved)
     kept = config.model_dump(exclude={"name", "split", "validation", "batch_size", "augment", "test", "split_by"})
+    if Path(name).suffix.lower() not in TABLES:  # whose columns nothing is said of
+        kept = {key: kept[key] for key in ("image_size", "standardise", "standardise_targets", "task", "root")}
     form = None if saved.data.get("form") is None else saved.form
     if form is not None:
         kept["task"] = saved.data["task"]

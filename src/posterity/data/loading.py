@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posterity.data.cifar import load_cifar
-from posterity.data.dataset import Dataset, Options, Task
+from posterity.data.dataset import Dataset, Options, Reader, Task
 from posterity.data.download import download as fetch_files
 from posterity.data.embedded import load_diabetes, load_digits
 from posterity.data.images import load_images
@@ -15,6 +15,7 @@ from posterity.data.uci import load_uci, split_files
 from posterity.errors import CorruptFile, DataNotFound, InvalidInput, unknown
 
 DEFAULTS = Options()
+FLAGS = ("target", "drop", "keep", "test", "split_by")  # the others are --data.NAME
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def load(
     if known is None:
         return _load_own(name, split, image_size, options)
     _check(known, split, image_size)
-    if options.table.by is not None:
-        raise InvalidInput(f"--split-by {options.table.by}: the split of '{known.name}' is published. Leave it out.")
+    _refuse_flags(options, f"'{known.name}' is published with its split, inputs and targets")
     if known.kind == "embedded":
         return load_diabetes() if known.name == "diabetes" else load_digits(image_size)
     files, folder = _files(known, split), _folder(root)
@@ -128,6 +128,15 @@ def _check(known: Known, split: int, image_size: int | None) -> None:
         raise InvalidInput(f"image_size={image_size}: '{known.name}' is a table, not images.")
 
 
+def _refuse_flags(options: Options, why: str) -> None:
+    """Refuse what is said of the columns of a table where there is none: it would be passed over in silence."""
+    given = {"target": options.target, **vars(options.table)}
+    usual = {"target": None, **vars(Reader())}
+    if named := next((name for name in usual if given[name] != usual[name] and name != "form"), None):
+        flag = named.replace("_", "-") if named in FLAGS else f"data.{named}"
+        raise InvalidInput(f"--{flag}: {why}. Leave it out.")
+
+
 def _folder(root: Path | str | None) -> Path | None:
     return None if root is None else Path(root).expanduser()
 
@@ -141,8 +150,7 @@ def _load_own(name: str, split: int, image_size: int | None, options: Options) -
     if split < 0:
         raise InvalidInput(f"split={split}: the seed of a split is 0 or larger.")
     if path.suffix.lower() == ".npz":
-        if options.table.by is not None:
-            raise InvalidInput(f"--split-by {options.table.by}: the columns of '{path}' have no names. Leave it out.")
+        _refuse_flags(options, f"the columns of '{path}' have no names")
         return load_npz(path, split, image_size, options)
     if image_size is not None:
         raise InvalidInput(f"image_size={image_size}: '{path}' is a table, not images.")
