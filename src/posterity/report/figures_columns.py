@@ -192,7 +192,7 @@ def _worst(data: ReportData, cells: Cells) -> tuple[Section, ...]:
         " log p: the log score of the row, in nats. Rows are counted from 1, below the header, without those that have no "
         "target."
     )
-    lines = tuple((cells.rows[i], *row, f"{logs[i]:.2f}") for i, row in zip(order, rows, strict=True))
+    lines = tuple((cells.rows[i], *row, f"{logs[i]:.2f}".replace("-", "−")) for i, row in zip(order, rows, strict=True))
     return (Section("The worst predicted rows", reading, grids=(Grid(("Row", *heads, "log p"), lines),)),)
 
 
@@ -234,7 +234,7 @@ def small(value: float) -> str:
     """
     if abs(value) >= 1:
         return digits(value).replace("-", "−")
-    text = f"{value:.3f}".rstrip("0").rstrip(".")
+    text = f"{value:.3f}"
     return "0" if not float(text) else text.replace("-", "−")
 
 
