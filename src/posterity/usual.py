@@ -59,7 +59,7 @@ def for_streams(prior: Prior, steps: int, steps_per_epoch: int) -> Usual:
 def for_classes(rows: int, steps_per_epoch: int) -> Usual:
     """Choose for classes, which do not hang on the number of rows."""
     epochs = ceil(VARIATIONAL_STEPS / steps_per_epoch)
-    method = MeanField("local_reparam", epochs=epochs, optimizer=Optimizer(lr=0.01))
+    method = MeanField("local_reparam", epochs=epochs, optimizer=Optimizer(lr=0.01), monitor="nelbo")
     return Usual(
         method, Normal(0, 1), (50,), "Classes: mean field with the noise of each row's own, as cheap as a point."
     )

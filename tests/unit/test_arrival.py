@@ -150,6 +150,8 @@ def test_a_chain_that_ran_away_and_one_that_drifts() -> None:
     assert "smaller lr" in said
     (said,) = chain_remarks(rows(nll=[3.0] * 10 + line(1.6, 1.0, 20), **calm), kept, 0.5, False)
     assert said.kind == "drift"
+    few = rows(nll=line(1.6, 1.0, 6), weights=[1.0] * 6)  # a slope widens its own halves
+    assert [remark.kind for remark in chain_remarks(few, [True] * 6, 0.5, False)] == ["drift"]
     assert not chain_remarks(rows(nll=[3.0] * 10 + line(1.6, 1.0, 20), **calm), kept, 0.5, True)  # cycles differ
     (said,) = chain_remarks(rows(nll=[1.0] * 30, weights=line(1.0, 3.0)), kept, 0.1, False)
     assert "grew" in said

@@ -117,6 +117,16 @@ def test_a_resumed_run_still_has_its_best(stop: int, tmp_path: Path) -> None:
     assert (float(state["error"]), int(state["steps"])) == (1.0, 2 * STEPS)
 
 
+def test_of_many_epochs_some_are_validated_and_the_last_is() -> None:
+    errors = tuple(float(abs(700 - k)) for k in range(1, 1003))
+    rows: list[dict[str, object]] = []
+    engine = Engine(progress=False, device="cpu", on_epoch=lambda name, row: rows.append(row))
+    state = engine.run(Scripted(errors), data(), Budget(len(errors), STEPS))
+    looked = [row["epoch"] for row in rows if "validation" in row]
+    assert looked == [*range(4, 1002, 4), 1002]
+    assert float(state["error"]) == 0.0
+
+
 def test_short_epochs_share_a_checkpoint_and_lose_no_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a clock that only checkpoints move, an epoch in twenty is kept; one that is killed ends as one that is not."""
     errors = (*range(40, 10, -1), *range(20, 50))

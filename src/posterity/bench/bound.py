@@ -41,7 +41,8 @@ class Bounds:
 
 def kept(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Return the row of the epoch that was kept: the best by validation NLL, the last where nothing was held out."""
-    return min(history, key=lambda row: row["validation"]["nll"]) if "validation" in history[-1] else history[-1]
+    looked = [row for row in history if "validation" in row]
+    return min(looked, key=lambda row: row["validation"]["nll"]) if looked else history[-1]
 
 
 def nelbo(row: Mapping[str, Any]) -> float:

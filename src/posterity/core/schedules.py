@@ -87,7 +87,8 @@ THRESHOLD = 1e-4  # a relative improvement that is smaller is none
 
 
 class Plateau:
-    """A rate that falls by a factor once a score has not improved for more than `patience` epochs (ReduceLROnPlateau).
+    """A rate that falls by a factor once a score has not improved for more than `patience` epochs (ReduceLROnPlateau);
+    with validation data, epochs that look at them, see `Budget.validates`.
 
     `memory` is all that it remembers, live: factors so far, the best score, epochs without a better one. Copying saved
     numbers into it restores it, so that a resumed run goes on bit for bit.

@@ -70,11 +70,20 @@ def trend(values: Sequence[float]) -> Trend | None:
     >>> found.epochs, round(found.change, 3), round(found.error, 3)
     (4, -3.0, 0.0)
     """
-    part = np.asarray(values[-max(LEAST, -(-len(values) // PART)) :], dtype=float)
+    part = values[-max(LEAST, -(-len(values) // PART)) :]
     if len(part) < 2 or not np.isfinite(part).all():
         return None
-    if len(part) < LEAST:
-        return Trend(float(part[-2]), float(part[-1]), 0.0, 2)
+    return Trend(float(part[-2]), float(part[-1]), 0.0, 2) if len(part) < LEAST else line(part)
+
+
+def line(values: Sequence[float]) -> Trend:
+    """Fit a straight line to three values or more; the error is that of its rise from the first to the last.
+
+    >>> found = line([1.0, 2.0, 3.0, 4.0])
+    >>> found.start, found.end
+    (1.0, 4.0)
+    """
+    part = np.asarray(values, dtype=float)
     at = np.arange(len(part)) - (len(part) - 1) / 2
     slope = (at * part).sum() / (at**2).sum()
     rest = part - part.mean() - slope * at

@@ -28,7 +28,7 @@ class MembersInference(Watching):
 
     def __init__(self, problem: Problem, members: int, optimizer: Optimizer, steps: int) -> None:
         self.problem, self.members, self.optimizer, self.steps = problem, members, optimizer, steps
-        self.working = problem.snapshot()
+        self.working, self._kept = problem.snapshot(), problem.snapshot()
         self._densities = SideBySide(self._log_joint)
         self._priors = SideBySide(lambda theta, batch: self.working.coordinates.bounded_log_prior(theta))
 
@@ -50,8 +50,7 @@ class MembersInference(Watching):
         return state, {"nll": nll / self.problem.num_data, "log_prior": prior / self.problem.num_data}
 
     def posterior(self, state: State) -> Mixture:
-        own = self.working.snapshot()
-        return Mixture.of(Point(own, theta.clone()) for theta in state["theta"])
+        return Mixture.of(Point(self._kept, theta.clone()) for theta in state["theta"])
 
     def watched(self, state: State) -> Scores:
         return {}

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from posterity.core import diagnostics
-from posterity.methods.arrival import SHARE, Remark, counts
+from posterity.methods.arrival import SHARE, Remark, counts, line
 from posterity.types import LIKELIHOOD, Row
 
 # |log| of the range of a latent's draws, beside what its own width explains: a scale of weights that matter little is free
@@ -55,15 +55,14 @@ def chain_remarks(rows: Sequence[Row], kept: Sequence[bool], excess: float, cycl
 def drifting(part: Sequence[float], grown: float, cure: str) -> list[Remark]:
     """Say that the nll (of epochs that are kept, or of as long stretches) or the weights' size goes one way."""
     half = len(part) // 2
-    if half < 3:
+    if half < 3 or not np.isfinite(part).all():
         return []
-    first, second = np.asarray(part[:half]), np.asarray(part[-half:])
-    change = float(second.mean() - first.mean())
-    error = float(np.sqrt((first.var(ddof=1) + second.var(ddof=1)) / half)) * 2  # epochs of a chain are alike
-    drifts = abs(change) > max(counts(second.mean()), 3 * error)
+    first, second, found = np.mean(part[:half]), np.mean(part[-half:]), line(part)
+    # Halves of a line differ by half of its rise; epochs of a chain are alike, and say as much as a quarter of them.
+    drifts = abs(found.change) / 2 > max(counts(float(second)), 3 * found.error)
     if not drifts and grown < GROWTH:
         return []
-    said = f"its nll went from {first.mean():.3g} to {second.mean():.3g} nats per datum between its halves"
+    said = f"its nll went from {first:.3g} to {second:.3g} nats per datum between its halves"
     if grown >= GROWTH:
         said += f", and the weights grew by a factor of {grown:.2g}"
     return [Remark("drift", f"The part of the chain that is kept still drifts: {said}. {cure}")]

@@ -5,7 +5,7 @@ All that an algorithm remembers is in its State, so that resuming, keeping the b
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from posterity.train.random import NamedStreams, derived_seed
 from posterity.train.signals import finish_step_first
 from posterity.train.sums import Sums, means, monitored, objective
 from posterity.train.validation import scored
-from posterity.types import Budget, Data, Inference, Info, Observing, Scores, State, Watchful
+from posterity.types import Batch, Budget, Data, Inference, Info, Observing, Scores, State, Watchful
 from posterity.weighing import size
 
 EVERY = 10  # steps between two updates of what people see
@@ -220,12 +220,14 @@ class _Run:
         row: dict[str, Any] = {"epoch": record.epoch, **means, "seconds": record.seconds}
         if isinstance(self.inference, Watchful):
             row["watched"] = self.inference.watched(self.state)
-        scores = self._validate(means)
-        if scores:
-            row["validation"] = scores
-            self._keep_best(monitored(scores, self.budget.monitor))
-        if isinstance(self.inference, Observing):
-            self.inference.observe(monitored(scores, self.budget.monitor) if scores else objective(means))
+        batches = self.data.validation()
+        if batches is None:
+            self._observe(objective(means))
+        elif self.budget.validates(record.epoch):
+            row["validation"] = scores = self._validate(batches, means)
+            score = monitored(scores, self.budget.monitor)
+            self._keep_best(score)
+            self._observe(score)
         record.history.append(row)
         if self.done or time.perf_counter() >= self._due:
             self._save()
@@ -242,10 +244,11 @@ class _Run:
             self._save()
             raise
 
-    def _validate(self, means: Scores) -> Scores:
-        batches = self.data.validation()
-        if batches is None:
-            return {}
+    def _observe(self, score: float) -> None:
+        if isinstance(self.inference, Observing):
+            self.inference.observe(score)
+
+    def _validate(self, batches: Iterable[Batch], means: Scores) -> Scores:
         posterior = self.inference.posterior(self.state)
         if self.engine.ready is not None:
             posterior = self.engine.ready(posterior, self.engine.validation_draws)
@@ -278,7 +281,9 @@ class _Run:
     def _watch(self, sums: Sums, info: Info, line: progress.Line, steps: int = EVERY) -> None:
         self._refuse_diverged(sums, steps or EVERY)
         shown = means(info)
-        validation = self.record.history[-1].get("validation", {}) if self.record.history else {}
+        validation: Scores = next(
+            (row["validation"] for row in reversed(self.record.history) if "validation" in row), {}
+        )
         text = progress.summary(shown)
         if validation:
             text += "  | val " + progress.summary({k: v for k, v in validation.items() if k != "nelbo"})
