@@ -17,9 +17,10 @@ from posterity.predict.predictive import AnyPredictive, Classification, General,
 from posterity.report.cells import Cells, places_of
 
 ROWS, DRAWS, SHUFFLES = 500, 64, 5
-EXCHANGES = 100  # of columns times shuffles: 10 s of a slow core would be 200
+LEAST_ROWS, LEAST_DRAWS = 100, 16  # however large the network is
+EVALUATIONS, WORK = 3_200_000, 4e10  # of a function at a row, and times its weights: some seconds of a core
 MANY = 100  # columns; of more, those are looked at that matter most by a rough look
-ROUGH = (60, 8)  # rows and functions of that look
+ROUGH, ROUGHER = (60, 8), (20, 2)  # rows and functions of that look, and of a large network's
 SHOWN, DRAWN = 12, 6  # columns by importance, and along which dependence is drawn
 AVERAGED = 200  # rows that a dependence averages over
 LEVELS, GRID = 10, 15  # categories that are drawn, the commonest; values of a number
@@ -73,23 +74,23 @@ def effects(posterior: FunctionPosterior, dataset: Dataset, predictive: AnyPredi
     cells = Cells.of(dataset)
     if cells is None or isinstance(predictive, Quantiles) or len(cells.rows) < 3:
         return None
+    places, most = places_of(dataset), min(EVALUATIONS, int(WORK / posterior.problem.layout.size))
     rows = _some(len(cells.rows), ROWS, seed)
+    looked = _worth_a_look(posterior, dataset.test_inputs[rows], dataset.test_targets[rows], places, seed)
+    count, draws, shuffles = _shares(most, len(looked), len(rows))
+    rows, averaging = rows[_some(len(rows), count, seed)], Averaging(draws, seed)
     inputs, targets = dataset.test_inputs[rows], dataset.test_targets[rows]
-    averaging, places = Averaging(DRAWS, seed), places_of(dataset)
-    looked = _worth_a_look(posterior, inputs, targets, places, seed)
-    shuffles = max(1, min(SHUFFLES, EXCHANGES // len(looked)))
     found = permutation_importance(posterior, inputs, targets, looked, averaging, shuffles)
     scale = 1.0 if dataset.classes or dataset.scaling is None else dataset.scaling.target_std
     ranked = tuple(sorted((_in_units(one, scale) for one in found), key=lambda one: -one.loss))
     outcome, chosen = _outcome(dataset, predictive)
     along: tuple[Along, ...] = ()
     if outcome:
-        own = _some(len(rows), AVERAGED, seed)
+        own = _some(len(rows), max(LEAST_ROWS // 5, min(AVERAGED, most // (DRAWN * GRID * draws))), seed)
         few = _Few(posterior, dataset, inputs[own], averaging, chosen)
         columns = {name: Column(one.kind, one.cells[rows.numpy()]) for name, one in cells.columns.items()}
         along = tuple(few.along(one.name, columns[one.name], inputs, places[one.name]) for one in ranked[:DRAWN])
-    draws = len(found[0].losses)
-    return Effects(ranked, along, len(places), outcome, len(rows), draws, shuffles)
+    return Effects(ranked, along, len(places), outcome, len(rows), len(found[0].losses), shuffles)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +137,25 @@ def _grid(column: Column) -> tuple[Array, int]:
     return known[first[np.searchsorted(values, np.unique(ranks))]], 0
 
 
+def _shares(most: int, columns: int, rows: int) -> tuple[int, int, int]:
+    """Spend so many evaluations: on all rows and functions and several shuffles, or on as few as there must be.
+
+    >>> _shares(EVALUATIONS, 10, 200), _shares(EVALUATIONS, 100, 500), _shares(60_000, 10, 500)
+    ((200, 64, 5), (500, 64, 1), (375, 16, 1))
+    """
+    draws = min(DRAWS, max(LEAST_DRAWS, most // (columns * rows)))
+    count = min(rows, max(LEAST_ROWS, most // (columns * draws)))
+    return count, draws, min(SHUFFLES, max(1, most // (columns * count * draws)))
+
+
 def _worth_a_look(
     posterior: FunctionPosterior, inputs: Tensor, targets: Tensor, places: Mapping[str, Sequence[int]], seed: int
 ) -> Mapping[str, Sequence[int]]:
     """Return all columns, or of very many those that lose most by a rough look."""
     if len(places) <= MANY:
         return places
-    rows, draws = ROUGH
+    size = posterior.problem.layout.size
+    rows, draws = ROUGH if len(places) * ROUGH[0] * ROUGH[1] * size < WORK else ROUGHER
     found = permutation_importance(posterior, inputs[:rows], targets[:rows], places, Averaging(draws, seed), 1)
     first = sorted(found, key=lambda one: -one.loss)[: 2 * SHOWN]
     return {one.name: places[one.name] for one in first}
