@@ -5,6 +5,7 @@ import pytest
 from posterity.cli.experiment import prepare, twin_of
 from posterity.cli.merge import merge
 from posterity.cli.usual import usual
+from posterity.errors import InvalidInput
 
 CHOICE = "few enough for chains"
 
@@ -82,3 +83,15 @@ def test_a_run_that_was_chosen_for_is_read_back_as_it_is(tmp_path):
     files.write(config, tmp_path / "config.toml")
     again = merge(files.read(tmp_path / "config.toml"), {}, "config.toml")
     assert prepare(again, usual).config == config
+
+
+def test_minutes_make_longer_chains_and_are_refused_where_they_would_change_nothing(classes):
+    config = prepared("diabetes", minutes="10").config
+    sampler = config.method.sampler
+    assert (sampler.warmup, sampler.draws, sampler.steps, config.minutes) == (480, 320, 50, None)
+    assert prepared("diabetes").config.method.sampler.draws == 80
+    for data, flags in ((classes, {}), ("diabetes", {"method__kind": "map"})):
+        with pytest.raises(InvalidInput, match="--minutes 2 is for tables of numbers"):
+            prepared(data, minutes="2", **flags)
+    with pytest.raises(InvalidInput, match="minutes"):
+        prepared("diabetes", minutes="-1")

@@ -5,7 +5,7 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from posterity import Gaussian, Normal, Problem
+from posterity import Engine, Gaussian, Normal, Problem
 from posterity.core import microcanonical
 from posterity.core.microcanonical import Moving, StepLengths, advance, begin
 from posterity.methods.microcanonical import FIRST_VARIANCE, Microcanonical, MicrocanonicalInference
@@ -128,6 +128,25 @@ def test_only_chains_that_must_find_their_way_begin_with_coarse_steps() -> None:
 def test_draws_whose_nll_goes_one_way_say_so(slope: float, remarks: list[str]) -> None:
     chains = inference(torch.zeros(2, 3))
     noise = torch.randn(80, generator=torch.Generator().manual_seed(0), **F64)
-    chains._levels = (0.02 * noise + slope * torch.arange(80)).tolist()
+    chains._levels = (0.02 * noise + slope * torch.arange(80)).expand(2, 80)
     chains.ended([{"nll": 0.0, "energy_variance": 0.005}] * 5, None)
     assert [remark.kind for remark in chains.remarks()] == remarks
+
+
+def test_a_lost_chain_of_an_ensemble_is_left_out_with_a_word() -> None:
+    """Networks whose training ended in no good place must not weigh as much as the others."""
+    chains = inference(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
+    state = chains.init(Engine(device="cpu").streams())
+    state["step"].fill_(110)
+    state["levels"][:] = torch.tensor([1.0, 1.1, 9.0, 0.9])[:, None]
+    assert len(chains.posterior(state).components) == 3
+    chains.ended([{"nll": 3.0, "energy_variance": 0.005}] * 5, None)
+    (remark,) = chains.remarks()
+    assert "chain 3 is left out: an nll of 9 nats per datum where most have 1" in remark
+    state["levels"][2] = 1.3
+    assert len(chains.posterior(state).components) == 4
+    alone = inference(None)  # chains that start anywhere are compared by whoever runs them
+    state = alone.init(Engine(device="cpu").streams())
+    state["step"].fill_(110)
+    state["levels"][:] = torch.tensor([1.0, 1.1, 9.0, 0.9])[:, None]
+    assert len(alone.posterior(state).components) == 4

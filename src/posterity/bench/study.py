@@ -71,6 +71,7 @@ class Study:
         left_out: (set, method) that are not run.
         variational: methods that descend a negative ELBO, whose value their rows must show.
         by_name: sets and methods that are run only where they are asked for by name; the page lists what has not been run.
+        ranked: the score, the lower the better, by whose mean the page ranks methods over its sets.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Study:
     left_out: frozenset[tuple[str, str]] = field(default_factory=frozenset)
     by_name: frozenset[str] = field(default_factory=frozenset)
     variational: frozenset[str] = field(default_factory=frozenset)
+    ranked: str | None = None
 
     def jobs(self, sets: Sequence[str], methods: Sequence[str], repeats: int) -> list[Job]:
         """List the fits in the order of their work: repeat by repeat, so that an early stop leaves whole tables."""

@@ -91,7 +91,37 @@ def markdown(study: Study, found: dict[str, dict[str, list[Record]]], remarks: s
             title = f"**{line.title}**" if line.ours else line.title
             table.append(f"| {' | '.join((title, line.count, *line.cells))} |")
         parts += [f"## {data}", "\n".join(table)]
+    if study.ranked is not None:
+        parts += ["## Mean ranks", _ranks(study, found, study.ranked)]
     return "\n\n".join(parts) + "\n"
+
+
+def ranks(found: dict[str, dict[str, list[Record]]], score: str) -> dict[str, list[int]]:
+    """Return the ranks of each method, 1 the least mean score, in the sets where it and another one have scores.
+
+    >>> record = lambda nll: [{"scores": {"nll": nll}}]
+    >>> ranks({"a": {"x": record(0.5), "y": record(0.1), "z": [{"scores": {}}]}}, "nll")
+    {'y': [1], 'x': [2]}
+    """
+    of: dict[str, list[int]] = {}
+    for own in found.values():
+        scored = {
+            m: [r["scores"][score] for r in records if score in r.get("scores", ())] for m, records in own.items()
+        }
+        means = {method: statistics.fmean(values) for method, values in scored.items() if values}
+        if len(means) > 1:
+            for rank, method in enumerate(sorted(means, key=means.__getitem__), 1):
+                of.setdefault(method, []).append(rank)
+    return of
+
+
+def _ranks(study: Study, found: dict[str, dict[str, list[Record]]], score: str) -> str:
+    of = ranks(found, score)
+    rows = [
+        f"| {study.methods[method]} | {len(of[method])} | {statistics.fmean(of[method]):.2f} |"
+        for method in sorted(of, key=lambda method: statistics.fmean(of[method]))
+    ]
+    return "\n".join((f"| | sets | mean rank by {score.upper()} |", "|---|---|---|", *rows))
 
 
 def summary(study: Study, found: dict[str, dict[str, list[Record]]]) -> Record:

@@ -33,7 +33,9 @@ class Choice:
         tuple[str, ...],
         Parameter(negative="", consume_multiple=True, metavar="NAME", help="Methods. [all; of cifar not AlexNet]"),
     ] = ()
-    splits: Annotated[str | None, Parameter(metavar="INT", help="Of uci: how many of the 20 splits. [20]")] = None
+    splits: Annotated[
+        str | None, Parameter(metavar="INT", help="Of uci and tables: how many of the 20 splits. [20; 5]")
+    ] = None
     seeds: Annotated[str | None, Parameter(metavar="INT", help="Of images and cifar: how many seeds. [3]")] = None
     threads: Annotated[str | None, Parameter(metavar="INT", help="Processor threads. [torch's choice]")] = None
 
@@ -59,8 +61,8 @@ def bench(
     Parameters
     ----------
     study
-        uci (regression on the standard splits), images (MNIST and Fashion-MNIST) or cifar (Bayesian networks and their
-        twins; AlexNet and CIFAR-100 only by --methods and --sets).
+        tables (the estimators beside rivals), uci (regression on the standard splits), images (MNIST and Fashion-MNIST) or
+        cifar (Bayesian networks and their twins; AlexNet and CIFAR-100 only by --methods and --sets).
     """
     if study not in STUDIES:
         raise unknown("study", study, STUDIES)

@@ -102,6 +102,7 @@ class RunConfig(_Table):
     seed: Annotated[int, Field(ge=0)] = 0
     twin: bool = False
     predictive_draws: Count = 32
+    minutes: Annotated[float, Field(ge=0.1, le=1440, allow_inf_nan=False)] | None = None  # of what the data choose
     data: DataConfig
     model: ModelConfig = ModelConfig()
     prior: PriorOption = Field(default_factory=lambda: Normal(0.0, 0.3))

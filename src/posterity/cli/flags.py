@@ -94,6 +94,15 @@ class Settings(ProblemSettings):
         Key("method.estimator"),
         Parameter(group=METHOD, metavar="NAME", help="weight, flipout or local_reparam. [weight]"),
     ] = None
+    minutes: Annotated[
+        str | None,
+        Key("minutes"),
+        Parameter(
+            group=METHOD,
+            metavar="M",
+            help="Of a table of numbers whose method is left open: how much is computed, about. [1]",
+        ),
+    ] = None
     epochs: Annotated[
         str | None,
         Key("method.epochs"),

@@ -5,6 +5,7 @@ from math import ceil
 
 from posterity.cli.config import ModelConfig, RunConfig
 from posterity.data import Dataset
+from posterity.errors import InvalidInput
 from posterity.model.likelihoods import HeteroscedasticGaussian
 from posterity.usual import BATCH, for_classes, for_numbers
 
@@ -18,13 +19,17 @@ def usual(config: RunConfig, dataset: Dataset) -> tuple[RunConfig, Dataset]:
     """
     named = {"method", "where"} & config.model_fields_set
     if named or config.model.weights is not None or not dataset.features or not len(dataset.train_inputs):
+        _refuse_minutes(config)
         return config, dataset
     rows = ceil((1 - config.data.validation) * len(dataset.train_inputs))
     batch = config.data.batch_size or min(BATCH, rows)
-    choose = for_classes if dataset.classes else for_numbers
-    chosen = choose(rows, ceil(rows / batch))
+    if dataset.classes:
+        _refuse_minutes(config)
+        chosen = for_classes(rows, ceil(rows / batch))
+    else:
+        chosen = for_numbers(rows, ceil(rows / batch), config.minutes or 1.0)
     data = config.data.model_copy(update={"batch_size": batch})
-    update: dict[str, object] = {"method": chosen.method, "data": data}
+    update: dict[str, object] = {"method": chosen.method, "data": data, "minutes": None}
     if "predictive_draws" not in config.model_fields_set:
         update["predictive_draws"] = DRAWS
     if "prior" not in config.model_fields_set:
@@ -37,3 +42,11 @@ def usual(config: RunConfig, dataset: Dataset) -> tuple[RunConfig, Dataset]:
         update["likelihood"] = HeteroscedasticGaussian()
     noted = (*dataset.notes, f"{chosen.why} Choose another with --method.")
     return config.model_copy(update=update), replace(dataset, notes=noted)
+
+
+def _refuse_minutes(config: RunConfig) -> None:
+    if config.minutes is not None:
+        raise InvalidInput(
+            f"--minutes {config.minutes:g} is for tables of numbers whose method is left open; any other fit has its own "
+            "measure, as --epochs and --method.draws."
+        )

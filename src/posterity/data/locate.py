@@ -45,6 +45,18 @@ def locate(known: Known, files: tuple[str, ...], root: Path | None = None) -> Pl
     raise DataNotFound(_message(known, files, tried))
 
 
+def located(file: str) -> Path:
+    """Find a file of a table that is no known data set, by its path below `$POSTERITY_DATA` or the other folders of data.
+
+    Raises `DataNotFound`, which lists them.
+    """
+    tried = [base / file for base in _roots()]
+    for path in tried:
+        if path.is_file():
+            return path
+    raise DataNotFound(f"'{file}' is in none of these places:\n" + "\n".join(f"  {path}" for path in tried))
+
+
 def _roots() -> Iterator[Path]:
     if given := os.environ.get("POSTERITY_DATA"):
         yield Path(given).expanduser()

@@ -20,7 +20,7 @@ from posterity.core.microcanonical import RUNAWAY, Moving, StepLengths, advance,
 from posterity.errors import InvalidInput
 from posterity.methods.arrival import Remark
 from posterity.methods.base import Method
-from posterity.methods.mixing import chain_remarks, drifting, energy_remarks
+from posterity.methods.mixing import chain_remarks, drifting, energy_remarks, lost, lost_remarks
 from posterity.methods.watching import Watching, run
 from posterity.methods.whole import PER_EPOCH, FullBatch, refuse_points, refuse_too_large
 from posterity.model.priors import Flat
@@ -103,8 +103,8 @@ class MicrocanonicalInference(Watching):
     """One transition of all chains per update. State, one row per chain:
 
     theta, direction, gradient (K, P), log_density (K,), see `Moving`; tuning (4, K), see `StepLengths`; scale, mean and
-    sums (K, P), of the draws seen in the middle third of the warm-up; draws (K, S, P), what is kept; levels (S,), their nll
-    per datum, averaged over the chains; step ().
+    sums (K, P), of the draws seen in the middle third of the warm-up; draws (K, S, P), what is kept; levels (K, S), their nll
+    per datum; step ().
     """
 
     def __init__(self, problem: Problem, method: Microcanonical, starts: Tensor | None = None) -> None:
@@ -114,6 +114,7 @@ class MicrocanonicalInference(Watching):
         self._densities = SideBySide(self._log_joint)
         self._size = self.problem.layout.size
         self._learning = method.warmup // 3, 2 * method.warmup // 3
+        self._lost: list[int] = []
 
     def init(self, streams: Streams) -> State:
         method, start = self.method, self.problem.theta()
@@ -133,7 +134,7 @@ class MicrocanonicalInference(Watching):
             "scale": torch.ones_like(theta),
             "tuning": StepLengths.begun(step),
             "draws": start.new_zeros(chains, method.draws, len(start)),
-            "levels": start.new_zeros(method.draws),
+            "levels": start.new_zeros(chains, method.draws),
             **{name: torch.zeros((), dtype=torch.int64) for name in ("seen", "step")},
         }
 
@@ -155,23 +156,27 @@ class MicrocanonicalInference(Watching):
         if transition + 1 == self._learning[1]:
             self._take_scale(state, tuning)
         besides = torch.stack([self._besides(theta) for theta in here.theta])
-        nll = (besides - here.log_density).mean() / self.problem.num_data
+        nll = (besides - here.log_density) / self.problem.num_data
         if not warm:
             state["draws"][:, transition - self.method.warmup] = here.theta[:, : self._size]
-            state["levels"][transition - self.method.warmup] = nll
+            state["levels"][:, transition - self.method.warmup] = nll
         state["step"] += 1
         return state, {
-            "nll": nll,
+            "nll": nll.mean(),
             "energy_variance": torch.stack(errors).square().mean(0).median() / size,
             "step_size": tuning.steps.mean(),
         }
 
     def posterior(self, state: State) -> Mixture:
-        """Return the draws so far, a component for each chain; before the first one, where the chains stand."""
+        """Return the draws so far, a component for each chain; before the first one, where the chains stand.
+
+        Of chains that begin at trained networks the lost are left out: they would weigh as much as the others.
+        """
         kept = int(state["step"]) - self.method.warmup
-        own, self._levels = self.problem.snapshot(), state["levels"].tolist()
+        own, self._levels = self.problem.snapshot(), state["levels"][:, : max(kept, 0)].double()
         draws = state["draws"][:, :kept] if kept > 0 else state["theta"][:, None, : self._size].to(state["draws"])
-        return Mixture.of(Samples(own, thetas.clone()) for thetas in draws)
+        self._lost = lost(self._levels, float(self.problem.num_data)) if kept > 0 and self.starts is not None else []
+        return Mixture.of(Samples(own, thetas.clone()) for c, thetas in enumerate(draws) if c not in self._lost)
 
     def watched(self, state: State) -> Scores:
         where = self.problem.coordinates
@@ -182,11 +187,11 @@ class MicrocanonicalInference(Watching):
         excess = len(self.problem.theta()) / (2 * self.problem.num_data)
         errors = [row["energy_variance"] for row, k in zip(self.rows, kept, strict=True) if k]
         said = chain_remarks(self.rows, kept, excess, False) or drifting(self._stretches(), 1.0, "Warm up longer.")
-        return [*said, *energy_remarks(errors, self.method.energy_variance)]
+        return [*lost_remarks(self._levels, self._lost), *said, *energy_remarks(errors, self.method.energy_variance)]
 
     def _stretches(self) -> list[float]:
         """Return the nll of the draws, averaged over stretches that are long enough to be nearly independent."""
-        parts = torch.tensor(self._levels, dtype=torch.float64).chunk(STRETCHES)
+        parts = self._levels.mean(0).chunk(STRETCHES)
         return [float(part.mean()) for part in parts]
 
     def _log_joint(self, theta: Tensor, batch: Batch) -> Tensor:

@@ -19,6 +19,7 @@ GROWTH = 1.3  # of the weights' size over the part that is kept
 DIVERGENT = 0.01  # of the transitions
 LOW_BFMI, DISAGREEING = 0.3, 1.1
 COARSE = 10.0  # times the variance of the energy's change that was asked
+LOST, LOST_IN_ALL = 0.5, 30.0  # nats per datum, and of all data, above the chain in the middle
 FEW = 50  # draws of a chain, below which R-hat and E-BFMI are noise
 
 
@@ -66,6 +67,40 @@ def drifting(part: Sequence[float], grown: float, cure: str) -> list[Remark]:
     if grown >= GROWTH:
         said += f", and the weights grew by a factor of {grown:.2g}"
     return [Remark("drift", f"The part of the chain that is kept still drifts: {said}. {cure}")]
+
+
+def lost(levels: Tensor, num_data: float) -> list[int]:
+    """Return which chains' draws explain far less of the data than those of most chains, by their nll per datum (K, S).
+
+    Chains that do not meet weigh the same in a mixture, whatever the posterior has where they are. One that is ½ nat per datum,
+    and 30 nats in all, above the chain in the middle, and out of line with the spread of the better half, is in no place
+    that the posterior would be found in. Half of the chains are never lost.
+
+    >>> import torch
+    >>> lost(torch.tensor([[1.0, 1.1], [1.0, 1.2], [1.1, 1.1], [3.9, 3.8]]), 200.0)
+    [3]
+    """
+    means = levels.double().mean(1)
+    middle = means.median()  # the lower of two
+    spread = middle - means.min()
+    bound = middle + max(LOST, LOST_IN_ALL / num_data, 3 * float(spread))
+    return [chain for chain, mean in enumerate(means.tolist()) if mean > bound]
+
+
+def lost_remarks(levels: Tensor, chains: Sequence[int]) -> list[Remark]:
+    """Say which chains are left out, and why."""
+    if not chains:
+        return []
+    means = levels.double().mean(1)
+    worst, middle = float(means[list(chains)].max()), float(means.median())
+    who = f"chains {', '.join(str(c + 1) for c in chains)} are" if len(chains) > 1 else f"chain {chains[0] + 1} is"
+    return [
+        Remark(
+            "lost",
+            f"Of {len(means)} chains {who} left out: an nll of {worst:.3g} nats per datum where most have {middle:.3g}. "
+            "Networks were trained to no good place there; a smaller lr of the optimizer, or more steps of training, may help.",
+        )
+    ]
 
 
 def swinging(name: str, draws: Tensor, weights: int) -> list[Remark]:

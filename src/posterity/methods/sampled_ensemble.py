@@ -72,6 +72,8 @@ class SampledEnsemble(Method):
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Mixture:
         """Train the members, then run the chains; on resume what is finished is not run again.
 
+        Chains that end far above the others' nll are left out with a remark, see `methods.mixing.lost`.
+
         Raises:
             InvalidInput: before anything is run, for what the chains refuse; see `Microcanonical`.
             Diverged: where no member has a finite log joint after its training.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import ceil
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -31,6 +32,8 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
     Args:
         method: any inference method of posterity, made; "auto" is a sampled ensemble for up to 4,000 rows, and a chain of
             stochastic gradients beyond (`posterity.usual`); in `partial_fit` mean field, which can be a prior.
+        minutes: of "auto", how much is computed, about, for 1,000 rows on one core: longer chains fit smooth tables of little
+            noise closer. No clock is asked.
         hidden: widths of the hidden layers; those of "auto", or (50,) beside another method, unless given.
         network: makes another network from the numbers of inputs and of outputs (two for each target: its mean and its raw
             noise, see `HeteroscedasticGaussian`; one with `Gaussian()`).
@@ -73,8 +76,46 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
     usual_prior = Normal(0, 1, fan_in=True)
     usual_steps = 7500
 
+    # As in `BayesianEstimator`; scikit-learn reads the parameters from here.
+    def __init__(
+        self,
+        method: Any = "auto",
+        *,
+        minutes: Any = 1.0,
+        hidden: Any = None,
+        network: Any = None,
+        prior: Any = None,
+        likelihood: Any = None,
+        batch_size: Any = None,
+        n_draws: Any = 100,
+        calibration: Any = None,
+        random_state: Any = None,
+        device: Any = "auto",
+        verbose: Any = False,
+    ):
+        super().__init__(
+            method,
+            hidden=hidden,
+            network=network,
+            prior=prior,
+            likelihood=likelihood,
+            batch_size=batch_size,
+            n_draws=n_draws,
+            calibration=calibration,
+            random_state=random_state,
+            device=device,
+            verbose=verbose,
+        )
+        self.minutes = minutes
+
     def _usual(self, rows: int, steps_per_epoch: int) -> Usual:
-        return for_numbers(rows, steps_per_epoch)
+        if (
+            isinstance(self.minutes, bool)
+            or not isinstance(self.minutes, Real)
+            or not 0.1 <= float(self.minutes) <= 1440
+        ):
+            raise InvalidInput(f"minutes={self.minutes!r}: expected a number from 0.1 to 1440.")
+        return for_numbers(rows, steps_per_epoch, float(self.minutes))
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Infer the posterior of a table X (N, D) and its targets y, (N,) or (N, T).
