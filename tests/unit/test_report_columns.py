@@ -191,7 +191,7 @@ def test_figures_show_the_numbers(houses):
     found = asked(linear(houses, {LONG: 1.0}, spread=0.2), houses)
     (ax,) = plot_importance(found).axes
     assert ax.lines[1].get_xdata()[0] == found.importances[0].loss
-    assert ax.yaxis.get_ticklabels()[0].get_text() == LONG
+    assert ax.yaxis.get_ticklabels()[0].get_text() == f"{LONG[:23]}…"
     cells = Cells.of(houses)
     along = {one.name: one for one in found.along}
     line = plot_along(along[LONG], found.outcome, cells).axes[0].lines[0]

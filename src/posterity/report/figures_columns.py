@@ -14,9 +14,9 @@ from posterity.report.cells import Cells, moment
 from posterity.report.data import ReportData
 from posterity.report.effects import SHOWN, Along, Effects
 from posterity.report.section import Grid, Section
-from posterity.report.style import BAYESIAN, EPISTEMIC, HALF, INK, MUTED, Axes, Figure, label, panels, plain, svg
+from posterity.report.style import BAYESIAN, EPISTEMIC, HALF, INK, MUTED, TICK, Axes, Figure, label, panels, plain, svg
 from posterity.report.summary import digits, percent
-from posterity.text import short
+from posterity.text import short, visible
 from posterity.weighing import there
 
 WORST, NAME = 10, 40  # rows, and characters of a name
@@ -79,7 +79,7 @@ def plot_along(along: Along, outcome: str, cells: Cells, reach: tuple[float, flo
 
 def _named(ax: Axes, names: Sequence[str]) -> None:
     """Put names at the rows of a figure, the first at the top."""
-    ax.set_yticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), told_apart(names))
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
 
@@ -224,6 +224,20 @@ def _of_numbers(predictive: AnyPredictive, data: ReportData, order: Sequence[int
         said = f"{float(mean[i]):.{places}f} ± {float(std[i]):.{places}f}"
         rows.append((f"{true:.{places}f}", said, f"{(true - float(mean[i])) / float(std[i]):+.1f}".replace("-", "−")))
     return ("True", "Predicted ± std", "z"), rows
+
+
+def told_apart(names: Sequence[str], most: int = TICK) -> list[str]:
+    """Cut names to what fits at a tick: in their middle, where their beginnings are alike.
+
+    >>> told_apart(["the town of Aa", "the town of Bb", "c"], 10), told_apart(["a longer name", "b"], 8)
+    (['the…of Aa', 'the…of Bb', 'c'], ['a longe…', 'b'])
+    """
+    cut = [short(name, most) for name in names]
+    if len(set(cut)) == len(set(names)):
+        return cut
+    end = most // 2
+    shown = [visible(name) for name in names]
+    return [one if len(one) <= most else f"{one[: most - end - 2]}…{one[-end:]}" for one in shown]
 
 
 def small(value: float) -> str:
