@@ -76,6 +76,7 @@ class Dataset:
     source: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the file that was read
     notes: tuple[str, ...] = ()  # what was left out or changed, in sentences
     form: TableForm | None = None  # of a text table: how its columns were read, and what became of them
+    test_names: tuple[str, ...] = ()  # of a table's test rows, as people find them in the file: row 1, row 5, …
     digests: Mapping[str, str] = field(default_factory=dict)  # of the tensors as they were read, where a run needs them
 
     @property

@@ -33,6 +33,7 @@ class Table:
     indicators: NDArray[np.float32] | None = None  # (N, E)
     form: TableForm | None = None
     notes: tuple[str, ...] = ()
+    names: Sequence[str] = ()  # of the rows, as people find them in the file; none: row 1, row 2, …
 
 
 def split_rows(labels: NDArray[Any], num_test: int, seed: int) -> tuple[Rows, Rows]:
@@ -91,7 +92,17 @@ def standardised(table: Table, train: Rows, test: Rows) -> Dataset:
         form=table.form,
         source=table.source,
         notes=(*table.notes, *_notes(table, train, kept)),
+        test_names=_names(table, train, test),
     )
+
+
+def _names(table: Table, train: Rows, test: Rows) -> tuple[str, ...]:
+    """Name the test rows: unless the table does, by their numbers among the rows of their file that have a target."""
+    if table.names:
+        return tuple(table.names[row] for row in test.tolist())
+    two = table.form is not None and len(table.source) > 1  # files, and the test rows are those of the second
+    before = len(train) if two else 0
+    return tuple(f"row {row + 1 - before}" for row in test.tolist())
 
 
 def _scaled(values: Floats, train: Rows, table: str, names: Sequence[str]) -> tuple[Floats, Floats, Floats]:
