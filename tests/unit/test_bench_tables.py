@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from posterity.bench import tables
 from posterity.bench.study import Job
 from posterity.bench.table import markdown, ranks
+from posterity.cli.bench import _told
 from posterity.errors import DataNotFound
 
 
@@ -53,6 +54,9 @@ def test_rows_have_the_scores_of_their_columns(
     record = tables.run(Job(name, method, 0), tmp_path)
     assert scores <= record["scores"].keys()
     targets = tables.rows(name, 0).targets
+    assert _told(tables.TABLES, Job(name, method, 0), record).startswith(
+        f"{name}, split 0, {tables.ROWS[method].title}: "
+    )
     assert 0 < record["scores"].get("rmse", 1.0) < 2 * np.std(targets)  # in their own units
 
 

@@ -147,7 +147,8 @@ def _told(study: Study, job: Job, record: Record) -> str:
     if "scores" not in record:
         return f"{what}: {record['error']}"
     scores = record["scores"]
-    shown = ", ".join(f"{c.title} {scores[c.score] * c.scale:.{c.digits}f}" for c in study.columns[job.data][:2])
+    first = [c for c in study.columns[job.data] if c.score in scores][:2]
+    shown = ", ".join(f"{c.title} {scores[c.score] * c.scale:.{c.digits}f}" for c in first)
     return f"{what}: {shown}, {record['seconds']:.0f} s"
 
 

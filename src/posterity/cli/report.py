@@ -24,7 +24,9 @@ from posterity.data import Dataset
 from posterity.errors import InvalidInput
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.gaussian import DiagonalGaussian
+from posterity.report.cells import Cells
 from posterity.report.data import LearntLatent, Model, ReportData
+from posterity.report.effects import effects
 from posterity.storage import refuse_links
 from posterity.train import lock
 
@@ -86,7 +88,7 @@ def _alone(saved: Saved, file: Path, path: Path, source: Source) -> Path:
     flags = " ".join(f"{flag} {value}" for flag, value in given(source).values())
     name = str(config.model.name)
     page = replace(
-        _page(name, dataset, [scored], [[]]),
+        _page(name, dataset, [scored], [[]], config.seed),
         settings=_known(saved, scored) if saved.from_run is False else _settings(config, scored),
         command=f"posterity report {file} {flags}".strip(),
     )
@@ -144,7 +146,7 @@ def write_report(
 ) -> Path:
     """Write the page for a model, and its twin where there is one, with the log of each."""
     page = replace(
-        _page(str(config.model.name), dataset, scored, rows),
+        _page(str(config.model.name), dataset, scored, rows, config.seed),
         settings=_settings(config, scored[0]),
         command=f"posterity train --config {path.parent / 'config.toml'}",
         findings=findings(path.parent),
@@ -158,7 +160,9 @@ def _written(page: ReportData, path: Path) -> Path:
     return write(page, path)
 
 
-def _page(network: str, dataset: Dataset, scored: Sequence[Scored], rows: Sequence[Sequence[Row]]) -> ReportData:
+def _page(
+    network: str, dataset: Dataset, scored: Sequence[Scored], rows: Sequence[Sequence[Row]], seed: int
+) -> ReportData:
     """Put together what a page shows, whatever it was made by."""
     models = [
         Model(s.name, s.predictive, s.scores, list(r), s.parameters, seconds_of(r), s.draws, tuple(remarks(s)))
@@ -177,6 +181,8 @@ def _page(network: str, dataset: Dataset, scored: Sequence[Scored], rows: Sequen
         notes=dataset.notes,
         signal_to_noise=_signal_to_noise(scored[0].posterior),
         latents=_latents(scored[0].posterior),
+        cells=Cells.of(dataset),
+        effects=effects(scored[0].posterior, dataset, scored[0].predictive, seed),
     )
 
 

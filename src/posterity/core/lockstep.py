@@ -81,8 +81,10 @@ class SideBySide:
 
 
 def _without_python(graph: GraphModule, example: tuple[Tensor, ...]) -> Callable[..., Any]:
-    """Have recorded operations called by TorchScript; on other devices it could fuse them, and round otherwise."""
-    if any(tensor.device.type != "cpu" for tensor in example):
+    """Have recorded operations called by TorchScript, where torch still has it; elsewhere than on a processor it could
+    fuse them, and round otherwise.
+    """
+    if any(tensor.device.type != "cpu" for tensor in example) or not hasattr(torch.jit, "trace"):
         return graph
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants, which a recording has anyhow, and of TorchScript's own age

@@ -102,6 +102,53 @@ class Encoding:
             if code.kind == "category"
         )
 
+    @property
+    def places(self) -> dict[str, tuple[int, ...]]:
+        """Where each column is in the rows that the network takes: the columns of `numbers`, then those of `indicators`.
+
+        >>> colour = Column("category", np.array(["red", "blue"], object))
+        >>> Encoding.learnt({"colour": colour, "size": Column("number", np.array([1.0, np.nan]))}).places
+        {'colour': (2, 3), 'size': (0, 1)}
+        """
+        numbers, gaps = {}, {}
+        end = 0
+        for name, code in self.codes.items():
+            if code.kind != "category":
+                numbers[name] = tuple(range(end, end + 1 + 2 * len(_periods(code))))
+                end = numbers[name][-1] + 1
+        for name, code in self.codes.items():
+            if code.kind != "category" and code.gaps:
+                gaps[name], end = (end,), end + 1
+        found = {}
+        for name, code in self.codes.items():
+            if code.kind == "category":
+                width = len(code.words) + code.rare
+                found[name], end = tuple(range(end, end + width)), end + width
+            else:
+                found[name] = numbers[name] + gaps.get(name, ())
+        return found
+
+    def decoded(self, rows: Floats) -> dict[str, Column]:
+        """Return the cells that rows (N, D) of the network's inputs, in the units of the table, were made of.
+
+        Numbers that were missing are NaN again; categories that share a column are `RARE`, and those that have none too.
+
+        >>> size = Column("number", np.array([1.0, np.nan, 3.0]))
+        >>> encoding = Encoding.learnt({"size": size})
+        >>> encoding.decoded(encoding.numbers({"size": size}))["size"].cells
+        array([ 1., nan,  3.])
+        """
+        found = {}
+        for name, places in self.places.items():
+            code, own = self.codes[name], rows[:, list(places)]
+            if code.kind == "category":
+                words = np.array([*code.words, RARE], object)
+                at = np.where(own.max(1) > 0.5, own.argmax(1), len(code.words))
+                found[name] = Column("category", words[at])
+            else:
+                found[name] = Column(code.kind, np.where(code.gaps & (own[:, -1] > 0.5), np.nan, own[:, 0]))
+        return found
+
     def numbers(self, columns: Mapping[str, Column]) -> Floats:
         """Return numbers and dates (N, D) in the units of the table, then the columns that say which were missing."""
         found: list[Array] = []

@@ -78,6 +78,7 @@ class Dataset:
     notes: tuple[str, ...] = ()  # what was left out or changed, in sentences
     form: TableForm | None = None  # of a text table: how its columns were read, and what became of them
     blocks: Blocks | None = None  # of the training rows, where the test rows are whole ones too
+    test_names: tuple[str, ...] = ()  # of a table's test rows, as people find them in the file: row 1, row 5, …
     digests: Mapping[str, str] = field(default_factory=dict)  # of the tensors as they were read, where a run needs them
 
     @property

@@ -13,7 +13,7 @@ from posterity.posteriors.asked import check_averaging, check_posterior, check_r
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.linearised import Linearised
-from posterity.posteriors.memory import within_memory
+from posterity.posteriors.memory import predicted, within_memory
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.samples import Samples
 from posterity.predict.moments import Moments, beside, joined, moments
@@ -37,6 +37,13 @@ class Averaging:
         """Predict inputs (B, ...) by these functions; a point has one."""
         generator = Generator(device=posterior.device).manual_seed(derived_seed(self.seed, "predict"))
         return posterior.predict(inputs, 1 if posterior.single else self.draws, generator=generator)
+
+    def functions(self, posterior: FunctionPosterior, inputs: Tensor) -> AnyPredictive:
+        """Predict as `predict` does, by drawn functions also where predictions have a closed form, which has none."""
+        if not isinstance(posterior, Linearised):
+            return self.predict(posterior, inputs)
+        generator = Generator(device=posterior.device).manual_seed(derived_seed(self.seed, "predict"))
+        return predicted(posterior.problem.likelihood, posterior.draws(inputs, self.draws, generator), None)
 
 
 USUAL = Averaging()

@@ -80,6 +80,21 @@ def predictive(distribution: Distribution, outputs: Tensor) -> AnyPredictive:
     return General(distribution)
 
 
+def draw_log_probs(predictive: AnyPredictive, targets: Tensor) -> Tensor:
+    """Return log p(y | x, θ_s) of each function, (n, B), in nats: `log_prob` is that of their average.
+
+    Raises:
+        InvalidInput: for targets that do not fit, and quantiles, which have no density.
+
+    >>> draw_log_probs(Classification(torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]])), torch.tensor([0])).exp()
+    tensor([[0.9000],
+            [0.5000]], dtype=torch.float64)
+    """
+    if isinstance(predictive, Quantiles):
+        predictive.log_prob(targets)
+    return predictive._draw_log_probs(targets)
+
+
 def beside(parts: Sequence[AnyPredictive]) -> AnyPredictive:
     """Join what the same functions predict of one batch of inputs after the other."""
     return _joined(parts, 1)

@@ -11,6 +11,8 @@ from posterity.report.figures_classification import plot_confusion as plot_confu
 from posterity.report.figures_classification import plot_referral as plot_referral
 from posterity.report.figures_classification import plot_reliability as plot_reliability
 from posterity.report.figures_classification import plot_uncertainty as plot_uncertainty
+from posterity.report.figures_columns import plot_along as plot_along
+from posterity.report.figures_columns import plot_importance as plot_importance
 from posterity.report.figures_compare import plot_calibration as plot_calibration
 from posterity.report.figures_compare import plot_detection as plot_detection
 from posterity.report.figures_compare import plot_risk_coverage as plot_risk_coverage
@@ -23,6 +25,7 @@ from posterity.report.figures_latents import plot_learnt_prior as plot_learnt_pr
 from posterity.report.figures_latents import plot_rows as plot_rows
 from posterity.report.figures_prior import plot_prior_predictive as plot_prior_predictive
 from posterity.report.figures_regression import plot_coverage as plot_coverage
+from posterity.report.figures_regression import plot_errors as plot_errors
 from posterity.report.figures_regression import plot_fit as plot_fit
 from posterity.report.figures_regression import plot_parts as plot_parts
 from posterity.report.figures_regression import plot_predicted as plot_predicted

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from posterity.errors import InvalidInput
 from posterity.predict.predictive import AnyPredictive, Classification, General, Regression
+from posterity.report.cells import Cells
+from posterity.report.effects import Effects
 from posterity.types import Latent
 
 Epoch = Mapping[str, Any]
@@ -45,7 +47,8 @@ class ReportData:
     target_scaling: (mean, std) where the predictives and targets are standardised; they are drawn as mean + std·y.
     Scores are printed as they come: give them in the units that the reader should see.
     notes: on the data, in sentences: what was left out of them, and which files are not the published ones.
-    features: names of a table's columns. signal_to_noise: |μ|/σ of every weight, any shape.
+    features: names of a table's columns. cells: of its test rows, as its file has them; effects: what its columns did.
+     signal_to_noise: |μ|/σ of every weight, any shape.
     command: the command line that made this run.
     latents: by full name, `prior.scale.fc` or `likelihood.std`, in the units that the network was trained in.
     findings: what later commands found, by name, as `posterity.report.findings` lists them.
@@ -67,6 +70,8 @@ class ReportData:
     findings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     features: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    cells: Cells | None = None
+    effects: Effects | None = None
 
     def __post_init__(self) -> None:
         kinds = {"classification": (Classification,), "regression": (Regression, General)}

@@ -23,6 +23,7 @@ from posterity.report.style import (
     label,
     legend,
     panels,
+    plain,
 )
 
 Vector = NDArray[np.float64]
@@ -70,6 +71,8 @@ def plot_predicted(bands: Bands, targets: Tensor) -> Figure:
     ax.vlines(bands.mean, bands.lower, bands.upper, color=BAYESIAN, alpha=alpha, linewidth=1, rasterized=crowd)
     alpha = max(min(0.85, 600 / len(y)), 0.08)
     ax.plot(bands.mean, y, "o", color=INK, markersize=3, alpha=alpha, markeredgewidth=0, rasterized=crowd)
+    plain(ax.xaxis)
+    plain(ax.yaxis)
     label(ax, "True against predicted, 90 % bands", "predicted mean", "true value")
     return figure
 
@@ -121,7 +124,28 @@ def plot_residuals(bands: Bands, targets: Tensor) -> Figure:
     ax.plot(stds, sizes, "o-", color=BAYESIAN, markersize=5, linewidth=1.4, label="root mean square, ten groups")
     reach = [bands.std.min(), bands.std.max()]
     ax.plot(reach, reach, color=INK, linewidth=1, linestyle="--", label="as predicted")
+    plain(ax.xaxis)
+    plain(ax.yaxis)
     label(ax, "Errors against predicted std", "predicted standard deviation", "|true − predicted|")
+    legend(ax, loc="upper left")
+    return figure
+
+
+def plot_errors(bands: Bands, targets: Tensor) -> Figure:
+    """Draw the errors against the prediction, with their mean in ten groups: a curve is what the function misses."""
+    error = numbers(targets) - bands.mean
+    groups = [group for group in np.array_split(np.argsort(bands.mean), 10) if len(group)]
+    figure, (ax,) = panels(1, width=HALF, height=4.2)
+    ax.axhline(0, color=INK, linewidth=1, linestyle="--")
+    alpha = max(min(0.5, 400 / len(error)), 0.05)
+    ax.plot(
+        bands.mean, error, "o", color=MUTED, markersize=3, markeredgewidth=0, alpha=alpha, rasterized=len(error) > CROWD
+    )
+    means = [bands.mean[group].mean() for group in groups], [error[group].mean() for group in groups]
+    ax.plot(*means, "o-", color=BAYESIAN, markersize=5, linewidth=1.4, label="mean, ten groups")
+    plain(ax.xaxis)
+    plain(ax.yaxis)
+    label(ax, "Errors against the prediction", "predicted mean", "true − predicted")
     legend(ax, loc="upper left")
     return figure
 
@@ -132,6 +156,7 @@ def plot_parts(bands: Bands) -> Figure:
     edges = np.histogram_bin_edges(np.concatenate([bands.aleatoric_std, bands.epistemic_std]), 40)
     ax.hist(bands.aleatoric_std, edges, color=ALEATORIC, alpha=0.65, label="aleatoric: noise")
     ax.hist(bands.epistemic_std, edges, color=EPISTEMIC, alpha=0.65, label="epistemic: ignorance")
+    plain(ax.xaxis)
     label(ax, "The two parts of the uncertainty", "standard deviation", "inputs")
     legend(ax)
     return figure

@@ -5,18 +5,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import floor, log10
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from posterity.predict.predictive import Classification
+from posterity.report.cells import Cells, as_written
 from posterity.report.figures_regression import Bands
 from posterity.report.summary import digits, percent
+from posterity.text import short
 
 CARDS, ROWS = 4, 6  # examples per group, as images (twice that in the first) and as rows of a table
 CLASSES_ON_CARD, CLASSES_IN_ROW = 10, 4
-FEATURES = 6
+FEATURES, NAME = 6, 30  # columns of a table that are shown, and characters of their names and cells
 PIXELS = 96  # no thumbnail is larger
+Columns: TypeAlias = tuple[
+    tuple[str, ...], Callable[[int], tuple[str, ...]]
+]  # what is said of an input beside predictions
 LARGEST_VARIANCE = 0.25  # of a class's indicator
 
 
@@ -80,7 +86,7 @@ def thumbnail(image: Tensor, low: float, high: float) -> str:
 
 
 def classification_groups(
-    inputs: Tensor, predictive: Classification, targets: Tensor, classes: Sequence[str], features: Sequence[str] = ()
+    inputs: Tensor, predictive: Classification, targets: Tensor, classes: Sequence[str], columns: Columns | None = None
 ) -> tuple[Group, ...]:
     """Return the gallery of a classification, by entropy of the mean probabilities."""
     order = predictive.entropy.detach().cpu().argsort(stable=True)
@@ -109,10 +115,12 @@ def classification_groups(
         )  # fmt: skip
         return Remark(facts, said != true, bars)
 
-    return _gather(inputs, picked, remark, features)
+    return _gather(inputs, picked, remark, columns)
 
 
-def regression_groups(inputs: Tensor, bands: Bands, targets: Tensor, features: Sequence[str] = ()) -> tuple[Group, ...]:
+def regression_groups(
+    inputs: Tensor, bands: Bands, targets: Tensor, columns: Columns | None = None
+) -> tuple[Group, ...]:
     """Return the gallery of a regression, by predicted standard deviation."""
     order = torch.from_numpy(bands.std).argsort(stable=True)
     places = max(1 - floor(log10(float(bands.std.min()))), 0)  # a digit more than the smallest error bar has
@@ -127,38 +135,33 @@ def regression_groups(inputs: Tensor, bands: Bands, targets: Tensor, features: S
         )
         return Remark(facts, wrong=not bands.lower[i] <= float(targets[i]) <= bands.upper[i])
 
-    return _gather(inputs, {"Least certain": order.flip(0), "Most certain": order}, remark, features)
+    return _gather(inputs, {"Least certain": order.flip(0), "Most certain": order}, remark, columns)
 
 
-def as_written(value: float, largest: float) -> str:
-    """Write a number of a column as its file would: six digits of the largest, beyond which float32 only rounds.
-
-    >>> as_written(1250.0001, 20000.0), as_written(-4.77e-07, 22.2), as_written(0.0228253, 0.058)
-    ('1250', '0', '0.0228253')
-    """
-    places = 5 - floor(log10(largest)) if largest > 0 else 0
-    if not 0 <= places <= 12:
-        return f"{value:.6g}"
-    text = f"{value:.{places}f}"
-    shorter = text.rstrip("0").rstrip(".") if places else text
-    return "0" if not float(shorter) else shorter
+def shown_columns(inputs: Tensor, cells: Cells | None, first: Sequence[str] = ()) -> Columns:
+    """Choose the columns of a table that are shown, the most important `first`; of other inputs their first numbers."""
+    if cells is not None:
+        names = tuple(first or cells.columns)[:FEATURES]
+        return ("", *(short(name, NAME) for name in names)), lambda i: (
+            cells.rows[i],
+            *(cells.text(name, i) for name in names),
+        )
+    values = inputs.detach().reshape(len(inputs), -1)[:, :FEATURES].double()
+    largest = values.abs().amax(0).tolist()
+    names = tuple(f"x{j + 1}" for j in range(values.shape[1]))
+    return names, lambda i: tuple(map(as_written, values[i].tolist(), largest))
 
 
 def _gather(
-    inputs: Tensor, picked: Mapping[str, Tensor], remark: Callable[[int], Remark], features: Sequence[str]
+    inputs: Tensor, picked: Mapping[str, Tensor], remark: Callable[[int], Remark], columns: Columns | None
 ) -> tuple[Group, ...]:
-    """Show the first few of each pick: as images where they are images, else by their first features."""
+    """Show the first few of each pick: as images where they are images, else by their columns."""
     images = image_like(inputs)
     low, high = (float(inputs.min()), float(inputs.max())) if images else (0.0, 1.0)
-    count = min(inputs[0].numel(), FEATURES)
-    names = () if images else tuple(features[:count]) or tuple(f"x{j + 1}" for j in range(count))
-
-    columns = inputs.detach().reshape(len(inputs), -1)[:, :count].double()
-    largest = [0.0] * count if images else columns.abs().amax(0).tolist()
+    names, texts = ((), lambda _: ()) if images else columns or shown_columns(inputs, None)
 
     def entry(i: int) -> Entry:
-        values = tuple(as_written(value, most) for value, most in zip(columns[i].tolist(), largest, strict=True))
-        return Entry(thumbnail(inputs[i], low, high) if images else "", values, remark(i))
+        return Entry(thumbnail(inputs[i], low, high) if images else "", texts(i), remark(i))
 
     groups = []
     for rank, (title, indices) in enumerate(picked.items()):

@@ -10,9 +10,9 @@ from torch import Tensor
 from posterity.metrics.calibration import coverage_curve
 from posterity.predict.predictive import Classification, General, Quantiles, Regression
 from posterity.report import figures_classification as classes
+from posterity.report import figures_columns, findings, gallery, verdicts
 from posterity.report import figures_latents as unknowns
 from posterity.report import figures_regression as values
-from posterity.report import findings, gallery, verdicts
 from posterity.report.data import LearntLatent, ReportData
 from posterity.report.figures_training import plot_signal_to_noise, plot_training
 from posterity.report.section import Section
@@ -34,6 +34,7 @@ def sections(data: ReportData) -> tuple[Section, ...]:
         *_data(data),
         *_training(data),
         *middle,
+        *figures_columns.sections(data),
         *_latents(data),
         *_weights(data),
         *findings.sections(data.findings),
@@ -166,7 +167,7 @@ def _classification(data: ReportData) -> tuple[Section, ...]:
         (svg(classes.plot_referral(found, y), "Accuracy on the rest against the share of inputs referred."),),
         beside=True,
     )
-    groups = gallery.classification_groups(data.inputs, bayesian, y, data.classes, data.features)
+    groups = gallery.classification_groups(data.inputs, bayesian, y, data.classes, _columns(data))
     return (
         calibration,
         _confusion(bayesian, data),
@@ -229,18 +230,17 @@ def _regression(data: ReportData) -> tuple[Section, ...]:
     fit = _fit(data.inputs, bands, y) if alone and data.inputs.numel() == len(data.inputs) else ()
     prediction = Section(
         "Predictions and their bands",
-        "Left: points on the dashed line are exact, and nine in ten bands should cross it. Right: the errors' size should "
-        "follow the predicted standard deviation (dashed).",
+        "Points on the dashed line are exact, and nine in ten bands should cross it. The errors' size should follow the "
+        "predicted standard deviation (dashed); their mean should be 0 whatever is predicted.",
         verdicts.residuals(bands.std, bands.mean - values.numbers(y)),
         (
             svg(values.plot_predicted(bands, y), "True against predicted values with 90 percent bands."),
             svg(values.plot_residuals(bands, y), "Absolute error against predicted standard deviation."),
+            svg(values.plot_errors(bands, y), "Error against predicted mean."),
         ),
     )
-    groups = gallery.regression_groups(data.inputs, bands, y, data.features) if alone else ()
-    reading = (
-        "The inputs with the widest and the narrowest predictions; red where the target is outside its 90 % interval."
-    )
+    groups = gallery.regression_groups(data.inputs, bands, y, _columns(data)) if alone else ()
+    reading = "The widest and the narrowest predictions; red where the target is outside its 90 % interval."
     single = (Section("Single inputs", reading, groups=groups),) if groups else ()
     return (*fit, prediction, _bands(found, y, bands), *single)
 
@@ -272,8 +272,8 @@ def _bands(found: Mapping[str, Regression | General], y: Tensor, bands: values.B
     more = "of whole numbers it holds more, as no end lies between two; " if whole else ""
     return Section(
         "Are the bands as wide as they should be?",
-        f"Left: an interval of level 90 % should hold 90 % of the targets; {more}a curve below the dashed line has too narrow "
-        "bands. Right: where the width comes from, noise in the data or ignorance of the function.",
+        f"First: an interval of level 90 % should hold 90 % of the targets; {more}a curve below the dashed line has too narrow "
+        "bands. Second: where the width comes from, noise in the data or ignorance of the function.",
         "\n".join(
             verdicts.coverage(name, coverage_curve(p, y, ninety).coverage.item(), len(y)) for name, p in found.items()
         ),
@@ -282,6 +282,12 @@ def _bands(found: Mapping[str, Regression | General], y: Tensor, bands: values.B
             svg(values.plot_parts(bands), "Histograms of aleatoric and epistemic standard deviation."),
         ),
     )
+
+
+def _columns(data: ReportData) -> gallery.Columns:
+    """Choose what is shown of a single input that is no image: of a table the columns that did most."""
+    first = () if data.effects is None else [one.name for one in data.effects.importances]
+    return gallery.shown_columns(data.inputs, data.cells, first)
 
 
 def _one_target(predictive: Regression | General) -> Regression | General:

@@ -14,7 +14,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure as AnyFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from posterity.storage import replacing
@@ -127,6 +127,19 @@ def wide_range(axis: Any, low: float, high: float) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 2000 * low else (1,)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
+
+
+def plain(axis: Any, most: int = 5) -> None:
+    """Write an axis's numbers as a file has them, no power of ten apart, and few enough that long ones fit."""
+    axis.set_major_locator(MaxNLocator(most))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _positional(value)))
+
+
+def _positional(value: float) -> str:
+    near = float(f"{value:.10g}")
+    if near and not 1e-5 <= abs(near) < 1e10:
+        return f"{near:g}".replace("-", "−")
+    return np.format_float_positional(near, trim="-").replace("-", "−")
 
 
 def save(figure: AnyFigure, path: Path) -> None:
