@@ -105,7 +105,7 @@ def candidate(
     shortcut: bool = True,
     activation: str = "relu",
     warmup: int = 120,
-    decoherence: float = 5.0,
+    decoherence: float = 1.0,
 ) -> dict[str, Any]:
     def network(columns: int, outputs: int) -> MLP:
         return MLP((columns, *DEEP, outputs), activation, shortcut)
@@ -114,14 +114,15 @@ def candidate(
 
 
 CANDIDATES: dict[str, dict[str, Any]] = {
-    "the usual one: v .005, std 1.5, ℓ 5√P": {},
-    "ℓ √P": candidate(decoherence=1.0),
-    "v .05": candidate(variance=0.05),
+    "the usual one: v .005, std 1.5": {},
+    "v .1": candidate(variance=0.1),
     "std 1": candidate(std=1.0),
     "std 2": candidate(std=2.0),
     "no shortcut": candidate(shortcut=False),
     "silu": candidate(activation="silu"),
     "60 of 200 to warm up": candidate(warmup=60),
+    "ℓ 5√P": candidate(decoherence=5.0),
+    "v .05, ℓ 5√P": candidate(variance=0.05, decoherence=5.0),
 }
 
 

@@ -28,6 +28,7 @@ from posterity.types import Prior
 BATCH = 256  # rows per step, of what goes in steps
 SAMPLED, IN_MEMORY = 4000, 50_000  # rows at most, a minute; and that fit into memory beside five networks' units
 WARMUP, KEPT, LEAST_STEPS = 120, 80, 20  # transitions of a chain in a minute, and steps of one
+FAR = 5.0  # ℓ/√P of chains of five minutes and more
 MOST = 4  # times as many transitions, of more minutes; then their steps become more
 CHAIN_STEPS, VARIATIONAL_STEPS = 7500, 2000
 HIDDEN = (50,)  # widths, but for sampled ensembles
@@ -48,7 +49,7 @@ def for_numbers(rows: int, steps_per_epoch: int, minutes: float = 1.0) -> Usual:
     """Choose for real targets.
 
     >>> for_numbers(500, 2).hidden, for_numbers(80_000, 313).method.epochs
-    ((16, 16, 16, 16), 25)
+    ((16, 16, 16, 16), 24)
     >>> for_numbers(500, 2, minutes=2.0).method.sampler.draws
     160
     """
@@ -70,6 +71,7 @@ def _sampled(minutes: float) -> SampledEnsemble:
     times = min(minutes, MOST)
     sampler = replace(
         usual.sampler,
+        decoherence=min(FAR, max(1.0, minutes)),  # longer chains are asked for where they have far to go
         warmup=max(3, round(WARMUP * times)),
         draws=max(4, round(KEPT * times)),
         steps=round(LEAST_STEPS * minutes / times),
