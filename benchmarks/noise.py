@@ -8,9 +8,9 @@ method's own, but for epochs: those of methods that are made for images would be
 """
 
 import argparse
-import json
 import time
 import warnings
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from torch import Generator, Tensor, nn
 
 from posterity import MAP, MLE, Engine, Ensemble, Gaussian, Laplace, MeanField, TensorData, fit
 from posterity.bench.machine import provenance
-from posterity.bench.study import read, write
+from posterity.bench.study import write
 from posterity.data.locate import cache_folder
 from posterity.methods import (
     HMC,
@@ -39,6 +39,7 @@ from posterity.methods import (
 )
 from posterity.posteriors.base import FunctionPosterior
 from posterity.sklearn import BayesianRegressor
+from posterity.storage import replace_text
 from posterity.zoo import MLP
 
 DOCS = Path(__file__).parent.parent / "docs" / "results"
@@ -100,7 +101,13 @@ def fitted(method: Any, network: str, door: str, data: tuple[Tensor, Tensor], se
         warnings.simplefilter("ignore")
         if door == "fit":
             engine = Engine(progress=False, seed=seed, device="cpu")
-            found = fit(networks(network), TensorData(*data, batch_size=BATCH), likelihood=Gaussian(), method=method, engine=engine)
+            found = fit(
+                networks(network),
+                TensorData(*data, batch_size=BATCH),
+                likelihood=Gaussian(),
+                method=method,
+                engine=engine,
+            )
             return level(found), found.provenance["remarks"]
         model = BayesianRegressor(
             method,
@@ -127,7 +134,43 @@ def run(given: argparse.Namespace) -> None:
             found = {"method": title, "network": network, "door": door, "noise": noise, "seed": given.seed, "std": std}
             found |= {"left": left, "remarks": kinds, "seconds": time.process_time() - started}
             write(path, {**found, **provenance()})
-            print(f"{title:26} {network} {door:9} {noise:<5g} {std / left:8.3f}  {found['seconds']:5.1f} s  {' '.join(kinds)}", flush=True)
+            print(title, network, door, noise, round(std / left, 3), kinds, round(found["seconds"], 1), flush=True)
+
+
+def page(folder: Path) -> str:
+    """Write the table, and keep all records in one file beside it."""
+    kept = DOCS / "noise.json"
+    records = [read(path) for path in sorted(folder.glob("*.json"))] or json.loads(kept.read_text("utf-8"))
+    replace_text(kept, json.dumps(records, indent=0, sort_keys=True) + "\n")
+    lines = [
+        "# Whether a learnt noise level arrives",
+        "",
+        "`python benchmarks/noise.py run`, so far of the rows that are here, then `… page`. "
+        + "; ".join(sorted({f"{r['machine']}, {r['threads']} thread" for r in records}))
+        + f"; {', '.join(sorted({r['date'] for r in records}))}.",
+        "",
+        f"y = 2x + 1 + noise · N(0, 1), {ROWS} rows, `Gaussian()`: the learnt std over what least squares leaves of the rows.",
+        "In brackets the kinds of the remarks that the fit gave; **bold** is off by more than a tenth and says nothing.",
+        "",
+        "| method | network | by | " + " | ".join(f"{noise:g}" for noise in NOISES) + " |",
+        "|---" * (3 + len(NOISES)) + "|",
+    ]
+    for title in METHODS:
+        for network, door in product(("line", "network"), ("fit", "estimator")):
+            rows = {r["noise"]: r for r in records if (r["method"], r["network"], r["door"]) == (title, network, door)}
+            if rows:
+                cells = [_cell(rows.get(noise)) for noise in NOISES]
+                lines.append(f"| {title} | {network} | {door} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(record: Mapping[str, Any] | None) -> str:
+    if record is None:
+        return ""
+    share, kinds = record["std"] / record["left"], record["remarks"]
+    if kinds:
+        return f"{share:.3g} ({', '.join(kinds)})"
+    return f"{share:.3g}" if abs(share - 1) <= WITHIN else f"**{share:.3g}**"
 
 
 def main() -> None:
@@ -144,7 +187,7 @@ def main() -> None:
     if given.what == "run":
         run(given)
     else:
-        (DOCS / "noise.md").write_text(page(given.folder), encoding="utf-8")
+        replace_text(DOCS / "noise.md", page(given.folder))
 
 
 if __name__ == "__main__":

@@ -112,10 +112,10 @@ class Likelihood(ABC):
         """Return how many outputs a network has for so many targets; one for each unless overridden."""
         return targets
 
-    def scale(self, latents: Params) -> Tensor | None:
+    def error_size(self, latents: Params) -> Tensor | None:
         """Return the least size of an error that counts, (), where it is learnt: curvatures in outputs go with 1/scale².
 
-        What takes plain gradients divides its steps in the weights by them, since they grow without bound as a noise level comes
+        What takes plain gradients divides its steps in the weights by them: they grow without bound as a noise level comes
         down. None, unless overridden: steps are as they are.
         """
         return None

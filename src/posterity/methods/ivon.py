@@ -34,7 +34,6 @@ from posterity.methods.watching import Watching, run, watched_latents, watched_s
 from posterity.model.divergence import Divergence
 from posterity.model.likelihoods import training_score
 from posterity.model.problem import Problem
-from posterity.model.steps import scale
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.descent import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -150,9 +149,8 @@ class IVONInference(Watching):
             nll, distribution = self._compiled(state, batch)
         else:
             nll, distribution, gradient, hessian = self._estimates(state["mean"], self._std(state), batch)
-            prior, before = (self._decay, self._center), scale(self.problem, state["mean"])
+            prior = self._decay, self._center
             newton.move(self._vectors(state), (gradient, hessian), prior, self._rates_at(step))
-            self._follow(state, before)
         state["step"] += 1
         name, score = training_score(distribution, batch)
         nll, kl = nll / self.problem.weight(batch), state["kl"] / n
@@ -172,13 +170,6 @@ class IVONInference(Watching):
 
     def remarks(self) -> list[Remark]:
         return arrival.variational(self.rows, self.best, "a smaller hessian_momentum")
-
-    def _follow(self, state: State, before: Tensor | None) -> None:
-        """Let h and g of the weights go with 1/std² of a learnt noise level, whose steps are faster than their memories."""
-        after = scale(self.problem, state["mean"])
-        if before is not None and after is not None:
-            for name in ("hessian", "gradient"):
-                state[name][: self.problem.coordinates.network].mul_((before / after).square())
 
     def _std(self, state: State) -> Tensor:
         start = self.problem.coordinates.start

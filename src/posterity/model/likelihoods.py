@@ -84,7 +84,7 @@ class Gaussian(Likelihood):
             return torch.as_tensor(self.std, dtype=outputs.dtype, device=outputs.device)
         return beside_outputs(softplus(latents["std"]), outputs, each=isinstance(self.initial_std, tuple))
 
-    def scale(self, latents: Params) -> Tensor | None:
+    def error_size(self, latents: Params) -> Tensor | None:
         return softplus(latents["std"]).min() if self.std is None else None
 
     def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Tensor:

@@ -13,13 +13,13 @@ from posterity.model.coordinates import Coordinates
 from posterity.model.problem import Problem
 from posterity.types import LIKELIHOOD
 
-LEAST_RATE = 0.02  # of a likelihood's own coordinates, where an optimiser's steps are as long as its rate
+LEAST_RATE = 0.01  # of a likelihood's own coordinates, where an optimiser's steps are as long as its rate
 
 
 def units(where: Coordinates, vector: str, optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the units of a vector of coordinates for `Optimizer.bind`: those of the prior's form, and of the latents.
 
-    Coordinates of the likelihood take steps of a rate of 0.02 at least. SGD's steps go with the gradient, which is near 1
+    Coordinates of the likelihood take steps of a rate of 0.01 at least. SGD's steps go with the gradient, which is near 1
     wherever a noise level is wrong: it has no other unit.
     """
     found = where.units(vector)
@@ -43,7 +43,7 @@ def scale(problem: Problem, theta: Tensor) -> Tensor | None:
     curvature would grow in its place. None where the likelihood learns no such size.
     """
     latents = problem.latents(problem.layout.views(theta))
-    found = problem.likelihood.scale(latents) if latents else None
+    found = problem.likelihood.error_size(latents) if latents else None
     return None if found is None else found.clamp(max=1.0)
 
 
