@@ -8,6 +8,7 @@ method's own, but for epochs: those of methods that are made for images would be
 """
 
 import argparse
+import json
 import time
 import warnings
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from torch import Generator, Tensor, nn
 
 from posterity import MAP, MLE, Engine, Ensemble, Gaussian, Laplace, MeanField, TensorData, fit
 from posterity.bench.machine import provenance
-from posterity.bench.study import write
+from posterity.bench.study import read, write
 from posterity.data.locate import cache_folder
 from posterity.methods import (
     HMC,

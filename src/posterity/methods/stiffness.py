@@ -1,9 +1,8 @@
 """Whether a sampler's steps fit the curvature at its draws: where they hardly do, draws are wider than the posterior.
 
 A chain of constant rate has the variance 1/(1 − λ/λ₀) times the posterior's in a direction of curvature λ, where λ₀ is the
-curvature at which its steps are stable no more (see `core.dynamics`). The nll does not tell of it: it settles, too high. A
-noise level that is learnt makes for it, since the curvature is that of the residuals divided by its square: it comes down
-until the steps are hardly stable, and stays there.
+curvature at which its steps are stable no more (see `core.dynamics`). The nll does not tell of it: it settles, too high, and
+a noise level that is learnt with it. Curvatures are those in the units of the steps (`model.steps`).
 """
 
 import torch
