@@ -5,6 +5,7 @@ What programs read, JSON, is left as it is: its own escapes are enough.
 """
 
 import re
+from collections.abc import Sequence
 
 LONGEST = 60  # characters of a name in a figure or as part of a file's name
 HIDDEN = re.compile(
@@ -33,6 +34,15 @@ def short(text: str, most: int = LONGEST) -> str:
     """
     shown = visible(text)
     return shown if len(shown) <= most else f"{shown[: most - 1]}…"
+
+
+def some(things: Sequence[object], most: int = 5) -> str:
+    """Name some of many things.
+
+    >>> some(range(9))
+    '0, 1, 2, 3, 4, …'
+    """
+    return ", ".join(map(str, things[:most])) + ", …" * (len(things) > most)
 
 
 def cell(value: object) -> object:

@@ -58,7 +58,7 @@ def test_new_tables_of_other_columns_are_predicted_and_nothing_passes_in_silence
     said = call("predict", sailed, new, "--format", "json")
     assert said.code == 0, said.err
     assert [one["class"] for one in json.loads(said.out)["predictions"]][::2] == ["yes", "no"]
-    for words in ("Not used: note", "Missing cells: Age 1, Fare 1", "'Sex': 1 cells hold categories", "('other')"):
+    for words in ("Not used: note", "Missing cells: Age 1, Fare 1", "'Sex': 1 cell holds a category", "('other')"):
         assert words in said.err
     new.write_text("Fare,Age,Sex\n1,2,male\n")
     assert "lacks Boarded; it has Fare, Age, Sex" in call("predict", sailed, new).err
@@ -72,3 +72,18 @@ def test_another_table_is_scored_by_the_run_s_form(call, sailed: Path, passenger
     said = call("evaluate", sailed, "--data", other, "--json")
     assert said.code == 0, said.err
     assert json.loads(said.out)["model"]["test"]["nll"] == pytest.approx(own["model"]["test"]["nll"], rel=1e-5)
+
+
+def test_a_run_keeps_how_its_rows_were_parted(call, passengers: Path, tmp_path: Path) -> None:
+    flags = ("--method", "map", "--model", "mlp:4", "--epochs", 1, "--predictive-draws", 2, "--validation", 0.2)
+    out = tmp_path / "run"
+    said = call("train", passengers, *flags, "--split-by", "time:Boarded", "--out", out)
+    assert said.code == 0, said.err
+    assert "rows, the last by 'Boarded', from 1912-04-" in said.err
+    assert 'split_by = "time:Boarded"' in (out / "config.toml").read_text()
+    assert "the last by &#39;Boarded&#39;" in (out / "report.html").read_text()
+    assert call("evaluate", out).code == 0  # of the same rows, or it would be refused
+    assert call("calibrate", out).code == 0  # by the same rows of validation
+    refused = call("train", "digits", "--split-by", "time:day")
+    assert (refused.code, refused.out) == (2, "")
+    assert "--split-by: 'digits' is published with its split" in refused.err

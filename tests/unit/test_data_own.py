@@ -93,7 +93,7 @@ GOOD = rows(20, lambda row: row * 0.25)
         ("y\n1\n2\n", InvalidInput, "has one column"),
         (rows(4, lambda row: row / 4), InvalidInput, "at least 5"),
         (rows(20, lambda row: f"id{row}"), InvalidInput, "20 classes in 20 rows"),
-        (rows(20, lambda row: "same"), InvalidInput, "1 classes in 20 rows"),
+        (rows(20, lambda row: "same"), InvalidInput, "is 'same' in all 20 rows"),
         (rows(20, lambda row: 0.5), InvalidInput, "the target is 0.5 in all"),
         ("a,y\n" + "".join(f"1,{row / 4}\n" for row in range(20)), InvalidInput, "no input column varies"),
     ],
@@ -117,7 +117,7 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(InvalidInput, match=r"folder\.csv.*cannot be read"):
         data.load(str(tmp_path / "folder.csv"))
     with pytest.raises(InvalidInput, match=r"Or the path of a \.csv"):
-        data.load(str(tmp_path / "mine.parquet"))
+        data.load(str(tmp_path / "mine.bin"))
     with pytest.raises(InvalidInput, match="is a table"):
         data.load(csv(tmp_path, GOOD), image_size=32)
 

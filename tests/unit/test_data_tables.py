@@ -251,7 +251,7 @@ def test_new_tables_go_through_the_form_that_was_written_down(tmp_path):
     median = found.form.encoding.codes["a"].median
     assert form.encoding.numbers(columns)[:, 0].tolist() == [0.5, median, -0.5]
     assert form.encoding.indicators(columns).tolist() == [[0, 0], [0, 0], [0, 1]]
-    assert any("1 cells hold categories that training did not see ('zebra')" in note for note in notes)
+    assert any("1 cell holds a category that training did not see ('zebra')" in note for note in notes)
     assert "Missing cells: a 1, b 1." in notes
     for text, words in (
         ("a\n1\n", "lacks b; it has a"),

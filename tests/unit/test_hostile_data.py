@@ -293,7 +293,7 @@ TABLE = "a,b,y\n" + ROWS
         (TABLE + "1," + "9" * 5000 + ",1\n", "is no finite number"),
         (TABLE + '"1,1,1\n' * 3, "is no CSV"),
         (TABLE + "1,\0,1\n", "is NUL"),
-        (TABLE.encode("utf-16-le"), "is NUL"),
+        (TABLE.encode("utf-16-le") + b"1", "is NUL"),
         (TABLE.replace("a", "é\x01").encode("latin-1"), "not UTF-8"),
         (TABLE.encode("utf-16")[:-1], "not UTF-16"),
         ("a,b," + "y" * 1000 + "\n" + ROWS, "the name of a column has 1,000 characters"),

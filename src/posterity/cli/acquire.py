@@ -30,7 +30,9 @@ class Pool:
     ] = None
     pool: Annotated[
         tuple[Path, ...],
-        Parameter(negative="", consume_multiple=True, metavar="FILE", help="Inputs to choose from: images, CSV, .npy."),
+        Parameter(
+            negative="", consume_multiple=True, metavar="FILE", help="Inputs to choose from: images, tables, .npy."
+        ),
     ] = ()
     n: Annotated[int, Parameter(name=("-n", "--n"), metavar="INT", help="How many to choose. [10]")] = 10
     score: Annotated[str | None, Parameter(metavar="NAME", help="What to choose by. [bald; of values variance]")] = None
@@ -69,7 +71,7 @@ def acquire(
     Parameters
     ----------
     data
-        A known data set (posterity data lists them), or your own .csv, .tsv or .npz.
+        A known data set (posterity data lists them), or your own table (.csv, .parquet, …) or .npz.
     """
     voice = Voice(output)
     if chosen.run is not None or chosen.pool:

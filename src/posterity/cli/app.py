@@ -33,7 +33,7 @@ COMMANDS = {
     "ood": "Ask whether a trained posterior knows what it was not trained on.",
     "shift": "Score a trained posterior on its test data under corruptions of five severities.",
     "calibrate": "Make promises that a trained posterior keeps: prediction sets, when to abstain, a temperature.",
-    "predict": "Predict images, CSV or .npy files, with uncertainty.",
+    "predict": "Predict images, tables or .npy files, with uncertainty.",
     "acquire": "Say which inputs to label next, or simulate what choosing them well is worth.",
     "prune": "Remove the weights that matter least, and show what that costs.",
     "report": "Write a run's report.html anew.",

@@ -126,7 +126,7 @@ def _data_of(a: Saved, b: Saved) -> Iterator[tuple[str, Any, Any]]:
     """Yield what makes test data the same, of both."""
     for key, what in (("name", "data set"), ("task", "task"), ("classes", "classes"), ("source", "files")):
         yield what, a.data[key], b.data[key]
-    for key in ("split", "target"):
+    for key in ("split", "split_by", "target"):
         yield key, getattr(a.config.data, key), getattr(b.config.data, key)
 
 

@@ -63,6 +63,7 @@ class DataConfig(_Table):
     dates: Order | None = None
     missing: Columns = ()  # words that stand for missing cells
     test: str | None = None  # a table that is the test part; None: a fifth of this one
+    split_by: str | None = None  # time:COLUMN or group:COLUMN, by which rows are parted; None: they are drawn
     root: str | None = None
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.1
     batch_size: Count | None = None  # by the number of examples; see `batch_size` of cli/experiment.py
@@ -72,7 +73,15 @@ class DataConfig(_Table):
     def reader(self) -> Reader:
         """What corrects a wrong guess of how a table is to be read."""
         return Reader(
-            self.drop, self.keep, self.category, self.header, self.decimal, self.dates, self.missing, self.test
+            self.drop,
+            self.keep,
+            self.category,
+            self.header,
+            self.decimal,
+            self.dates,
+            self.missing,
+            self.test,
+            self.split_by,
         )
 
 

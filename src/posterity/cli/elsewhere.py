@@ -14,6 +14,7 @@ from posterity.cli.origin import describe_data
 from posterity.cli.saved import Saved, knows_itself, open_run
 from posterity.cli.weights import is_posterior, load_weights
 from posterity.data import Dataset
+from posterity.data.splits import held_out
 from posterity.errors import InvalidInput
 from posterity.model.likelihoods import Categorical, Gaussian
 from posterity.model.priors import Flat
@@ -103,7 +104,7 @@ def _count(dataset: Dataset, config: RunConfig) -> int:
     if not len(dataset.train_inputs):
         return 1
     data = TensorData(dataset.train_inputs, dataset.train_targets)
-    return len(data.split(config.data.validation, config.seed).targets)
+    return len(held_out(data, dataset.blocks, config.data.validation, config.seed).targets)
 
 
 @torch.no_grad()

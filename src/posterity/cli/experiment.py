@@ -17,7 +17,8 @@ from posterity.cli.weights import load_weights
 from posterity.data import Dataset, Options, describe, load, names
 from posterity.data.augment import flipped_and_shifted
 from posterity.data.form import TableForm
-from posterity.data.own import TEXTS
+from posterity.data.own import TABLES
+from posterity.data.splits import held_out
 from posterity.errors import InvalidInput
 from posterity.identity import weights_of
 from posterity.methods import as_method
@@ -87,7 +88,7 @@ def prepare(config: RunConfig, choose: Choose = as_it_is) -> Experiment:
     augment = flipped_and_shifted if config.data.augment else None
     assert config.data.batch_size is not None
     data = TensorData(dataset.train_inputs, dataset.train_targets, config.data.batch_size, augment=augment)
-    data = data.split(config.data.validation, config.seed)
+    data = held_out(data, dataset.blocks, config.data.validation, config.seed)
     _check(config, data)
     problem = Problem(network, made(config.prior), likelihood, data.num_data, config.where)
     data.checked(problem.check, torch.device("cpu"))
@@ -103,6 +104,8 @@ def identity_of(experiment: Experiment) -> Identity:
     )
     if not config.data.standardise_targets:  # the digests are of targets as they were read
         shares["standardise_targets"] = False
+    if config.data.split_by is not None:
+        shares["split_by"] = config.data.split_by
     return Identity(
         {
             "data": {**data.digests, "classes": ", ".join(data.classes), "columns": ", ".join(data.features), **shares},
@@ -152,7 +155,7 @@ def _sized(config: RunConfig) -> RunConfig:
     """Give a network images of the one size that it needs; images get LeNet by default."""
     name = config.data.name.lower()
     side = image_side(config.model.name or "lenet")
-    if config.data.image_size is not None or side is None or Path(name).suffix in TEXTS:
+    if config.data.image_size is not None or side is None or Path(name).suffix in TABLES:
         return config
     known = name in names()
     shape = describe(name, root=config.data.root).input_shape if known else load_dataset(config.data).input_shape

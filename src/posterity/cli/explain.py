@@ -46,7 +46,7 @@ def explain(
     Parameters
     ----------
     data
-        A known data set (posterity data lists them), or your own .csv, .tsv or .npz.
+        A known data set (posterity data lists them), or your own table (.csv, .parquet, …) or .npz.
     """
     voice, values = Voice(output), given(settings)
     if data is not None:

@@ -225,7 +225,7 @@ class Source:
         ),
     ] = None
     data: Annotated[
-        str | None, Key("data.name"), Parameter(group=SOURCE, metavar="NAME", help="Its data: a name, .csv, .npz.")
+        str | None, Key("data.name"), Parameter(group=SOURCE, metavar="NAME", help="Its data: a name, a table, .npz.")
     ] = None
     set_: Annotated[
         tuple[str, ...],

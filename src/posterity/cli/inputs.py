@@ -16,7 +16,7 @@ from posterity.cli.saved import Saved
 from posterity.data import npy, pictures
 from posterity.data.files import corrupt, read
 from posterity.data.form import listed
-from posterity.data.own import TEXTS
+from posterity.data.own import TABLES, WORKBOOKS
 from posterity.data.sets import SETS
 from posterity.errors import InvalidInput
 
@@ -48,8 +48,10 @@ def read_inputs(paths: Sequence[Path], saved: Saved, invert: bool, max_pixels: i
 def _read(path: Path, saved: Saved, invert: bool, max_pixels: int) -> Rows:
     suffix = path.suffix.lower()
     shape = tuple(saved.data["input_shape"])
-    if suffix not in (*IMAGES, *TEXTS, ".npy"):
-        raise InvalidInput(f"{path}: expected a file of kind {', '.join((*IMAGES, *TEXTS, '.npy'))}.")
+    if suffix in WORKBOOKS:
+        raise InvalidInput(f"{path} is a workbook of an office program: save its sheet as CSV.")
+    if suffix not in (*IMAGES, *TABLES, ".npy"):
+        raise InvalidInput(f"{path}: expected a file of kind {', '.join((*IMAGES, *TABLES, '.npy'))}.")
     if invert and suffix not in IMAGES:
         raise InvalidInput(f"--invert is for images; {path} is none.")
     if suffix in IMAGES:
@@ -58,7 +60,7 @@ def _read(path: Path, saved: Saved, invert: bool, max_pixels: int) -> Rows:
         fit = partial(fitted, saved=saved)
         image = pictures.picture(path, shape[0], invert=invert, max_pixels=max_pixels, fit=fit)
         return Rows(_scaled(image[None], saved, path), (str(path),))
-    inputs, notes = _table(path, saved) if suffix in TEXTS else (_array(path, saved, shape), ())
+    inputs, notes = _table(path, saved) if suffix in TABLES else (_array(path, saved, shape), ())
     return Rows(inputs, tuple(f"{path}:{row}" for row in range(1, len(inputs) + 1)), notes)
 
 

@@ -42,7 +42,7 @@ def ood(
         Parameter(
             negative="",
             metavar="SET",
-            help="A data set's name, a folder of images, or a .png, .npy, .npz or .csv file; may be repeated. [the run's own "
+            help="A data set's name, a folder of images, or a .png, .npy, .npz or table; may be repeated. [the run's own "
             "test data, corrupted and shuffled]",
         ),
     ] = (),

@@ -10,11 +10,11 @@ from posterity.cli.inputs import IMAGES, fitted, read_inputs
 from posterity.cli.saved import Saved
 from posterity.cli.shift import some
 from posterity.data import Dataset, load
-from posterity.data.own import TEXTS
+from posterity.data.own import TABLES
 from posterity.data.shift import SEVERITIES, corruptions, shuffled
 from posterity.errors import InvalidInput, Mismatch
 
-FILES = (*IMAGES, *TEXTS, ".npy")
+FILES = (*IMAGES, *TABLES, ".npy")
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as for single images
 
 

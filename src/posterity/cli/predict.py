@@ -78,7 +78,7 @@ def predict(
     form: Form = SHOWN,
     output: Output = PLAIN,
 ) -> None:
-    """Predict images, CSV or .npy files, with uncertainty.
+    """Predict images, tables or .npy files, with uncertainty.
 
     Entropies are in nats: entropy = expected_entropy (aleatoric, noise) + mutual_information (epistemic, ignorance).
 
@@ -90,11 +90,11 @@ def predict(
     run
         A run directory, or a file: a posterior, or a plain network's weights.
     inputs
-        PNG or JPEG images, CSV tables with the training data's columns, .npy arrays.
+        PNG or JPEG images, tables (.csv, .parquet, …) with the training data's columns, .npy arrays.
     """
     wanted = _format(form.format, form.out, output.json)
     if not inputs:
-        raise InvalidInput("No inputs were given: name PNG, JPEG, CSV or .npy files after the run.")
+        raise InvalidInput("No inputs were given: name images, tables or .npy files after the run.")
     saved = opened(run, source, use.trust)
     rows, promises = read_inputs(inputs, saved, form.invert, form.max_pixels), promises_of(saved)
     for note in rows.notes:

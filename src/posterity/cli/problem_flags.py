@@ -54,6 +54,16 @@ class ProblemSettings:
         Key("data.split"),
         Parameter(group=DATA, metavar="INT", help="Which published split; of your own file: the seed of the split."),
     ] = None
+    split_by: Annotated[
+        str | None,
+        Key("data.split_by"),
+        Parameter(
+            group=DATA,
+            metavar="HOW",
+            help="Of your own table: time:COLUMN, the last fifth is tested on; group:COLUMN, each group is on one side alone. "
+            "Rows of validation, too. [drawn by the seed, each class by its share]",
+        ),
+    ] = None
     image_size: Annotated[
         str | None,
         Key("data.image_size"),
@@ -62,7 +72,7 @@ class ProblemSettings:
     target: Annotated[
         str | None,
         Key("data.target"),
-        Parameter(group=DATA, metavar="COLUMN", help="Target column of a CSV. [the last]"),
+        Parameter(group=DATA, metavar="COLUMN", help="Target column of a table. [the last]"),
     ] = None
     task: Annotated[
         str | None,

@@ -16,6 +16,8 @@ from posterity.cli.origin import data_of, describe_data, part
 from posterity.cli.own import Named, code_in
 from posterity.data import Dataset, Scaling
 from posterity.data.form import TableForm
+from posterity.data.own import TABLES
+from posterity.data.splits import held_out
 from posterity.errors import CorruptFile, InvalidInput, Mismatch, unknown
 from posterity.methods import KINDS
 from posterity.posteriors.base import FunctionPosterior
@@ -124,7 +126,9 @@ def scored_data(saved: Saved, name: str | None = None) -> Dataset:
     config = saved.config.data
     if name is None:
         return unchanged(load_dataset(config), saved)
-    kept = config.model_dump(exclude={"name", "split", "validation", "batch_size", "augment", "test"})
+    kept = config.model_dump(exclude={"name", "split", "validation", "batch_size", "augment", "test", "split_by"})
+    if Path(name).suffix.lower() not in TABLES:  # whose columns nothing is said of
+        kept = {key: kept[key] for key in ("image_size", "standardise", "standardise_targets", "task", "root")}
     form = None if saved.data.get("form") is None else saved.form
     if form is not None:
         kept["task"] = saved.data["task"]
@@ -180,7 +184,7 @@ def training_data(saved: Saved, dataset: Dataset) -> TensorData:
     data, device = saved.config.data, saved.posterior.device
     size = data.batch_size or TensorData.batch_size
     whole = TensorData(dataset.train_inputs.to(device), dataset.train_targets.to(device), size)
-    own = whole.split(data.validation, saved.config.seed)
+    own = held_out(whole, dataset.blocks, data.validation, saved.config.seed)
     if own.num_data != saved.posterior.problem.num_data and not saved.from_run:
         raise InvalidInput(
             f"'{dataset.name}' gives {own.num_data:,} training examples, and the posterior is of "

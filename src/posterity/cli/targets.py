@@ -9,7 +9,7 @@ from torch import Tensor
 
 from posterity.cli.config import RunConfig
 from posterity.data import Dataset
-from posterity.data.own import TEXTS
+from posterity.data.own import TABLES
 from posterity.errors import InvalidInput
 from posterity.likelihoods import Censored, MultivariateGaussian, suited
 
@@ -47,7 +47,7 @@ def tasked(config: RunConfig) -> RunConfig:
             f"--likelihood {likelihood.kind} is of several columns of targets, and a run has one. Use it from Python: "
             f"posterity.fit(network, (inputs, targets), likelihood={type(likelihood).__name__}(…)), see docs/likelihoods.md."
         )
-    if likelihood is None or data.task is not None or Path(data.name).suffix.lower() not in TEXTS:
+    if likelihood is None or data.task is not None or Path(data.name).suffix.lower() not in TABLES:
         return config
     task: Literal["classification", "regression"] = "classification" if likelihood.kind in OF_CLASSES else "regression"
     return config.model_copy(update={"data": data.model_copy(update={"task": task})})

@@ -44,7 +44,8 @@ def train(
     Parameters
     ----------
     data
-        A known data set (posterity data lists them), or your own table (.csv, .tsv, .txt, .data) or .npz.
+        A known data set (posterity data lists them), or your own table (.csv, .tsv, .txt, .data; .parquet, .arrow,
+        .feather) or .npz.
     """
     values = given(settings)
     if data is not None:

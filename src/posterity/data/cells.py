@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from posterity.data.columns import Floats
+from posterity.data.columns import DAY, Floats, Kind, number_text
 from posterity.data.separated import is_missing
 
 
@@ -19,16 +19,27 @@ class Cells:
     words: tuple[str, ...] = ()
     codes: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     markers: Counter[str] = field(default_factory=Counter)  # how missing cells are written, and how many are
+    kind: Kind | None = None  # what the file says that they are; a date's floats are days. None: told from the cells
 
     def row_of(self, word: str) -> int:
         """Return the first row that holds a text."""
         return int(np.argmax(self.codes == self.words.index(word)))
 
-    def rows(self, kept: NDArray[np.bool_]) -> "Cells":
-        """Return some of the rows."""
-        if self.floats is not None:
-            return Cells(self.floats[kept], markers=self.markers)
-        return Cells(None, self.words, self.codes[kept], self.markers)
+    def worded(self) -> "Cells":
+        """Return them as texts, which are categories; a day is written as its date."""
+        if self.floats is None:
+            return self
+        distinct, codes = np.unique(self.floats, return_inverse=True)  # of NaN too there is one
+        words = tuple(self._word(float(value)) for value in distinct)
+        gone = Counter({"": count} if (count := int(np.isnan(self.floats).sum())) else {})
+        return Cells(None, words, codes.reshape(-1).astype(np.int32), gone, "category")
+
+    def _word(self, value: float) -> str:
+        if np.isnan(value):
+            return ""
+        if self.kind == "date":
+            return str(np.datetime64(round(value * DAY * 1e6), "us")).removesuffix("T00:00:00.000000")
+        return number_text(value)
 
 
 class Gathering:

@@ -184,6 +184,15 @@ class Encoding:
         return found
 
 
+def number_text(value: float) -> str:
+    """Write a number as the name of a category, or class: no two have one name.
+
+    >>> number_text(3.0), number_text(0.1)
+    ('3', '0.1')
+    """
+    return str(int(value)) if value.is_integer() else repr(value)
+
+
 def _rows(columns: Mapping[str, Column]) -> int:
     return len(next(iter(columns.values())).cells)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from posterity.data.dates import Order
 from posterity.data.form import TableForm
 from posterity.data.numerals import Decimal
+from posterity.data.splits import Blocks, By
 from posterity.errors import unknown
 from posterity.train.digest import digest
 
@@ -76,6 +77,7 @@ class Dataset:
     source: Mapping[str, str] = field(default_factory=dict)  # file name -> SHA-256 of the file that was read
     notes: tuple[str, ...] = ()  # what was left out or changed, in sentences
     form: TableForm | None = None  # of a text table: how its columns were read, and what became of them
+    blocks: Blocks | None = None  # of the training rows, where the test rows are whole ones too
     test_names: tuple[str, ...] = ()  # of a table's test rows, as people find them in the file: row 1, row 5, …
     digests: Mapping[str, str] = field(default_factory=dict)  # of the tensors as they were read, where a run needs them
 
@@ -198,9 +200,16 @@ class Reader:
     dates: Order | None = None  # the order of day, month and year, where several fit
     missing: tuple[str, ...] = ()  # further words that stand for missing cells
     test: str | None = None  # the path of a table that is the test part; None: a fifth of this one
+    split_by: str | None = None  # time:COLUMN or group:COLUMN; None: rows are drawn, each class by its share
     form: TableForm | None = None  # of a run: its table's, by which this one is read
 
+    @property
+    def by(self) -> By | None:
+        """What rows are parted by."""
+        return None if self.split_by is None else By.read(self.split_by)
+
     def __post_init__(self) -> None:
+        _ = self.by  # is one
         for what, value, known in (("decimal mark", self.decimal, Decimal), ("order of dates", self.dates, Order)):
             if value is not None and value not in get_args(known):
                 raise unknown(what, value, get_args(known))

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from posterity.data.columns import DAY
 
 Order: TypeAlias = Literal["ymd", "dmy", "mdy"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 LONGEST = 40  # characters of a date
 MONTHS = (
     "january",
@@ -70,8 +71,7 @@ def orders(words: Sequence[str]) -> list[Order]:
     >>> orders(["31/12/2020", "1/2/2020"]), orders(["1/2/2020", "2/2/2020"]), orders(["2020"])
     (['dmy'], ['dmy', 'mdy'], [])
     """
-    known: tuple[Order, ...] = ("ymd", "dmy", "mdy")
-    return [one for one in known if words and all(days(word, one) is not None for word in words)]
+    return [one for one in ORDERS if words and all(days(word, one) is not None for word in words)]
 
 
 def truth(words: Sequence[str]) -> dict[str, float] | None:

@@ -12,10 +12,11 @@ from pydantic import TypeAdapter
 
 from posterity.data.columns import MISSING, Code, Column, Encoding
 from posterity.data.files import corrupt
+from posterity.data.frames import read_table
 from posterity.data.reading import Reading
-from posterity.data.sheet import Sheet, Wanted, read_sheet, some
+from posterity.data.sheet import Sheet, Wanted
 from posterity.errors import MANY, InvalidInput
-from posterity.text import short
+from posterity.text import short, some
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,16 @@ class TableForm:
         inputs = tuple(name for name in self.unnamed if name != self.target)
         unnamed = (self.unnamed, inputs) if self.unnamed else ()
         style = Wanted(None, tuple(wanted), unnamed, texts, frozenset(self.missing), wanted.__contains__)
-        sheet = read_sheet(content, path, style, min_columns=1)
+        sheet = read_table(content, path, style, min_columns=1)
         if not sheet.headed and sheet.names not in unnamed:
             wants = f"{len(inputs)} columns, or {len(self.unnamed)} with the target" if unnamed else "a header of names"
             raise InvalidInput(
                 f"{path} has {len(sheet.names)} columns without a header; the run's table has {wants}"
                 + ("." if unnamed else f": {listed(self.names)}.")
             )
-        if missing := [name for name in (*self.names, *also) if name not in sheet.names]:
+        if missing := [name for name in (*self.names, *also) if name not in sheet.cells]:
             raise InvalidInput(f"{path} lacks {listed(missing)}; it has {listed(sheet.names)}.")
-        return sheet
+        return sheet.worded({one.name for one in self.columns if one.reading.kind == "category"})
 
     def cells(self, sheet: Sheet) -> tuple[dict[str, Column], tuple[str, ...]]:
         """Return the columns of a table that `sheet` read, and what is to be said of them: nothing passes in silence.
@@ -117,8 +118,14 @@ class TableForm:
         Raises:
             CorruptFile: with line and column, for a cell that is nothing of the column's kind, or is missing where none may.
         """
-        columns = {one.name: one.reading.column(sheet, one.name) for one in self.columns}
         missing, notes = {}, []
+        columns = {}
+        for one in self.columns:
+            reading = one.reading.fitted(sheet.cells[one.name])
+            columns[one.name] = reading.column(sheet, one.name)
+            if reading != one.reading:
+                how = str(reading.writing) or "decimal points"
+                notes.append(f"'{one.name}': its numbers are written otherwise than in training ({how}).")
         for one in self.columns:
             cells = columns[one.name].cells
             gone = cells == MISSING if one.code.kind == "category" else np.isnan(cells)
@@ -139,9 +146,8 @@ class TableForm:
             if unknown:
                 seen = "that were rare in training, or not there" if one.code.rare else "that training did not see"
                 words = some([f"'{short(word)}'" for word in sorted(set(unknown))])
-                notes.append(
-                    f"'{one.name}': {len(unknown):,} cells hold categories {seen} ({words}): taken as unknown."
-                )
+                many = "cells hold categories" if len(unknown) > 1 else "cell holds a category"
+                notes.append(f"'{one.name}': {len(unknown):,} {many} {seen} ({words}): taken as unknown.")
         return columns, tuple(notes)
 
 

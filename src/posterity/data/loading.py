@@ -4,17 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posterity.data.cifar import load_cifar
-from posterity.data.dataset import Dataset, Options, Task
+from posterity.data.dataset import Dataset, Options, Reader, Task
 from posterity.data.download import download as fetch_files
 from posterity.data.embedded import load_diabetes, load_digits
 from posterity.data.images import load_images
 from posterity.data.locate import Place, cache_folder, locate
-from posterity.data.own import SUFFIXES, load_csv, load_npz
+from posterity.data.own import SUFFIXES, WORKBOOKS, load_csv, load_npz
 from posterity.data.sets import SETS, UCI_SPLITS, Known
 from posterity.data.uci import load_uci, split_files
 from posterity.errors import CorruptFile, DataNotFound, InvalidInput, unknown
 
 DEFAULTS = Options()
+FLAGS = ("target", "drop", "keep", "test", "split_by")  # the others are --data.NAME
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ def load(
     if known is None:
         return _load_own(name, split, image_size, options)
     _check(known, split, image_size)
+    _refuse_flags(options, f"'{known.name}' is published with its split, inputs and targets")
     if known.kind == "embedded":
         return load_diabetes() if known.name == "diabetes" else load_digits(image_size)
     files, folder = _files(known, split), _folder(root)
@@ -126,17 +128,29 @@ def _check(known: Known, split: int, image_size: int | None) -> None:
         raise InvalidInput(f"image_size={image_size}: '{known.name}' is a table, not images.")
 
 
+def _refuse_flags(options: Options, why: str) -> None:
+    """Refuse what is said of the columns of a table where there is none: it would be passed over in silence."""
+    given = {"target": options.target, **vars(options.table)}
+    usual = {"target": None, **vars(Reader())}
+    if named := next((name for name in usual if given[name] != usual[name] and name != "form"), None):
+        flag = named.replace("_", "-") if named in FLAGS else f"data.{named}"
+        raise InvalidInput(f"--{flag}: {why}. Leave it out.")
+
+
 def _folder(root: Path | str | None) -> Path | None:
     return None if root is None else Path(root).expanduser()
 
 
 def _load_own(name: str, split: int, image_size: int | None, options: Options) -> Dataset:
     path = Path(name).expanduser()
+    if path.suffix.lower() in WORKBOOKS:
+        raise InvalidInput(f"'{path}' is a workbook of an office program: save its sheet as CSV.")
     if path.suffix.lower() not in SUFFIXES:
         raise InvalidInput(f"{unknown('data set', name, SETS)} Or the path of a {', '.join(SUFFIXES)} file.")
     if split < 0:
         raise InvalidInput(f"split={split}: the seed of a split is 0 or larger.")
     if path.suffix.lower() == ".npz":
+        _refuse_flags(options, f"the columns of '{path}' have no names")
         return load_npz(path, split, image_size, options)
     if image_size is not None:
         raise InvalidInput(f"image_size={image_size}: '{path}' is a table, not images.")

@@ -8,14 +8,16 @@ from typing import Literal, TypeAlias
 
 Decimal: TypeAlias = Literal[".", ","]
 SPACES = " \u00a0\u2009\u202f'’"  # between thousands: spaces of three widths, and the Swiss apostrophe
-CURRENCIES = "$€£¥"
+CURRENCIES = "$€£¥₹₽₩₺₫₴"
+CODES = r"(?:USD|EUR|GBP|CHF|JPY|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|CZK|HUF|BRL|MXN|ZAR|RUB|KRW|TRY|US\$|Fr\.|R\$)"
+UNIT = r"\s+[A-Za-zµμΩ°][\wµμΩ°/%²³^*.·-]{0,14}|°\s?[CFK]?|\s*‰"  # after a space, as in 12 kg
 LONGEST = 60  # characters of a number
 OUTER = re.compile(
-    rf"(?P<open>\(?)\s*(?P<sign>[-+−]?)\s*(?P<before>[{CURRENCIES}]?)\s*(?P<inner>[-+−]?)(?P<body>[\d.,].*?)"
-    rf"\s*(?P<after>[%{CURRENCIES}]?)\s*(?P<close>\)?)",
+    rf"(?P<open>\(?)\s*(?P<sign>[-+−]?)\s*(?P<before>(?:[{CURRENCIES}]|{CODES})?)\s*(?P<inner>[-+−]?)(?P<body>[\d.,].*?)"
+    rf"(?P<after>(?:\s*(?:[%{CURRENCIES}]|{CODES})|{UNIT})?)\s*(?P<close>\)?)",
     re.ASCII,
 )
-THOUSAND = re.compile(r"\d{1,3}[.,]\d{3}", re.ASCII)  # which may as well be three decimals
+THOUSAND = re.compile(r"[1-9]\d{0,2}[.,]\d{3}", re.ASCII)  # which may as well be three decimals
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def _body(decimal: str, thousands: str) -> re.Pattern[str]:
         return re.compile(plain, re.ASCII)
     t = f"[{SPACES}]" if thousands == " " else re.escape(thousands)
     indian = rf"|\d{{1,2}}(?:{t}\d\d)+{t}\d{{3}}(?:{d}\d*)?" if thousands == "," else ""
-    return re.compile(rf"\d{{1,3}}(?:{t}\d{{3}})+(?:{d}\d*)?{indian}|{plain}", re.ASCII)
+    return re.compile(rf"[1-9]\d{{0,2}}(?:{t}\d{{3}})+(?:{d}\d*)?{indian}|{plain}", re.ASCII)
 
 
 @cache
@@ -119,8 +121,8 @@ def _parts(word: str) -> tuple[float, str, str] | None:
     found = OUTER.fullmatch(word.strip()) if len(word) <= LONGEST else None
     if found is None or bool(found["open"]) != bool(found["close"]):
         return None
-    signs, marks = found["sign"] + found["inner"] + found["open"], found["before"] + found["after"]
-    if len(signs) > 1 or len(marks) > 1:
+    signs, marks = found["sign"] + found["inner"] + found["open"], found["before"] + found["after"].strip()
+    if len(signs) > 1 or (found["before"] and found["after"]):
         return None
     return -1.0 if signs in ("-", "−", "(") else 1.0, found["body"], marks
 

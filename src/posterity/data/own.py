@@ -1,4 +1,4 @@
-"""The user's own data: a CSV with a header, or a NumPy archive."""
+"""The user's own data: a table, or a NumPy archive."""
 
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,20 @@ from torch import Tensor
 from posterity.data import archive
 from posterity.data.dataset import Dataset, Options
 from posterity.data.files import corrupt, digest, read, shortened
+from posterity.data.frames import FRAMES
 from posterity.data.images import resize
+from posterity.data.packed import PACKED
 from posterity.data.scale import Rows, Table, split_rows, standardised
 from posterity.data.sheet import LARGEST_WHOLE
+from posterity.data.splits import Blocks
 from posterity.data.tables import encode_targets
 from posterity.data.understanding import load_table, load_tables
 from posterity.errors import InvalidInput
 
 TEXTS = (".csv", ".tsv", ".txt", ".data", ".dat")
-SUFFIXES = (*TEXTS, ".npz")
+TABLES = (*TEXTS, *FRAMES, *PACKED)
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods", ".numbers")
+SUFFIXES = (*TABLES, ".npz")
 TEST_FRACTION = 0.2
 MIN_ROWS = 5
 Array = NDArray[Any]
@@ -29,9 +34,12 @@ Array = NDArray[Any]
 def load_csv(path: Path, split: int, options: Options) -> Dataset:
     """Read a text table: the last column, or `options.target`, is the target, the others are inputs of any kind.
 
-    A fifth of the rows that have a target, drawn with the seed `split`, is the test part, or another table is. Raises
-    `CorruptFile`, which names the line and column, and `InvalidInput`.
+    A fifth of the rows that have a target, drawn with the seed `split` or parted by `options.table.split_by`, is the test
+    part, or another table is. Raises `CorruptFile`, which names the line and column, and `InvalidInput`.
     """
+    by = options.table.by
+    if by is not None and by.kind == "time" and split:
+        raise InvalidInput(f"--split {split}: rows that are split by '{by.column}' need no seed. Leave it out.")
     if options.table.test is not None:
         test = Path(options.table.test).expanduser()
         found = load_tables(read(path), path, options, read(test), test)
@@ -50,7 +58,7 @@ def load_npz(path: Path, split: int, image_size: int | None, options: Options) -
     inputs, raw_targets, sizes = _parts(archive.arrays(content, path), path)
     targets, classes = encode_targets(raw_targets, options.task, path.name)
     whole = np.arange(len(targets))
-    train, test = (whole[: sizes[0]], whole[sizes[0] :]) if sizes else _split(path, targets, classes, split)
+    train, test = (whole[: sizes[0]], whole[sizes[0] :]) if sizes else _split(path, targets, classes, seed=split)[:2]
     source = {path.name: digest(content)}
     if inputs.ndim == 2:
         if image_size is not None:
@@ -79,10 +87,18 @@ def load_npz(path: Path, split: int, image_size: int | None, options: Options) -
     )
 
 
-def _split(path: Path, targets: Array, classes: tuple[str, ...], seed: int) -> tuple[Rows, Rows]:
+def _split(
+    path: Path, targets: Array, classes: tuple[str, ...], blocks: Blocks | None = None, *, seed: int
+) -> tuple[Rows, Rows, str]:
     _check_rows(path, len(targets))
+    if blocks is not None:
+        train, test = blocks.parted(TEST_FRACTION, seed)
+        return train, test, blocks.said(test, seed)
     labels = targets if classes else np.zeros(len(targets))
-    return split_rows(labels, num_test=round(TEST_FRACTION * len(targets)), seed=seed)
+    train, test = split_rows(labels, num_test=round(TEST_FRACTION * len(targets)), seed=seed)
+    share = ", each class by its share" * bool(classes)
+    said = f"Tested on: {len(test):,} of {len(targets):,} rows, drawn with seed {seed}{share}."
+    return train, test, said
 
 
 def _check_rows(path: Path, count: int) -> None:

@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 
 from posterity.data.cells import Cells
-from posterity.data.columns import MISSING, Array, Column
-from posterity.data.dates import TRUTH, Order, days, orders, truth
+from posterity.data.columns import MISSING, Array, Column, Kind
+from posterity.data.dates import ORDERS, TRUTH, Order, days, orders, truth
 from posterity.data.files import corrupt
 from posterity.data.numerals import PLAIN, Decimal, Writing, could_be_decimals, is_number, writings
 from posterity.data.sheet import Sheet
@@ -35,8 +35,14 @@ class Reading:
         if cells.floats is not None:
             if np.isinf(cells.floats).any():
                 row = int(np.isinf(cells.floats).argmax())
-                raise corrupt(sheet.path, f"{sheet.place(name, row)}: '{cells.floats[row]}' is no finite number")
-            return Column("number", cells.floats)
+                raise corrupt(
+                    sheet.path,
+                    f"{sheet.place(name, row)}: '{cells.floats[row]}' is no finite number; mend or empty the cell",
+                )
+            own: Kind = "date" if cells.kind == "date" else "number"
+            if (own == "date") != (self.kind == "date"):
+                raise corrupt(sheet.path, f"column '{name}' holds {own}s, and no {self._wanted}s as were expected")
+            return Column(own, cells.floats)
         if self.kind == "category":
             words = [MISSING if word in cells.markers else word for word in cells.words]
             return Column("category", np.array(words, object)[cells.codes])
@@ -47,6 +53,18 @@ class Reading:
                 raise corrupt(sheet.path, f"{sheet.place(name, cells.row_of(word))}: '{word}' is no {self._wanted}")
         found: Array = np.array(values, np.float64)[cells.codes]
         return Column("date" if self.kind == "date" else "number", found)
+
+    def fitted(self, cells: Cells) -> "Reading":
+        """Return how other cells are to be read where they are numbers that only another writing reads, beyond doubt."""
+        words = tuple(word for word in cells.words if word not in cells.markers)
+        if (
+            self.kind != "number"
+            or cells.floats is not None
+            or all(self.writing.value(one) is not None for one in words)
+        ):
+            return self
+        ways = [one for one in writings(words) if one.mark == self.writing.mark]
+        return Reading("number", ways[0]) if ways and not _doubtful(words, ways) else self
 
     def unknown(self, cells: Cells) -> list[str]:
         """Return the words that are no truth value where those are expected: they are as good as missing."""
@@ -87,19 +105,21 @@ def read_kinds(
         for name, cells in sheet.cells.items()
         if cells.floats is None
     }
-    ways = {name: writings(own) for name, own in words.items() if own and name not in texts}
+    ways = {
+        name: writings(own) for name, own in words.items() if own and name not in texts and not sheet.cells[name].kind
+    }
     european = decimal or _evidence(sheet, words, ways)
     readings: dict[str, Reading] = {}
     notes: list[str] = []
     for name, cells in sheet.cells.items():
         if cells.floats is not None:
             if not np.isnan(cells.floats).all():
-                readings[name] = Reading("number")
+                readings[name] = Reading(cells.kind or "number")
             continue
         own = words[name]
         if not own:
             continue
-        if name in texts:
+        if name in texts or cells.kind:
             readings[name] = Reading("category")
         elif ways[name]:
             readings[name] = Reading("number", _writing(name, own, ways[name], european, sheet.separator, notes))
@@ -113,7 +133,7 @@ def _evidence(sheet: Sheet, words: Mapping[str, tuple[str, ...]], ways: Mapping[
     certain = {
         own[0].decimal for name, own in ways.items() if own and not _doubtful(words[name], own) and _marked(words[name])
     }
-    plain = any(cells.floats is not None and _fine(cells) for cells in sheet.cells.values())
+    plain = any(_told(cells) and _fine(cells) for cells in sheet.cells.values())
     if "," in certain and not plain and "." not in certain:
         return ","
     return "." if "." in certain or plain else None
@@ -125,6 +145,11 @@ def _marked(words: Collection[str]) -> bool:
 
 def _doubtful(words: Collection[str], ways: list[Writing]) -> bool:
     return len({way.decimal for way in ways}) > 1 and could_be_decimals(words)
+
+
+def _told(cells: Cells) -> bool:
+    """Tell whether cells are numbers by their writing, and not by the word of the file."""
+    return cells.floats is not None and cells.kind is None
 
 
 def _fine(cells: Cells) -> bool:
@@ -140,12 +165,12 @@ def thousands(sheet: Sheet, readings: Mapping[str, Reading], decimal: Decimal | 
     comma = decimal == "," or any(
         reading.kind == "number" and reading.writing.decimal == "," for reading in readings.values()
     )
-    if not comma or decimal == "." or any(cells.floats is not None and _fine(cells) for cells in sheet.cells.values()):
+    if not comma or decimal == "." or any(_told(cells) and _fine(cells) for cells in sheet.cells.values()):
         return frozenset()
     return frozenset(
         name
         for name, cells in sheet.cells.items()
-        if cells.floats is not None and (np.nan_to_num(cells.floats) % 1).any()
+        if cells.floats is not None and cells.kind is None and (np.nan_to_num(cells.floats) % 1).any()
     )
 
 
@@ -165,6 +190,12 @@ def _writing(
     return way
 
 
+def _another(words: tuple[str, ...]) -> str:
+    """Return a date that is not of the order of the first."""
+    own = next(one for one in ORDERS if days(words[0], one) is not None)
+    return next(word for word in words if days(word, own) is None)
+
+
 def _no_number(sheet: Sheet, name: str, words: tuple[str, ...], order: Order | None, notes: list[str]) -> Reading:
     if truth(words):
         return Reading("truth")
@@ -174,6 +205,11 @@ def _no_number(sheet: Sheet, name: str, words: tuple[str, ...], order: Order | N
             other = next(one for one in found if one != chosen)
             notes.append(f"'{name}': dates were read as {chosen}. If they are not: --data.dates {other}.")
         return Reading("date", order=chosen)
+    if all(any(days(word, one) is not None for one in ORDERS) for word in words):
+        notes.append(
+            f"'{name}': dates of several orders, as '{words[0]}' and '{_another(words)}', were read as text. Write all in one."
+        )
+        return Reading("category")
     numbers = [word for word in words if is_number(word)]
     if len(numbers) == len(words):
         notes.append(f"'{name}': numbers of several writings, as '{words[0]}' and '{words[-1]}', were read as text.")
@@ -183,9 +219,9 @@ def _no_number(sheet: Sheet, name: str, words: tuple[str, ...], order: Order | N
         count = {word: int(times[code]) for code, word in enumerate(cells.words)}
         odd = next(word for word in words if not is_number(word))
         if sum(count[word] for word in numbers) >= MIXED * sum(count[word] for word in words):
-            line = sheet.lines[cells.row_of(odd)]
+            line = f"{sheet.unit} {sheet.lines[cells.row_of(odd)]}"
             notes.append(
-                f"'{name}': '{odd[:40]}' in line {line} is no number, so the column was read as text. Where it stands for a "
+                f"'{name}': '{odd[:40]}' in {line} is no number, so the column was read as text. Where it stands for a "
                 f"missing cell: --data.missing '{odd[:40]}'."
             )
     return Reading("category")

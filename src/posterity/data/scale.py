@@ -12,9 +12,13 @@ from torch import Tensor
 from posterity.data.columns import Floats
 from posterity.data.dataset import Dataset, Scaling
 from posterity.data.form import TableForm
+from posterity.data.splits import Blocks
 from posterity.errors import InvalidInput
 
 Rows = NDArray[np.int64]
+LARGEST_STD = (
+    1e15  # of targets, and one by it the smallest: float32 holds squares from 1e-38 to 1e38, of parts of it too
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +37,7 @@ class Table:
     indicators: NDArray[np.float32] | None = None  # (N, E)
     form: TableForm | None = None
     notes: tuple[str, ...] = ()
+    blocks: Blocks | None = None  # of the training rows
     names: Sequence[str] = ()  # of the rows, as people find them in the file; none: row 1, row 2, …
 
 
@@ -71,14 +76,7 @@ def standardised(table: Table, train: Rows, test: Rows) -> Dataset:
         rows = torch.cat([rows, torch.from_numpy(table.indicators)], 1)
         means = torch.cat([means, torch.zeros(len(others))])
         stds = torch.cat([stds, torch.ones(len(others))])
-    targets, target_mean, target_std = table.targets, 0.0, 1.0
-    if not table.classes:
-        if targets[train].min() == targets[train].max():
-            raise InvalidInput(
-                f"'{table.name}': the target is {targets[train][0]:g} in all {len(train)} training rows."
-            )
-        scaled, mean, std = _scaled(targets[:, None], train, table.name, ["the target"])
-        targets, target_mean, target_std = scaled[:, 0], float(mean[0]), float(std[0])
+    targets, target_mean, target_std = _targets(table, train)
     return Dataset(
         name=table.name,
         task="classification" if table.classes else "regression",
@@ -90,10 +88,30 @@ def standardised(table: Table, train: Rows, test: Rows) -> Dataset:
         features=(*names, *others),
         scaling=Scaling(means, stds, target_mean, target_std),
         form=table.form,
+        blocks=table.blocks,
         source=table.source,
         notes=(*table.notes, *_notes(table, train, kept)),
         test_names=_names(table, train, test),
     )
+
+
+def _targets(table: Table, train: Rows) -> tuple[NDArray[Any], float, float]:
+    """Return classes as they are, or quantities with mean 0 and std 1 over the training rows, with this mean and std."""
+    targets = table.targets
+    if table.classes:
+        return targets, 0.0, 1.0
+    if targets[train].min() == targets[train].max():
+        raise InvalidInput(
+            f"'{table.name}': the target is {targets[train][0]:g} in all {len(train)} training rows: there is nothing "
+            "to learn. Another: --target NAME."
+        )
+    scaled, mean, std = _scaled(targets[:, None], train, table.name, ["the target"])
+    if not 1 / LARGEST_STD <= std[0] <= LARGEST_STD:
+        raise InvalidInput(
+            f"'{table.name}': the target has a std of {std[0]:.3g}; float32 does not hold variances below {LARGEST_STD**-2:g} "
+            f"or above {LARGEST_STD**2:g} with their parts. Give it in another unit."
+        )
+    return scaled[:, 0], float(mean[0]), float(std[0])
 
 
 def _names(table: Table, train: Rows, test: Rows) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import islice, pairwise, takewhile
 from typing import Any
 
 from posterity.data.dates import orders
@@ -17,10 +17,29 @@ LETTERS = 1 << 18  # and characters
 MAX_COLUMNS = 100_000  # that are read; a text of that many columns and more is not looked into
 MOST_CELLS = 5_000  # that are looked at for each separator
 MOSTLY = 0.9
-MARKERS = frozenset(
-    ("", "?", "-", ".", "na", "n/a", "nan", "-nan", "null", "none", "#n/a", "<na>", "nat")
-)  # of cells that are missing, in small letters
-DECLARED = re.compile(r"sep=([,;|\t])\s*", re.IGNORECASE)  # as Excel says the separator
+DASHES = ("", "?", "-", "--", "---", "–", "—", ".", "..")
+WORDS = (
+    "na",
+    "n/a",
+    "n.a.",
+    "n.a",
+    "n/d",
+    "n.d.",
+    "k.a.",
+    "nan",
+    "-nan",
+    "<na>",
+    "nat",
+    "null",
+    "(null)",
+    "none",
+    "nil",
+)
+EXCEL = ("#n/a", "#n/a n/a", "#na", "#n/d", "#div/0!", "#value!", "#ref!", "#name?", "#num!", "#null!")
+MARKERS = frozenset((*DASHES, *WORDS, *EXCEL, "\\n"))  # of cells that are missing, in small letters; \N is of databases
+DECLARED = re.compile(r"sep=([^\w\s\"']|\t)[^\S\t]*", re.IGNORECASE)  # as Excel says the separator
+YEAR = re.compile(r"1[5-9]\d\d|20\d\d|2100")
+QUOTED = re.compile(r'"[ \t]+(?=[,;|\t\r\n]|$)')  # a space after a quote, which is none of the cell's
 
 
 @dataclass(frozen=True)
@@ -29,7 +48,9 @@ class Layout:
 
     skipped: lines before the first row; comments: those of them that began with #.
     header: the names, or None where the first row is data; in_rows: whether the first row holds them.
-    width: cells of a row; trailing: whether each row ends with a separator too many.
+    width: cells of a row; trailing: separators too many at the end of each row.
+    title: lines of one cell above the header; units: whether the row below it holds texts where the others have numbers.
+    again: whether a row that is equal to the header is no data, as there are numbers below it.
     """
 
     separator: str
@@ -38,7 +59,10 @@ class Layout:
     header: tuple[str, ...] | None
     in_rows: bool
     width: int
-    trailing: bool
+    trailing: int
+    title: tuple[str, ...] = ()
+    units: bool = False
+    again: bool = False
 
     def rows(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Return the rows of lines that are not blank, header and all, with the number of their last lines from 1.
@@ -72,13 +96,15 @@ def layout(
     declared = DECLARED.fullmatch(rest[0]) if rest else None
     skipped = comments + (declared is not None)
     separator = declared[1] if declared else _separator(lines[skipped:])
-    rows = list(islice((row for _, row in _tried(lines[skipped:], separator) if any(row)), SAMPLE))
-    if not rows:
+    numbered = list(islice((one for one in _tried(lines[skipped:], separator) if any(one[1])), SAMPLE))
+    if not numbered:
         return None
-    body = rows[1:] or rows
-    width = Counter(map(len, body)).most_common(1)[0][0]
-    ends = [row[-1] for row in body if len(row) == width]
-    trailing = width > 1 and not any(ends) and (len(rows[0]) < width or not rows[0][width - 1])
+    width = Counter(len(row) for _, row in numbered[1:] or numbered).most_common(1)[0][0]
+    above = len(list(takewhile(lambda one: _is_title(one[1], width), numbered[:-1])))
+    title = tuple(next(filter(None, row)) for _, row in numbered[:above])
+    skipped += numbered[above - 1][0] if above else 0
+    rows = [row for _, row in numbered[above:]]
+    trailing = _trailing(rows, width)
     names: tuple[str, ...] | None = tuple(rows[0])
     if header is None:
         header = any(cell in known for cell in rows[0]) or (
@@ -90,7 +116,30 @@ def layout(
     width -= trailing
     if names is not None and trailing and len(names) > width:
         names = names[:width]
-    return Layout(separator, skipped, comments, names, header, width, trailing)
+    units = header and len(rows) > 2 and _is_units(rows[1], rows[2:])
+    again = header and not any(map(is_number, rows[0])) and bool(_above(rows[0], rows[1:]))
+    return Layout(separator, skipped, comments, names, header, width, trailing, title, units, again)
+
+
+def _is_title(row: Sequence[str], width: int) -> bool:
+    """Tell whether a first row is no row of the table: one text, where others have several cells."""
+    there = [cell for cell in row if cell]
+    return width > 1 and len(there) == 1 and (len(row) == 1 or (width > 2 and bool(row[0]))) and not is_number(there[0])
+
+
+def _trailing(rows: Sequence[Sequence[str]], width: int) -> int:
+    """Count the last columns that hold nothing and have no name."""
+    body = [row for row in rows[1:] or rows if len(row) == width]
+    count = 0
+    while count < width - 1 and not any(row[width - 1 - count] for row in (*body, [*rows[0], *[""] * width])):
+        count += 1
+    return count
+
+
+def _is_units(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
+    """Tell whether a row holds no numbers, but two texts or more above them."""
+    texts = _above(row, below)
+    return len(texts) > 1 and not any(is_number(cell) or orders([cell]) for cell in texts)
 
 
 def _leading(lines: Sequence[str]) -> int:
@@ -116,7 +165,18 @@ def _separator(lines: Sequence[str]) -> str:
         found = len(rows[0]) in (width, width - 1), sum(map(is_number, cells)) / len(cells)
         if found > score:
             best, score = separator, found
+    if best == " ":  # rather none than one that parts the words of a table whose quotes are broken
+        return next((one for one in SEPARATORS if one in lines[0].strip() and _breaks(lines, one)), best)
     return best
+
+
+def _breaks(lines: Sequence[str], separator: str) -> bool:
+    try:
+        for _ in _rows(lines, separator, 0):
+            pass
+    except csv.Error:
+        return True
+    return False
 
 
 def _tried(lines: Sequence[str], separator: str) -> Iterator[tuple[int, list[str]]]:
@@ -131,6 +191,7 @@ def _tried(lines: Sequence[str], separator: str) -> Iterator[tuple[int, list[str
 def _rows(lines: Iterable[str], separator: str, before: int) -> Iterator[tuple[int, list[str]]]:
     if separator == " ":
         lines = (line.replace("\t", " ").strip() + "\n" for line in lines)
+    lines = (QUOTED.sub('"', line) if '" ' in line else line for line in lines)
     reader: Any = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
     while True:
         try:
@@ -169,12 +230,26 @@ def _is_header(first: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
             names += 1
     if names and (names > 1 or not like or _counting(like)):
         return True
+    if _counting(like) and all(YEAR.fullmatch(cell) for cell in like):  # years above numbers that are none
+        return not any(
+            YEAR.fullmatch(row[place])
+            for row in below
+            for place in range(min(len(row), len(first)))
+            if first[place] in like
+        )
     if like or any(map(is_number, first)):
         return False
     columns = [{row[place] for row in below if place < len(row)} for place in range(len(first))]
     return len(set(first)) == len(first) and all(
         cell not in own for cell, own in zip(first, columns, strict=True) if cell
     )
+
+
+def _above(row: Sequence[str], below: Sequence[Sequence[str]]) -> list[str]:
+    """Return the cells of a row that stand above numbers or dates."""
+    places = range(len(row))
+    columns = [[one[at] for one in below if at < len(one) and not is_missing(one[at])] for at in places]
+    return [row[at] for at in places if columns[at] and _measured(columns[at]) and not is_missing(row[at])]
 
 
 def _measured(cells: Sequence[str]) -> bool:

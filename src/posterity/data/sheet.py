@@ -1,21 +1,22 @@
 """A text table in memory: numbers as numbers, texts each kept once; read in pieces, so that a million rows fit."""
 
-import csv
 import io
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from posterity.data.body import Body
 from posterity.data.cells import Cells, Gathering
 from posterity.data.columns import Floats
 from posterity.data.decoding import encoding_of
 from posterity.data.files import corrupt
 from posterity.data.separated import LETTERS, MAX_COLUMNS, SEPARATORS, Layout, layout
-from posterity.errors import CorruptFile, InvalidInput
+from posterity.errors import InvalidInput
+from posterity.text import short, some
 
 LONGEST_NAME = 200  # characters of a column's or class's; the longest sets the memory that all rows' take
 LARGEST_WHOLE = 2**53  # up to which float64 holds every whole number
@@ -24,7 +25,10 @@ PIECE, LEAST = 1 << 20, 32  # cells, and rows, that are read at a time
 
 @dataclass(frozen=True, eq=False)
 class Sheet:
-    """A table as its file has it: `lines` are the rows' line numbers in the file, from 1; `notes` how it was read."""
+    """A table as its file has it: `lines` are the rows' line numbers in the file, from 1; `notes` how it was read.
+
+    Of a file whose columns have types, Parquet by its `form`, rows are counted instead.
+    """
 
     path: Path
     cells: dict[str, Cells]  # of the wanted columns, in order
@@ -33,10 +37,20 @@ class Sheet:
     separator: str
     headed: bool
     notes: tuple[str, ...]
+    form: str = ""
+
+    @property
+    def unit(self) -> str:
+        """What its rows are counted in."""
+        return "row" if self.form else "line"
 
     def place(self, name: str, row: int) -> str:
         """Say where a cell is."""
-        return f"line {self.lines[row]}, column '{name}'"
+        return f"{self.unit} {self.lines[row]}, column '{name}'"
+
+    def worded(self, names: Collection[str]) -> "Sheet":
+        """Take some columns as texts, whatever their types are."""
+        return replace(self, cells={name: one.worded() if name in names else one for name, one in self.cells.items()})
 
 
 @dataclass(frozen=True)
@@ -72,6 +86,7 @@ def read_sheet(content: bytes, path: Path, wanted: Wanted, min_columns: int = 2)
     """
     codec, letters = encoding_of(content, path)
     beginning = _beginning(content, codec)
+    _refuse_other(beginning, path)
     _refuse_wide(beginning, path)
     found = layout(beginning, wanted.header, wanted.known, bool(wanted.unnamed))
     if found is None:
@@ -93,7 +108,7 @@ def read_sheet(content: bytes, path: Path, wanted: Wanted, min_columns: int = 2)
         np.concatenate(reading.lines),
         found.separator,
         found.header is not None,
-        (*notes, *reading.notes),
+        (*notes, *reading.body.notes),
     )
 
 
@@ -107,11 +122,11 @@ class _Reading:
         self.places = [place for place, name in enumerate(names) if wanted.column(name)]
         self.columns = [Gathering(names[place], names[place] in texts, wanted.missing) for place in self.places]
         self.lines: list[NDArray[np.int64]] = []
-        self.notes: list[str] = []
+        self.body = Body(path, found, below=not (wanted.known or wanted.unnamed))
 
     def take(self, lines: Iterator[str]) -> None:
         """Read all rows."""
-        rows = self._whole(lines)
+        rows = self.body.rows(lines)
         size = max(LEAST, PIECE // self.layout.width)
         while piece := list(islice(rows, size)):
             numbers = np.array([line for line, _ in piece], np.int64)
@@ -124,42 +139,6 @@ class _Reading:
         if not self.lines:
             raise corrupt(self.path, "it has no rows below its header")
 
-    def _whole(self, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-        """Return the rows of data, each of as many cells as the table has columns; a last one that breaks off is left out."""
-        width, before, blank = self.layout.width, None, list[int]()
-        rows = self.layout.rows(lines)
-        try:
-            if self.layout.in_rows:
-                next((row for _, row in rows if any(row)), None)
-            for line, row in rows:
-                if not any(row):
-                    blank.append(line)
-                    continue
-                if before is not None:
-                    raise self._ragged(*before)
-                if len(row) == width + 1 and self.layout.trailing and not row[-1]:
-                    row = row[:-1]
-                if len(row) > width:
-                    raise self._ragged(line, row)
-                if len(row) < width:
-                    before = line, row
-                    continue
-                yield line, row
-        except csv.Error as error:
-            raise corrupt(self.path, str(error)) from error
-        if blank:
-            many = "s" * (len(blank) > 1)
-            self.notes.append(f"{len(blank):,} row{many} of empty cells alone left out (line{many} {some(blank)}).")
-        if before is not None:
-            self.notes.append(
-                f"Line {before[0]}, the last, breaks off after {len(before[1])} of {width} cells: left out."
-            )
-
-    def _ragged(self, line: int, row: Sequence[str]) -> CorruptFile:
-        what = "the header has" if self.layout.header else "the first row has"
-        advice = "complete the line, or quote the cell that holds the separator"
-        return corrupt(self.path, f"line {line} has {len(row)} cells, {what} {self.layout.width}; {advice}")
-
     def _refuse_wide(self, name: str, cells: Sequence[str], floats: Floats, lines: NDArray[np.int64]) -> None:
         """Refuse whole numbers that float64 does not tell from their neighbours: long identifiers, mostly."""
         for row in np.flatnonzero((np.abs(floats) > LARGEST_WHOLE) & np.isfinite(floats)):
@@ -169,15 +148,6 @@ class _Reading:
                     f"line {lines[row]}, column '{name}': {cell[:LONGEST_NAME]} is above 2^53, where not every whole number "
                     f"is one of float64; leave the column out: --drop '{name}'",
                 )
-
-
-def some(things: Sequence[object], most: int = 5) -> str:
-    """Name some of many things.
-
-    >>> some(range(9))
-    '0, 1, 2, 3, 4, …'
-    """
-    return ", ".join(map(str, things[:most])) + ", …" * (len(things) > most)
 
 
 def _lines(content: bytes, codec: str) -> Iterator[str]:
@@ -195,6 +165,15 @@ def _beginning(content: bytes, codec: str) -> list[str]:
     return found
 
 
+def _refuse_other(lines: Sequence[str], path: Path) -> None:
+    """Refuse texts that are no tables, and would be read as some."""
+    start = "".join(lines[:5]).lstrip()[:20].lower()
+    if start.startswith(("<!doctype", "<html", "<?xml")):
+        raise corrupt(path, "it is a page of the web, no table: it was not what was meant to be saved")
+    if start.startswith(("{", "[{", "[[")):
+        raise corrupt(path, "it is JSON, no table; save it as CSV")
+
+
 def _refuse_wide(lines: Sequence[str], path: Path) -> None:
     """Refuse a line with ten times the separators of the widest table before it is taken apart: each cell takes memory."""
     most, name = max((line.count(one), name) for line in (*lines, "") for one, name in SEPARATORS.items() if one != " ")
@@ -204,16 +183,16 @@ def _refuse_wide(lines: Sequence[str], path: Path) -> None:
 
 def _names(found: Layout, path: Path, wanted: Wanted, min_columns: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a name of its own for each column, and what had to be said of them."""
-    if found.width < min_columns:
-        only = f" ('{found.header[0]}')" if found.header else ""
-        raise InvalidInput(f"File '{path}' has one column{only}: inputs and a target are needed.")
-    if found.width > MAX_COLUMNS:
-        raise corrupt(path, f"it has {found.width:,} columns, and at most {MAX_COLUMNS:,} are read")
+    refuse_width(found.width, found.header, path, min_columns)
     notes = []
     if found.comments:
         notes.append(f"{found.comments} line{'s' * (found.comments > 1)} of comments passed over.")
+    if found.title:
+        title = some([f"'{short(one)}'" for one in found.title])
+        notes.append(f"Above the table, and passed over: {title}.")
     if found.trailing:
-        notes.append("Each row ends with a separator too many.")
+        many = "a separator" if found.trailing == 1 else f"{found.trailing} separators"
+        notes.append(f"Each row ends with {many} too many.")
     if found.header is None:
         if places := next((names for names in wanted.unnamed if len(names) == found.width), None):
             return places, ("No header: columns are taken by their places.", *notes)
@@ -228,9 +207,29 @@ def _names(found: Layout, path: Path, wanted: Wanted, min_columns: int) -> tuple
         notes.append("The header has one name less than the rows have cells: the first column holds the rows' names.")
     if len(header) != found.width:
         raise corrupt(path, f"the header has {len(header)} cells, the rows below have {found.width}")
+    names, said = named(header, path)
+    return names, (*notes, *said)
+
+
+def refuse_width(width: int, header: Sequence[str] | None, path: Path, min_columns: int) -> None:
+    """Refuse a table of too few columns, or too many."""
+    if width < min_columns:
+        only = f" ('{header[0]}')" if header else ""
+        known = ", ".join(word for word in SEPARATORS.values())
+        raise InvalidInput(
+            f"File '{path}' has one column{only}: inputs and a target are needed. If there are several, a first line can say "
+            f"what parts them, as sep=^. Known without it: {known}."
+        )
+    if width > MAX_COLUMNS:
+        raise corrupt(path, f"it has {width:,} columns, and at most {MAX_COLUMNS:,} are read")
+
+
+def named(header: Sequence[str], path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give each column of a header a name of its own, and say which had none."""
     if (length := max(map(len, header))) > LONGEST_NAME:
         raise corrupt(path, f"the name of a column has {length:,} characters, and at most {LONGEST_NAME} are read")
     names: dict[str, None] = {}
+    notes = []
     for place, name in enumerate(header):
         own, count = name or f"column {place + 1}", 1
         while own in names or (own != name and own in header):

@@ -1,6 +1,6 @@
 """What a table is asked to predict, and what of it says nothing: targets, and columns that are left out."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from posterity.data.cells import Cells
-from posterity.data.columns import Column
+from posterity.data.columns import Column, number_text
+from posterity.data.dates import truth
 from posterity.data.files import corrupt
 from posterity.data.numerals import is_number
 from posterity.data.reading import Reading
 from posterity.data.sheet import LONGEST_NAME, Sheet
 from posterity.errors import InvalidInput, unknown
+from posterity.text import short
 
 MAX_CLASSES = 20  # whole numbers with more distinct values than this are taken as a quantity
 ALL_DIFFERENT = 0.9  # of the texts of a column, from which on they are names of the rows
@@ -25,12 +27,13 @@ SHOWN = 5  # lines in a sentence
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """The target's column: float64, or texts; `kept` are the rows that have one."""
+    """The target's column: float64, or texts; `kept` are the rows that have one, but for those left out for another reason."""
 
     name: str
     values: NDArray[Any]
     kept: NDArray[np.bool_]
     how: str = ""  # its numbers are written
+    others: NDArray[np.bool_] | None = None  # rows that are left out for another reason
 
     @property
     def task(self) -> str | None:
@@ -54,6 +57,7 @@ def target_of(sheet: Sheet, name: str, reading: Reading | None, task: str | None
     if number:
         values = Reading("number", reading.writing).column(sheet, name).cells
         return Target(name, values[~np.isnan(values)], ~np.isnan(values), str(reading.writing))
+    cells = cells.worded()
     gone = [
         word in cells.markers and word.lower() not in ("none", "null") for word in cells.words
     ]  # of which classes are made
@@ -69,7 +73,14 @@ def target_of(sheet: Sheet, name: str, reading: Reading | None, task: str | None
         )
     if (length := max(map(len, words))) > LONGEST_NAME:
         raise corrupt(sheet.path, f"column '{name}' has a cell of {length:,} characters, no class name")
-    return Target(name, np.array([word for word in cells.words])[cells.codes[kept]], kept)
+    return Target(name, np.array(_one_writing(cells.words, words))[cells.codes[kept]], kept)
+
+
+def _one_writing(words: Sequence[str], there: Sequence[str]) -> list[str]:
+    """Write truth values in small letters where one is written in several ways: yes, Yes and YES are one class."""
+    small = [word.lower() for word in words]
+    several = truth(there) and len({word.lower() for word in there}) < len(set(there))
+    return small if several else list(words)
 
 
 def target_name(sheet_names: Collection[str], target: str | None, path: object) -> str:
@@ -108,9 +119,16 @@ def encode_targets(values: NDArray[Any], task: str | None, name: str) -> tuple[N
         if is_text:
             raise InvalidInput(f"'{name}': the target is text ('{values[0]}'), which regression cannot use.")
         return values, ()
-    if len(distinct) < 2 or len(distinct) == len(values):
+    if len(distinct) < 2:
+        only = distinct[0] if is_text else number_text(float(distinct[0]))
         raise InvalidInput(
-            f"'{name}': the target has {len(distinct)} classes in {len(values)} rows; is it the right one?"
+            f"'{name}': the target is '{short(str(only))}' in all {len(values):,} rows, so there is nothing to learn. Another: "
+            "--target NAME."
+        )
+    if len(distinct) == len(values):
+        raise InvalidInput(
+            f"'{name}': the target has {len(distinct):,} classes in {len(values):,} rows, none of which is there twice. "
+            "Another: --target NAME, or --task regression."
         )
     return coded(values)
 
@@ -122,13 +140,8 @@ def coded(values: NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     (array([1, 0, 1]), ('1', '2'))
     """
     distinct, indices = np.unique(values, return_inverse=True)
-    names = (str(value) if values.dtype.kind == "U" else _named(float(value)) for value in distinct)
+    names = (str(value) if values.dtype.kind == "U" else number_text(float(value)) for value in distinct)
     return indices.reshape(-1).astype(np.int64), tuple(names)
-
-
-def _named(value: float) -> str:
-    """Name a class that is a number so that no two have one name."""
-    return str(int(value)) if value.is_integer() else repr(value)
 
 
 def uninformative(
@@ -150,9 +163,9 @@ def uninformative(
             left[name] = why
             continue
         first = not sheet.headed and name == sheet.names[0]
-        if _whole_and_different(column) and (_is_index(name) or (first and _counts(column))):
+        if _whole_and_different(column) and (_is_index(name) or (first and counts(column))):
             left[name] = "a number for each row"
-        elif _counts(column):
+        elif counts(column):
             notes.append(f"'{name}' counts the rows; if that says nothing: --drop '{name}'.")
         twin = seen.setdefault(key(column), name)
         if twin != name:
@@ -184,7 +197,7 @@ def _whole_and_different(column: Column) -> bool:
     return len(np.unique(cells)) == len(cells)
 
 
-def _counts(column: Column) -> bool:
+def counts(column: Column) -> bool:
     """Tell whether a column goes up by one from row to row."""
     return _whole_and_different(column) and bool((np.diff(column.cells) == 1).all())
 
@@ -194,7 +207,7 @@ def _is_index(name: str) -> bool:
     small = name.lower().strip()
     return (
         small in INDEX_NAMES
-        or small.startswith(("unnamed", "column 1"))
+        or small.startswith(("unnamed", "column 1", "__index_level_"))
         or name.endswith(("Id", "ID", "Index"))
         or small.endswith(("_id", " id", ".id", "-id", "_no", " no", "index"))
     )

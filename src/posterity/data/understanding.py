@@ -1,46 +1,30 @@
 """From the bytes of a text table to a data set, with what was understood in a few sentences."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from posterity.data.columns import MISSING, Column, Encoding
+from posterity.data.columns import Column, Encoding
 from posterity.data.dataset import Dataset, Options, Reader
+from posterity.data.doubts import doubts_of
 from posterity.data.files import digest
 from posterity.data.form import Input, TableForm, listed
+from posterity.data.frames import read_table
 from posterity.data.reading import Reading, read_kinds, thousands
 from posterity.data.scale import Rows, Table, standardised
-from posterity.data.separated import SEPARATORS
-from posterity.data.sheet import Sheet, Wanted, read_sheet, some
-from posterity.data.tables import Target, coded, encode_targets, key, target_name, target_of, uninformative
+from posterity.data.sheet import Sheet, Wanted
+from posterity.data.splits import Blocks, By, blocks_of
+from posterity.data.summary import SOME, Inputs, of_file, of_inputs, of_target
+from posterity.data.tables import Target, coded, encode_targets, target_name, target_of, uninformative
 from posterity.errors import InvalidInput, unknown
-from posterity.text import short
+from posterity.text import short, some
 
-Split: TypeAlias = Callable[[NDArray[Any], tuple[str, ...]], tuple[Rows, Rows]]
+Split: TypeAlias = Callable[[NDArray[Any], tuple[str, ...], Blocks | None], tuple[Rows, Rows, str]]
 MOST_CELLS = 1 << 30  # of what the network takes: 4 GiB
-SOME = 5  # examples in a sentence
-KINDS = {"number": "number", "truth": "truth value", "category": "category", "date": "date"}
-
-
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """The columns that are inputs, in the rows that have a target, and why the others are not."""
-
-    readings: dict[str, Reading]
-    columns: dict[str, Column]
-    left: dict[str, str]
-
-    def without(self, left: Mapping[str, str]) -> "Inputs":
-        """Leave some out."""
-        return Inputs(
-            {name: one for name, one in self.readings.items() if name not in left},
-            {name: one for name, one in self.columns.items() if name not in left},
-            {**self.left, **left},
-        )
 
 
 def load_table(content: bytes, path: Path, options: Options, split: Split) -> Dataset:
@@ -49,7 +33,7 @@ def load_table(content: bytes, path: Path, options: Options, split: Split) -> Da
     Args:
         content: of the file; path: its name, for messages.
         options: the target, the task, and what corrects a wrong guess.
-        split: chooses training and test rows by the targets and the names of classes.
+        split: chooses training and test rows by the targets, the names of classes and the rows' blocks, and says which.
 
     Raises:
         CorruptFile, InvalidInput: in one line that says what to do.
@@ -64,19 +48,22 @@ def load_tables(content: bytes, path: Path, options: Options, test: bytes, test_
         CorruptFile, InvalidInput: as `load_table`, and for classes that the first table does not have.
     """
 
-    def whole(targets: NDArray[Any], classes: tuple[str, ...]) -> tuple[Rows, Rows]:
-        return np.arange(len(targets)), np.arange(0)
+    def whole(targets: NDArray[Any], classes: tuple[str, ...], blocks: Blocks | None) -> tuple[Rows, Rows, str]:
+        return np.arange(len(targets)), np.arange(0), ""
 
     own, train, _ = _table(content, path, options, whole)
     assert own.form is not None
     task = "classification" if own.classes else "regression"
-    reader = replace(options.table, form=own.form)
+    reader = replace(options.table, form=own.form, split_by=None)
     other, _, _ = _table(test, test_path, replace(options, target=own.form.target, task=task, table=reader), whole)
     targets = other.targets
     if strange := [name for name in other.classes if name not in own.classes]:
         raise InvalidInput(f"'{test_path.name}' has classes that '{path.name}' has not: {listed(strange)}.")
     if own.classes:
         targets = np.array([own.classes.index(name) for name in other.classes], np.int64)[targets]
+    said = f"Tested on: the {len(targets):,} rows of {test_path.name}."
+    if options.table.by is not None:
+        said += f" What is held out for validation is parted by '{short(options.table.by.column)}'."
     both = [one for one in (own.indicators, other.indicators) if one is not None]
     table = replace(
         own,
@@ -84,7 +71,7 @@ def load_tables(content: bytes, path: Path, options: Options, test: bytes, test_
         targets=np.concatenate([own.targets, targets]),
         source={**own.source, **other.source},
         indicators=np.concatenate(both) if both else None,
-        notes=(*own.notes, *(f"Test: {note}" for note in other.notes)),
+        notes=(*own.notes, *(f"Test: {note}" for note in other.notes), said),
     )
     return standardised(table, train, np.arange(len(own.targets), len(table.targets)))
 
@@ -99,11 +86,14 @@ def _table(content: bytes, path: Path, options: Options, split: Split) -> tuple[
     sheet, readings, doubts = _told(content, path, options) if form is None else _known(content, path, options, form)
     name = target_name(sheet.names, options.target or (form.target if form else "") or None, path)
     target = target_of(sheet, name, readings.get(name), options.task)
+    blocks, gone = None, ""
+    if options.table.by is not None:
+        target, blocks, gone = _blocks(sheet, readings, target, options.table.by)
     if form is not None and options.task == "classification":
         targets, classes = coded(target.values)  # of another table some classes may be absent
     else:
         targets, classes = encode_targets(target.values, options.task or target.task, path.name)
-    train, test = split(targets, classes)
+    train, test, parts = split(targets, classes, blocks)
     if form is None:
         form, inputs = _formed(sheet, readings, doubts, target, train, options.table)
     else:
@@ -120,11 +110,13 @@ def _table(content: bytes, path: Path, options: Options, split: Split) -> tuple[
         indicators=encoding.indicators(inputs.columns) if encoding.indicator_names else None,
         form=form,
         notes=(
-            _of_file(sheet, path),
-            _of_target(sheet, target, targets, classes),
-            *_of_inputs(sheet, inputs, form),
+            of_file(sheet, path),
+            of_target(sheet, target, targets, classes),
+            *of_inputs(sheet, inputs, form),
             *([" ".join(doubts)] if doubts else []),
+            *filter(None, [gone, parts]),
         ),
+        blocks=None if blocks is None else blocks.rows(train),
     )
     return table, train, test
 
@@ -133,18 +125,23 @@ def _told(content: bytes, path: Path, options: Options) -> tuple[Sheet, dict[str
     """Read a table, and tell the kinds of its columns from their cells."""
     reader = options.table
     missing = frozenset(word.strip().lower() for word in reader.missing)
-    wanted = Wanted(reader.header, (), (), frozenset(reader.category), missing, lambda name: name not in reader.drop)
-    sheet = read_sheet(content, path, wanted)
+    unread = set(reader.drop) - {reader.by.column if reader.by else None}
+    wanted = Wanted(reader.header, (), (), frozenset(reader.category), missing, lambda name: name not in unread)
+    sheet = read_table(content, path, wanted).worded(reader.category)
     for flag, names in (("--drop", reader.drop), ("--keep", reader.keep), ("--data.category", reader.category)):
         if strange := next((name for name in names if name not in sheet.names), None):
             raise unknown(f"column for {flag}", strange, sheet.names)
     if (target := target_name(sheet.names, options.target, path)) in reader.drop:
         raise InvalidInput(f"--drop '{target}': it is the target. Name another one: --target NAME.")
+    if target not in sheet.cells:
+        raise InvalidInput(
+            f"'{path.name}': the target '{target}' was not read. {sheet.notes[-1]} Another: --target NAME."
+        )
     if len(sheet.cells) < 2:
         raise InvalidInput(f"'{path.name}': without {listed(reader.drop)} there is no input left.")
     readings, doubts = read_kinds(sheet, reader.category, reader.decimal, reader.dates)
     if texts := thousands(sheet, readings, reader.decimal):
-        sheet = read_sheet(content, path, replace(wanted, texts=wanted.texts | texts))
+        sheet = read_table(content, path, replace(wanted, texts=wanted.texts | texts))
         readings, doubts = read_kinds(sheet, reader.category, reader.decimal, reader.dates)
     return sheet, readings, doubts
 
@@ -163,10 +160,12 @@ def _formed(
     sheet: Sheet, readings: Mapping[str, Reading], doubts: list[str], target: Target, train: Rows, reader: Reader
 ) -> tuple[TableForm, Inputs]:
     """Choose the inputs, and learn from the training rows what becomes of them; what is not certain joins the `doubts`."""
-    names = [name for name in sheet.cells if name != target.name]
+    left = dict.fromkeys(reader.drop, "dropped")
+    if reader.by and reader.by.kind == "group" and reader.by.column not in reader.keep:
+        left.setdefault(reader.by.column, "rows are split by it")
+    names = [name for name in sheet.cells if name != target.name and name not in left]
     own = {name: readings[name] for name in names if name in readings}
     columns = _kept({name: reading.column(sheet, name) for name, reading in own.items()}, target)
-    left = dict.fromkeys(reader.drop, "dropped")
     left |= {name: "empty" for name in names if name not in own}
     inputs = Inputs(own, columns, left)
     useless, notes = uninformative(sheet, own, columns, reader.keep)
@@ -181,7 +180,7 @@ def _formed(
             + " ".join(["To keep one: --keep NAME.", *doubts])
         )
     doubts += notes
-    doubts += _leaks(inputs.columns, target)
+    doubts += doubts_of(sheet, inputs.columns, target)
     encoding = Encoding.learnt({name: training[name] for name in inputs.columns})
     form = TableForm(
         tuple(Input(name, inputs.readings[name], code) for name, code in encoding.codes.items()),
@@ -190,6 +189,22 @@ def _formed(
         target.name,
     )
     return form, inputs
+
+
+def _blocks(sheet: Sheet, readings: Mapping[str, Reading], target: Target, by: By) -> tuple[Target, Blocks, str]:
+    """Return the blocks of the rows that have a target and one; the others are left out, and said."""
+    there, blocks = blocks_of(sheet, readings, target.name, by)
+    both = target.kept & there
+    blocks = blocks.rows(np.flatnonzero(both[there]))
+    others = target.kept & ~there
+    lines = sheet.lines[others]
+    if not len(lines):
+        return target, blocks, ""
+    many = "s" * (len(lines) > 1)
+    said = (
+        f"{len(lines):,} row{many} without '{short(by.column)}' left out ({sheet.unit}{many} {some(lines.tolist())})."
+    )
+    return replace(target, values=target.values[both[target.kept]], kept=both, others=others), blocks, said
 
 
 def _kept(columns: Mapping[str, Column], target: Target) -> dict[str, Column]:
@@ -205,79 +220,9 @@ def _is_constant(column: Column) -> bool:
     return bool(np.isnan(column.cells).all() or (column.cells == column.cells[0]).all())
 
 
-def _leaks(columns: Mapping[str, Column], target: Target) -> list[str]:
-    """Say which inputs are the target itself."""
-    kind = "category" if target.values.dtype.kind == "U" else "number"
-    own = key(
-        Column("category", target.values.astype(object)) if kind == "category" else Column("number", target.values)
-    )
-    same = [name for name, column in columns.items() if key(column) == own]
-    return [f"{listed(same)} is equal to the target: leave it out with --drop '{same[0]}'."] if same else []
-
-
 def _check_size(path: Path, rows: int, form: TableForm) -> None:
     if rows * len(form.features) > MOST_CELLS:
         raise InvalidInput(
             f"'{path.name}': {rows:,} rows of {len(form.features):,} inputs are more than the {MOST_CELLS:,} values that fit. "
             "Leave columns out: --drop NAME."
         )
-
-
-def _of_file(sheet: Sheet, path: Path) -> str:
-    parts = f"separated by {SEPARATORS[sheet.separator]}"
-    said = f"{path.name}: {len(sheet.lines):,} rows, {len(sheet.names):,} columns {parts}."
-    return " ".join([said, *sheet.notes[:SOME]])
-
-
-def _of_target(sheet: Sheet, target: Target, targets: NDArray[Any], classes: Sequence[str]) -> str:
-    if classes:
-        parts = [f"{short(name)} ({rows:,})" for name, rows in zip(classes, np.bincount(targets), strict=True)]
-        said = f"{len(classes)} classes, {some(parts)}"
-    else:
-        how = f" ({target.how})" if target.how else ""
-        said = f"a quantity from {targets.min():,.6g} to {targets.max():,.6g}{how}"
-    text = f"Target '{short(target.name)}': {said}."
-    gone = np.flatnonzero(~target.kept)
-    if len(gone):
-        many = "s" * (len(gone) > 1)
-        lines = some(sheet.lines[gone[: SOME + 1]].tolist())
-        text += f" {len(gone):,} row{many} without a target left out (line{many} {lines})."
-    return text
-
-
-def _of_inputs(sheet: Sheet, inputs: Inputs, form: TableForm) -> list[str]:
-    parts = []
-    for kind, word in KINDS.items():
-        names = [name for name, one in inputs.readings.items() if one.kind == kind]
-        if names:
-            plural = word if len(names) == 1 else f"{word[:-1]}ies" if word.endswith("y") else f"{word}s"
-            parts.append(f"{len(names):,} {plural} ({_few(names)})")
-    written = {
-        name: str(one.writing) for name, one in inputs.readings.items() if one.kind == "number" and str(one.writing)
-    }
-    wide = f"; {len(form.features):,} numbers for the network" if len(form.features) != len(inputs.columns) else ""
-    lines = [f"Inputs: {', '.join(parts)}{wide}."]
-    if written:
-        lines[0] += f" Written: {_few([f'{name} ({how})' for name, how in written.items()])}."
-    gone = {name: _missing(column) for name, column in inputs.columns.items()}
-    if found := [f"{name} {count:,}" for name, count in gone.items() if count]:
-        markers = sorted({word or "empty" for name in inputs.columns for word in sheet.cells[name].markers})
-        said = "" if markers == ["empty"] else f" ({some(markers)})"
-        lines.append(f"Missing cells{said}: {_few(found)}; the median, or a category of their own, stands for them.")
-    reasons: dict[str, list[str]] = {}
-    for name, why in inputs.left.items():
-        reasons.setdefault(why, []).append(name)
-    if reasons:
-        why = "; ".join(f"{_few(names)} ({why})" for why, names in reasons.items())
-        hint = " --keep NAME keeps one." if set(reasons) - {"dropped", "empty", "constant"} else ""
-        lines.append(f"Left out: {why}.{hint}")
-    return lines
-
-
-def _missing(column: Column) -> int:
-    return int((column.cells == MISSING).sum() if column.kind == "category" else np.isnan(column.cells).sum())
-
-
-def _few(names: Collection[str]) -> str:
-    some = ", ".join(map(short, list(names)[:SOME]))
-    return f"{some}, and {len(names) - SOME:,} more" if len(names) > SOME else some

@@ -49,6 +49,8 @@ class Microcanonical(Method):
         draws: S, transitions kept, of each chain.
         steps: of a transition.
         energy_variance: v, of the change of energy in a step, per dimension; the smaller, the less bias, and the more steps.
+        decoherence: ℓ/√P: after a way of ℓ a chain has forgotten its direction. 1 is best where the posterior is round once the
+            scales are learnt; chains that have far to go get on faster with some more.
         jitter: each chain starts at the network's weights plus jitter · N(0, I); latents likewise.
         precision: of the sampling; draws are kept in the network's own.
         max_bytes: bound on the draws kept, K · S · P · bytes per number; what does not fit is refused at once.
@@ -62,6 +64,7 @@ class Microcanonical(Method):
     draws: Annotated[int, Field(ge=4)] = 250
     steps: Count = 20
     energy_variance: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 5e-4
+    decoherence: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     jitter: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.1
     precision: Literal["float64", "float32"] = "float64"
     max_bytes: Count = 2**30
@@ -144,7 +147,7 @@ class MicrocanonicalInference(Watching):
         here = self._begun(state, densities) if transition == 0 else Moving.of(state)
         warm, tuning = transition < self.method.warmup, StepLengths(state["tuning"])
         variance, size, errors = self._variance(transition), state["theta"].shape[1], []
-        length = state["log_density"].new_full((len(state["theta"]),), size**0.5)
+        length = state["log_density"].new_full((len(state["theta"]),), self.method.decoherence * size**0.5)
         for _ in range(self.method.steps):
             steps = tuning.steps.to(length)
             here, change, stood = advance(densities, here, steps, length, state["scale"], self._generators)

@@ -30,7 +30,7 @@ from posterity.types import Budget, Data, Engine
 
 def _short() -> Microcanonical:
     """Short chains, in float32: their start is where others would only have to get to."""
-    return Microcanonical(warmup=120, draws=80, energy_variance=0.005, precision="float32")
+    return Microcanonical(warmup=120, draws=80, energy_variance=0.005, decoherence=5.0, precision="float32")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from posterity.data.columns import DAY, MISSING, Array, Column, Encoding, Kind
+from posterity.data.columns import DAY, MISSING, Array, Column, Encoding, Kind, number_text
 from posterity.errors import InvalidInput
 
 LARGEST = 1e30  # of a number: float32 has no square of a larger one
@@ -172,7 +172,7 @@ def _as_kind(name: str, column: Column, kind: Kind) -> Column:
         InvalidInput: where that cannot be, and for infinite or too large numbers.
     """
     if kind == "category" and column.kind != "category":
-        texts = [MISSING if np.isnan(cell) else _number_text(cell) for cell in column.cells]
+        texts = [MISSING if np.isnan(cell) else number_text(float(cell)) for cell in column.cells]
         column = Column("category", np.array(texts, dtype=object))
     if column.kind != kind:
         example = next((cell for cell in column.cells if cell != MISSING), MISSING)
@@ -186,7 +186,3 @@ def _as_kind(name: str, column: Column, kind: Kind) -> Column:
                 "Remove or mend that row, or take the logarithm of the column."
             )
     return column
-
-
-def _number_text(value: float) -> str:
-    return str(int(value)) if value.is_integer() else str(value)

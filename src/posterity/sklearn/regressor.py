@@ -30,7 +30,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
     units. The network says its noise σ for each row, unless `likelihood` says otherwise.
 
     Args:
-        method: any inference method of posterity, made; "auto" is a sampled ensemble for up to 4,000 rows, and a chain of
+        method: any inference method of posterity, made; "auto" is a sampled ensemble for up to 50,000 rows, and a chain of
             stochastic gradients beyond (`posterity.usual`); in `partial_fit` mean field, which can be a prior.
         minutes: of "auto", how much is computed, about, for 1,000 rows on one core: longer chains fit smooth tables of little
             noise closer. No clock is asked.
