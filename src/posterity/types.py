@@ -112,6 +112,14 @@ class Likelihood(ABC):
         """Return how many outputs a network has for so many targets; one for each unless overridden."""
         return targets
 
+    def error_size(self, latents: Params) -> Tensor | None:
+        """Return the least size of an error that counts, (), where it is learnt: curvatures in outputs go with 1/scale².
+
+        What takes plain gradients divides its steps in the weights by them: they grow without bound as a noise level comes
+        down. None, unless overridden: steps are as they are.
+        """
+        return None
+
     def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Any:
         """Return the Fisher information of p(y | f) in the outputs f (B, D), for Laplace; None where it is not known.
 

@@ -87,7 +87,7 @@ class BoundOptimizer:
         units: Mapping[str, Tensor],
     ) -> None:
         self.grads = {n: torch.zeros_like(v) for n, v in vectors.items()}
-        self._units = dict(units)
+        self._units = {name: _rest(unit) for name, unit in units.items()}
         self.vectors = dict(vectors)
         self._plateau = (
             Plateau(config.plateau_factor, config.plateau_patience) if config.schedule == "plateau" else None
@@ -107,12 +107,12 @@ class BoundOptimizer:
         rate = self._rate_at(index)
         for group, factor in zip(self._torch.param_groups, self._groups, strict=True):
             group["lr"] = rate * factor
-        before = {name: self.vectors[name].clone() for name in self._units}
-        for name, unit in self._units.items():
-            self.grads[name].div_(unit)
+        before = {name: self.vectors[name][..., first:].clone() for name, (first, _) in self._units.items()}
+        for name, (first, unit) in self._units.items():
+            self.grads[name][..., first:].div_(unit)
         self._torch.step()
-        for name, unit in self._units.items():
-            self.vectors[name].sub_(before[name]).div_(unit).add_(before[name])
+        for name, (first, unit) in self._units.items():
+            self.vectors[name][..., first:].sub_(before[name]).div_(unit).add_(before[name])
 
     def adam_step(self, index: int) -> AdamStep:
         """Count step `index` (from 0), and leave it to the caller; for Adam alone."""
@@ -152,6 +152,13 @@ class BoundOptimizer:
         for name, value in self.state().items():
             if name.endswith(".step"):
                 value.zero_()
+
+
+def _rest(unit: Tensor) -> tuple[int, Tensor]:
+    """Return where the first coordinate is that is not worth 1, and the units from there on: often those of a few latents."""
+    others = (unit != 1).nonzero()[:, -1]
+    first = int(others.min()) if len(others) else unit.shape[-1]
+    return first, unit[..., first:]
 
 
 def _build(config: Optimizer, members: list[list[Tensor]]) -> torch.optim.Optimizer:

@@ -24,6 +24,7 @@ from posterity.model.likelihoods import training_score
 from posterity.model.potential import Potential
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
+from posterity.model.steps import unit_of
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.samples import Samples
 from posterity.train.digest import seal
@@ -244,11 +245,12 @@ class ChainInference(Watching):
 
     def _move(self, state: State, noise: Tensor | None, rate: float, adapting: bool) -> None:
         """Move, where coordinates have units as if θ were unit · θ: the same posterior, and steps that fit the weights."""
-        if self._unit is None:
+        unit = unit_of(self.problem, state["theta"], self._unit)
+        if unit is None:
             return self._moves.move(state, self._grad, noise, rate, adapting)
         before = state["theta"].clone()
-        self._moves.move(state, self._grad.div_(self._unit), noise, rate, adapting)
-        state["theta"].sub_(before).div_(self._unit).add_(before)
+        self._moves.move(state, self._grad.div_(unit), noise, rate, adapting)
+        state["theta"].sub_(before).div_(unit).add_(before)
 
     def posterior(self, state: State) -> Samples:
         """Return the draws so far; before the first one, where the chain stands."""

@@ -21,6 +21,7 @@ from posterity.methods.watching import Watching, run, watched_latents
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
+from posterity.model.steps import scale, units
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.point import Point
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
@@ -79,9 +80,8 @@ class PointInference(Watching):
     def init(self, streams: Streams) -> State:
         self.problem.train()
         theta = self.problem.theta()
-        self._optimizer = self.optimizer.bind(
-            {"theta": theta}, self.steps, units=self.problem.coordinates.units("theta")
-        )
+        own = units(self.problem.coordinates, "theta", self.optimizer)
+        self._optimizer = self.optimizer.bind({"theta": theta}, self.steps, units=own)
         state: State = {"theta": theta, "step": torch.zeros((), dtype=torch.int64), **self._optimizer.state()}
         state.update({f"buffer.{n}": b for n, b in self.problem.network.named_buffers()})
         return state
@@ -94,6 +94,9 @@ class PointInference(Watching):
         if self.problem.coordinates.noncentred:
             grad.copy_(self.problem.coordinates.pull(theta, grad))
         log_prior = self._add_prior_gradient(theta, grad)
+        size = scale(self.problem, theta) if self.optimizer.name == "SGD" else None
+        if size is not None:
+            grad[: self.problem.coordinates.network].mul_(size.square())
         self._optimizer.step(int(state["step"]))
         state["step"] += 1
         name, score = training_score(distribution, batch)

@@ -38,6 +38,7 @@ from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
 from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
+from posterity.model.steps import units
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.descent import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -191,8 +192,8 @@ class MeanFieldInference(Watching):
         self._noise = streams("noise")
         self._elbo = self._make_elbo()
         rates = {"rho": self.method.std_lr}
-        units = self.problem.coordinates.units("mean")
-        self._optimizer = self.method.optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates, units)
+        own = units(self.problem.coordinates, "mean", self.method.optimizer)
+        self._optimizer = self.method.optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates, own)
         state: State = {"mean": mean, "rho": rho, "kl": torch.zeros((), dtype=torch.float64, device=mean.device)}
         state["step"] = torch.zeros((), dtype=torch.int64)
         state.update(self._optimizer.state())

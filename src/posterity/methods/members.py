@@ -15,6 +15,7 @@ from posterity.methods.arrival import Remark
 from posterity.methods.ensemble import reinitialise
 from posterity.methods.watching import Watching
 from posterity.model.problem import Problem
+from posterity.model.steps import units
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.types import Batch, Info, Scores, State, Streams
@@ -34,8 +35,9 @@ class MembersInference(Watching):
 
     def init(self, streams: Streams) -> State:
         theta = torch.stack([self._fresh(streams, k) for k in range(self.members)])
-        units = {name: unit.expand_as(theta) for name, unit in self.problem.coordinates.units("theta").items()}
-        self._optimizer = self.optimizer.bind({"theta": theta}, self.steps, units=units)
+        own = units(self.problem.coordinates, "theta", self.optimizer)
+        worth = {name: unit.expand_as(theta) for name, unit in own.items()}
+        self._optimizer = self.optimizer.bind({"theta": theta}, self.steps, units=worth)
         return {"theta": theta, "step": torch.zeros((), dtype=torch.int64), **self._optimizer.state()}
 
     def update(self, state: State, batch: Batch) -> tuple[State, Info]:

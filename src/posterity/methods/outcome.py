@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
 from posterity.methods.arrival import Remark, merged
+from posterity.methods.line import Line, beside_line
 from posterity.methods.mixing import swinging
 from posterity.methods.stiffness import stiff
 from posterity.model.problem import Problem
@@ -42,6 +43,7 @@ class Outlook:
 
     batch: Batch | None
     before: float | None
+    line: Line | None = None
 
     @classmethod
     @torch.no_grad()
@@ -52,13 +54,14 @@ class Outlook:
             return cls(None, None)
         own = problem.snapshot()
         distribution = own.predict(batch[0])
-        return cls(batch, known(distribution, batch[1], draws=False))
+        return cls(batch, known(distribution, batch[1], draws=False), Line.of(data, batch))
 
 
 def remarks(outlook: Outlook, posterior: FunctionPosterior, method: Any = None) -> list[Remark]:
     """Say what a posterior's predictions of training data show, and its draws of latents."""
     found = [r for name, draws in _latents(posterior) for r in swinging(name, draws, _sharing(posterior.problem, name))]
     found += _beside_weights(posterior)
+    found += beside_line(outlook.line, dict(_latents(posterior)).get(LIKELIHOOD + "std"))
     if outlook.batch is None or posterior.lacks_statistics:  # of a stage, say, whose functions nobody predicts with
         return found
     if not any(getattr(remark, "kind", "") == "step" for remark in gathered(posterior)):

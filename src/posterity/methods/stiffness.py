@@ -1,9 +1,8 @@
 """Whether a sampler's steps fit the curvature at its draws: where they hardly do, draws are wider than the posterior.
 
 A chain of constant rate has the variance 1/(1 − λ/λ₀) times the posterior's in a direction of curvature λ, where λ₀ is the
-curvature at which its steps are stable no more (see `core.dynamics`). The nll does not tell of it: it settles, too high. A
-noise level that is learnt makes for it, since the curvature is that of the residuals divided by its square: it comes down
-until the steps are hardly stable, and stays there.
+curvature at which its steps are stable no more (see `core.dynamics`). The nll does not tell of it: it settles, too high, and
+a noise level that is learnt with it. Curvatures are those in the units of the steps (`model.steps`).
 """
 
 import torch
@@ -12,6 +11,7 @@ from torch import Generator, Tensor
 from posterity.core.estimators import differentiate
 from posterity.methods.arrival import Remark
 from posterity.model.problem import Problem
+from posterity.model.steps import unit_of
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.samples import Samples
 from posterity.types import Batch
@@ -44,6 +44,8 @@ def stiff(posterior: FunctionPosterior, batch: Batch, limit: float | None) -> li
 def sharpness(problem: Problem, theta: Tensor, batch: Batch) -> float:
     """Return the largest curvature of the mean nll at θ, by power iteration on differences of gradients.
 
+    It is that in the units that steps are taken in, see `model.steps`.
+
     >>> from torch import nn
     >>> from posterity import Gaussian, Normal
     >>> problem = Problem(nn.Linear(2, 1), Normal(0, 1), Gaussian(std=0.5), num_data=2)
@@ -51,11 +53,13 @@ def sharpness(problem: Problem, theta: Tensor, batch: Batch) -> float:
     >>> round(sharpness(problem, problem.theta(), (x, torch.zeros(2))), 2)  # of XᵀX/(N s²), with the bias
     20.25
     """
+    unit = unit_of(problem, theta, None)
+    size = 1.0 if unit is None else unit.reciprocal()
     direction = torch.randn(len(theta), generator=Generator().manual_seed(0), dtype=theta.dtype).to(theta.device)
     value = 0.0
     for _ in range(ITERATIONS):
         direction = direction / direction.norm()
-        before, after = (_gradient(problem, theta + sign * REACH * direction, batch) for sign in (-1, 1))
+        before, after = (size * _gradient(problem, theta + sign * REACH * size * direction, batch) for sign in (-1, 1))
         change = (after - before) / (2 * REACH)
         value = float(change @ direction)
         if not change.isfinite().all() or not change.any():

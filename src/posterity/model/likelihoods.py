@@ -84,6 +84,9 @@ class Gaussian(Likelihood):
             return torch.as_tensor(self.std, dtype=outputs.dtype, device=outputs.device)
         return beside_outputs(softplus(latents["std"]), outputs, each=isinstance(self.initial_std, tuple))
 
+    def error_size(self, latents: Params) -> Tensor | None:
+        return softplus(latents["std"]).min() if self.std is None else None
+
     def curvature(self, outputs: Tensor, targets: Tensor, latents: Params) -> Tensor:
         """1/std²."""
         return self.noise(outputs, latents).to(outputs).square().reciprocal().expand_as(outputs)

@@ -94,6 +94,9 @@ class MultivariateGaussian(Likelihood):
             "correlation": Latent(start, _lkj, correlations),
         }
 
+    def error_size(self, latents: Params) -> Tensor:
+        return softplus(latents["std"]).min()
+
     def _root(self, latents: Params) -> Tensor:
         """Return L of the covariance L Lᵀ, (..., 1, D, D): beside the batch."""
         root: Tensor = softplus(latents["std"]).unsqueeze(-1) * ROOT(latents["correlation"])

@@ -34,13 +34,31 @@ def residual_std(inputs: Tensor, targets: Tensor) -> Tensor:
     x = inputs[::step].detach().cpu()
     spread = y.std(0, correction=0)
     scale = torch.where(spread > 1e-12 * y.abs().amax(0), spread, torch.ones_like(spread))
-    x = x.reshape(len(x), -1)
-    columns = x.shape[1]
-    if not x.is_floating_point() or columns > COLUMNS or 2 * (columns + 1) > len(y):
-        start = torch.full_like(scale, LEAST)
-    else:
+    start = torch.full_like(scale, LEAST)
+    if is_table(x):
         start = _left((y - y.mean(0)) / scale, x.double()).clamp(LEAST, 1.0)
     return torch.where(scale == spread, start * scale, UNSCALED)
+
+
+def is_table(inputs: Tensor) -> bool:
+    """Tell whether a linear model of inputs (B, ...) says anything: of 256 numbers each at most, few enough for the data."""
+    columns = inputs[:1].numel()
+    return inputs.is_floating_point() and columns <= COLUMNS and 2 * (columns + 1) <= len(inputs)
+
+
+def line_leaves(inputs: Tensor, targets: Tensor) -> Tensor | None:
+    """Return the std that a linear model leaves of each target, (D,), float64, unbounded; None where it says nothing.
+
+    >>> x = torch.linspace(-1, 1, 100)[:, None]
+    >>> line_leaves(x, x.squeeze() + 0.1 * torch.cos(50 * x.squeeze())).round(decimals=3)
+    tensor([0.0720], dtype=torch.float64)
+    """
+    step = -(-len(targets) // SAMPLE)
+    y = targets[::step].detach().cpu().double().reshape(len(targets[::step]), -1)
+    x = inputs[::step].detach().cpu()
+    if not is_table(x) or not y.isfinite().all():
+        return None
+    return _left(y - y.mean(0), x.double())
 
 
 def half_cauchy_of_rho(rho: Tensor) -> Tensor:
@@ -59,6 +77,7 @@ def beside_outputs(std: Tensor, outputs: Tensor, each: bool) -> Tensor:
 def _left(y: Tensor, x: Tensor) -> Tensor:
     """Return the std of what a ridge regression leaves of centred targets, (D,)."""
     spread = x.std(0, correction=0)
+    x = x.reshape(len(x), -1)
     x = (x - x.mean(0)) / torch.where(spread > 0, spread, 1.0)
     gram = x.T @ x + RIDGE * len(x) * torch.eye(x.shape[1], dtype=x.dtype)
     left = y - x @ torch.linalg.solve(gram, x.T @ y)

@@ -59,6 +59,9 @@ class StudentT(Columns):
         df, scale = (self.value(name, outputs, latents) for name in ("df", "scale"))
         return (df + 1) / (df + 3) / scale.square()
 
+    def error_size(self, latents: Params) -> Tensor | None:
+        return self.learnt["scale"].natural(latents["scale"]).min() if self.scale is None else None
+
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         scale = residual_std(inputs, targets) * ((DF.default - 2) / DF.default) ** 0.5
         return {"scale": scale, "df": torch.full_like(scale, DF.default)}
