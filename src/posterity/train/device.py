@@ -1,4 +1,7 @@
-"""Which device a name means here."""
+"""Which device a name means here, and in which precision a network runs there."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 
@@ -25,3 +28,8 @@ def device_of(name: str) -> torch.device:
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         why = short(next(iter(str(error).splitlines()), ""), 200)
         raise InvalidInput(f"Device '{short(str(name))}' cannot be used here ({why}). Use 'auto'.") from error
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Have networks run in bfloat16 where that is asked for; parameters keep their own precision."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, dtype=torch.bfloat16)

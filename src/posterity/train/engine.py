@@ -6,7 +6,7 @@ All that an algorithm remembers is in its State, so that resuming, keeping the b
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -15,13 +15,13 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from posterity.errors import Diverged, Interrupted, InvalidInput, unknown
+from posterity.errors import Interrupted, InvalidInput, unknown
 from posterity.options import Count, convert
 from posterity.train import keeping, progress
 from posterity.train.checkpoint import Record
-from posterity.train.device import device_of
+from posterity.train.device import autocast, device_of
 from posterity.train.identity import Identity
-from posterity.train.keeping import BEST, LAST, Keeping
+from posterity.train.keeping import LAST, Keeping
 from posterity.train.lock import Lock, held
 from posterity.train.mapped import mapped
 from posterity.train.random import NamedStreams, derived_seed
@@ -32,7 +32,6 @@ from posterity.types import Batch, Budget, Data, Inference, Info, Observing, Sco
 from posterity.weighing import size
 
 EVERY = 10  # steps between two updates of what people see
-SPARE = 20  # times what a checkpoint costs, until the next: epochs of milliseconds are not kept one by one
 _TYPES: dict[str, Any] = {"seed": int, "precision": str, "resume": bool, "progress": bool, "validation_draws": Count}
 _TYPES |= {"label": str, "name": str, "directory": Path | str | None, "on_epoch": Callable[..., Any] | None}
 
@@ -170,9 +169,8 @@ class _Run:
         self.state = inference.init(self.streams)
         self.record = Record()
         self.best: State | None = None
-        self._unsaved: Record | None = None  # of the best, where it is not on disk
-        self._due = 0.0  # when the next checkpoint is
-        self.keeping = None if engine.directory is None else self._keeping(Path(engine.directory))
+        self._unsaved: tuple[State, Record] | None = None  # the best, where it is not on disk
+        self.keeping = None if engine.directory is None else self._keeper(Path(engine.directory))
 
     @property
     def done(self) -> bool:
@@ -194,14 +192,14 @@ class _Run:
             if index < skip:
                 self.streams.again()
                 continue
-            with self._autocast():
+            with autocast(self.engine.torch_device(), self.engine.precision):
                 self.state, info = self.inference.update(self.state, batch)
             sums.add(info, size(batch))
             record.step += 1
             if record.step % EVERY == 0:
                 self._watch(sums, info, line)
             if stop.is_set():
-                self._refuse_diverged(sums)
+                sums.refuse_strange(self.record.epoch + 1, self.record.step, EVERY)
                 record.sums, record.counts = sums.sums, sums.counts
                 record.seconds += time.perf_counter() - started
                 self.interrupt()
@@ -223,23 +221,21 @@ class _Run:
         batches = self.data.validation()
         if batches is None:
             self._observe(objective(means))
-        elif self.budget.validates(record.epoch):
-            row["validation"] = scores = self._validate(batches, means)
-            score = monitored(scores, self.budget.monitor)
+        elif self.budget.validates(record.epoch) and (scores := self._validate(batches, means)):
+            row["validation"], score = scores, monitored(scores, self.budget.monitor)
             self._keep_best(score)
             self._observe(score)
         record.history.append(row)
-        if self.done or time.perf_counter() >= self._due:
-            self._save()
-        elif self.keeping is not None:
+        if self.keeping is not None and not self.keeping.due(self.done):
             self.keeping.refuse_broken(self.state, record)
+        else:
+            self._save()
         self._report(row)
 
     def _report(self, row: dict[str, Any]) -> None:
-        if self.engine.on_epoch is None:
-            return
         try:
-            self.engine.on_epoch(self.engine.name, row)
+            if self.engine.on_epoch is not None:
+                self.engine.on_epoch(self.engine.name, row)
         except BaseException:  # whoever listens may end the run: the epoch is whole, and is kept
             self._save()
             raise
@@ -264,22 +260,12 @@ class _Run:
         if record.best_score is None or score < record.best_score:
             record.best_score, record.best_epoch = score, record.epoch
             self.best = {k: v.clone() for k, v in self.state.items()}
-            self._unsaved = replace(record, history=[*record.history])
+            self._unsaved = self.best, replace(record, history=[*record.history])
         elif self.budget.patience is not None and record.epoch - record.best_epoch >= self.budget.patience:
             record.finished = True
 
-    def _refuse_diverged(self, sums: Sums, steps: int = EVERY) -> None:
-        """See that all that was summed is finite: every step's values are, then, whether anybody saw them or not."""
-        if not sums.finite():
-            name, value = sums.strange()
-            last = self.record.step
-            raise Diverged(
-                f"The {name} became {value} in epoch {self.record.epoch + 1}, between steps {max(1, last - steps + 1)} and "
-                f"{last}. Use a smaller learning rate, a smaller initial std, or check the scale of inputs and targets."
-            )
-
     def _watch(self, sums: Sums, info: Info, line: progress.Line, steps: int = EVERY) -> None:
-        self._refuse_diverged(sums, steps or EVERY)
+        sums.refuse_strange(self.record.epoch + 1, self.record.step, steps or EVERY)
         shown = means(info)
         validation: Scores = next(
             (row["validation"] for row in reversed(self.record.history) if "validation" in row), {}
@@ -294,35 +280,18 @@ class _Run:
         hint = "run again with resume to go on from there."
         if self.keeping is None:  # nothing computed is lost, also where nobody asked for checkpoints
             root = Path(mkdtemp(prefix="posterity-"))
-            self.keeping = self._keeping(root.joinpath(*self.engine.name.split("/")[1:]))
+            self.keeping = self._keeper(root.joinpath(*self.engine.name.split("/")[1:]))
             hint = f"run again with resume, Engine(directory='{root}', resume=True), to go on from there."
         self._save()
         at = f"in epoch {self.record.epoch + 1} of {self.budget.epochs}, step {self.record.step}"
         done = f"Interrupted {'after the last epoch' if self.done else at}."
         raise Interrupted(f"{done} Saved in {self.keeping.folder / LAST}; {hint}")
 
-    def _keeping(self, folder: Path) -> Keeping:
-        """Return the keeper of this run's files; a run that no fit has described is of its budget, at least."""
-        budget = self.budget
-        alone = {"inference": type(self.inference).__name__, "epochs": budget.epochs, "patience": budget.patience}
-        steps, seed = budget.steps_per_epoch, self.engine.seed
-        own = {} if self.engine.identity.values else {**alone, "steps": steps, "seed": seed}
-        identity = self.engine.identity.joined({**own, "part": self.engine.name})
+    def _keeper(self, folder: Path) -> Keeping:
+        identity = self.engine.identity.of_run(self.engine.name, self.engine.seed, self.inference, self.budget)
         return Keeping(folder, identity, self.engine.settings, self.engine.lock)
 
     def _save(self) -> None:
-        """Write checkpoints; the next is due when this one's time is a small part of what was done since."""
-        if self.keeping is None:
-            return
-        started = time.perf_counter()
-        if self.best is not None and self._unsaved is not None:
-            self.keeping.save(BEST, self.best, self.streams, self._unsaved)
+        if self.keeping is not None:
+            self.keeping.save_all(self.state, self.streams, self.record, self._unsaved)
             self._unsaved = None
-        self.keeping.save(LAST, self.state, self.streams, self.record)
-        ended = time.perf_counter()
-        self._due = ended + SPARE * (ended - started)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.engine.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.engine.torch_device().type, dtype=torch.bfloat16)

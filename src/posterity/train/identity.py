@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from posterity.errors import Mismatch
+from posterity.types import Budget
 
 MANY, LONG = 12, 100  # differences in one message, characters of a value
 ABSENT = "none"
@@ -37,6 +38,12 @@ class Identity:
     def joined(self, values: Mapping[str, Any], growing: frozenset[str] = frozenset()) -> "Identity":
         """Return the identity with more values."""
         return Identity({**self.values, **values}, self.growing | growing, self.later)
+
+    def of_run(self, name: str, seed: int, inference: object, budget: Budget) -> "Identity":
+        """Return the identity of one run of the fit; a run that no fit has described is of its budget, at least."""
+        alone = {"inference": type(inference).__name__, "epochs": budget.epochs, "patience": budget.patience}
+        own = {} if self.values else {**alone, "steps": budget.steps_per_epoch, "seed": seed}
+        return self.joined({**own, "part": name})
 
     def grown(self, saved: Mapping[str, Any], where: str) -> list[str]:
         """Compare with what a checkpoint says it is of; return what has grown, in words.

@@ -1,6 +1,7 @@
 """What a run keeps on disk: its last checkpoint, the one before, and its best; and how it goes on from them as the same run."""
 
 import os
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from posterity.train.lock import Lock, removed
 from posterity.train.random import NamedStreams
 from posterity.types import Budget, State
 
+SPARE = 20  # times what a checkpoint costs, until the next: epochs of milliseconds are not kept one by one
 LAST, PREVIOUS, BEST = "last.safetensors", "previous.safetensors", "best.safetensors"
 
 
@@ -85,6 +87,7 @@ class Keeping:
     settings: dict[str, Any]
     lock: Lock | None = None
     _watched: list[str] = field(default_factory=list)
+    _due: float = 0.0
 
     def __post_init__(self) -> None:
         try:
@@ -115,6 +118,19 @@ class Keeping:
         checkpoint.restore(live, state, path)
         streams.restore(generators)
         return record, None if best is None else {k: best[k].to(v.device) for k, v in live.items()}
+
+    def due(self, done: bool) -> bool:
+        """Tell whether it is time for checkpoints: at the end, and where the last ones' time is a small part of that since."""
+        return done or time.perf_counter() >= self._due
+
+    def save_all(self, state: State, streams: NamedStreams, record: Record, best: tuple[State, Record] | None) -> None:
+        """Write the last checkpoint, after the best one where that is new. Errors are those of `save`."""
+        started = time.perf_counter()
+        if best is not None:
+            self.save(BEST, best[0], streams, best[1])
+        self.save(LAST, state, streams, record)
+        ended = time.perf_counter()
+        self._due = ended + SPARE * (ended - started)
 
     def save(self, name: str, state: State, streams: NamedStreams, record: Record) -> None:
         """Write a checkpoint; the one before `last` stays, too.

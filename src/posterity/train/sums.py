@@ -6,6 +6,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from posterity.errors import Diverged
 from posterity.types import IGNORED, Batch, Info, Scores
 from posterity.weighing import of_data, there
 
@@ -40,9 +41,14 @@ class Sums:
             return all(bool(total.isfinite()) for total in totals)
         return not totals or bool(torch.stack(totals).isfinite().all())
 
-    def strange(self) -> tuple[str, float]:
-        """Return the first sum that is not finite, by name."""
-        return next((name, total) for name, total in self.sums.items() if not isfinite(total))
+    def refuse_strange(self, epoch: int, last: int, steps: int) -> None:
+        """Raise `Diverged` where the values of the last so many steps were not all finite, whether anybody saw them or not."""
+        if not self.finite():
+            name, value = next((name, total) for name, total in self.sums.items() if not isfinite(total))
+            raise Diverged(
+                f"The {name} became {value} in epoch {epoch}, between steps {max(1, last - steps + 1)} and {last}. Use a "
+                "smaller learning rate, a smaller initial std, or check the scale of inputs and targets."
+            )
 
     @property
     def sums(self) -> dict[str, float]:
