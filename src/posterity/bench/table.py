@@ -8,6 +8,8 @@ from pathlib import Path
 
 from posterity.bench.study import NELBO, Column, Record, Study, read
 
+HUGE = 1e6  # a mean that one certain and wrong prediction has made: its digits say nothing
+
 
 @dataclass(frozen=True)
 class Line:
@@ -65,12 +67,14 @@ def spread(values: Sequence[float], column: Column, error: str) -> str:
 
     >>> spread([1.0, 3.0], Column("nll", "NLL"), "standard error")
     '2.00 ± 1.00'
+    >>> spread([1e300], Column("nll", "NLL"), "standard error")
+    '1.0e+300'
     """
     values = [column.scale * v for v in values]
     if not values:
         return ""
     mean = statistics.fmean(values)
-    if len(values) == 1 or not math.isfinite(mean):
+    if len(values) == 1 or not abs(mean) < HUGE:
         return _number(mean, column)
     deviation = statistics.stdev(values)
     if error == "standard error":
@@ -155,4 +159,5 @@ def _listed(noun: str, names: Sequence[str]) -> str:
 
 
 def _number(value: float, column: Column) -> str:
-    return f"{value:.{column.digits}f}".replace("-", "−")
+    shown = f"{value:.{column.digits}f}" if abs(value) < HUGE else f"{value:.1e}"
+    return shown.replace("-", "−")
