@@ -46,14 +46,18 @@ def test_a_turn_is_finite_whatever_the_force(strength: float) -> None:
     assert float(direction.norm()) == pytest.approx(1)
 
 
+def spread(chains: int, seed: int = 0) -> Tensor:
+    return torch.randn(chains, 5, generator=torch.Generator().manual_seed(seed), **F64)
+
+
 def test_the_energy_of_a_step_errs_by_the_third_power_of_its_size() -> None:
     """Its variance goes with the sixth, which is what `StepLengths` counts on."""
-    theta, length = torch.randn(400, 5, **F64), torch.full((400,), 1e9, **F64)
+    theta, length = spread(4000), torch.full((4000,), 1e9, **F64)
     variances = []
     for size in (0.2, 0.1):
-        here = begin(normal, theta, generators(400))
+        here = begin(normal, theta, generators(4000))
         _, change, _ = advance(
-            normal, here, torch.full((400,), size, **F64), length, torch.ones_like(theta), generators(400)
+            normal, here, torch.full((4000,), size, **F64), length, torch.ones_like(theta), generators(4000)
         )
         variances.append(float(change.square().mean()))
     assert variances[0] / variances[1] == pytest.approx(64, rel=0.1)
@@ -64,7 +68,7 @@ def test_the_density_is_kept(scaled: bool) -> None:
     """Means and variances within 4 standard errors of chains that forget, and a bias of some per cent for small steps."""
     chains, std = 200, torch.tensor([0.5, 1.0, 2.0, 1.0, 1.0], **F64)
     own, scale = generators(chains), std.expand(chains, 5) if scaled else torch.ones(chains, 5, **F64)
-    here = begin(normal, std * torch.randn(chains, 5, **F64), own)
+    here = begin(normal, std * spread(chains), own)
     size, length = torch.full((chains,), 0.4, **F64), torch.full((chains,), 5**0.5, **F64)
     seen = []
     for step in range(400):
@@ -101,7 +105,7 @@ def test_steps_grow_or_shrink_to_the_error_that_is_asked() -> None:
     chains, own = 8, generators(8)
     for first in (0.01, 5.0):
         tuning = StepLengths(StepLengths.begun(torch.full((chains,), first)))
-        here, changes = begin(normal, torch.randn(chains, 5, **F64), own), []
+        here, changes = begin(normal, spread(chains), own), []
         length, scale = torch.full((chains,), 5**0.5, **F64), torch.ones(chains, 5, **F64)
         for step in range(1500):
             here, change, stood = advance(normal, here, tuning.steps, length, scale, own)

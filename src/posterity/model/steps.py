@@ -13,13 +13,14 @@ from posterity.model.coordinates import Coordinates
 from posterity.model.problem import Problem
 from posterity.types import LIKELIHOOD
 
-LEAST_RATE = 0.01  # of a likelihood's own coordinates, where an optimiser's steps are as long as its rate
+LEAST_RATE = 0.01  # of a likelihood's own coordinates, where an optimiser's steps are as long as its rate,
+TIMES = 10.0  # but no more than so many times that: who asks for a rate that moves nothing gets it
 
 
 def units(where: Coordinates, vector: str, optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the units of a vector of coordinates for `Optimizer.bind`: those of the prior's form, and of the latents.
 
-    Coordinates of the likelihood take steps of a rate of 0.01 at least. SGD's steps go with the gradient, which is near 1
+    Coordinates of the likelihood take steps of a rate of 0.01 at least, or of ten times the optimiser's where that is less. SGD's steps go with the gradient, which is near 1
     wherever a noise level is wrong: it has no other unit.
     """
     found = where.units(vector)
@@ -29,7 +30,7 @@ def units(where: Coordinates, vector: str, optimizer: Optimizer) -> dict[str, Te
     unit = found.get(vector, torch.ones_like(where.theta()))
     for name, part in where.layout.views(unit).items():
         if name in latents:
-            part.mul_(optimizer.lr / LEAST_RATE)
+            part.mul_(max(optimizer.lr / LEAST_RATE, 1 / TIMES))
     return {vector: unit}
 
 
