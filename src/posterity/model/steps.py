@@ -20,8 +20,8 @@ TIMES = 10.0  # but no more than so many times that: who asks for a rate that mo
 def units(where: Coordinates, vector: str, optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the units of a vector of coordinates for `Optimizer.bind`: those of the prior's form, and of the latents.
 
-    Coordinates of the likelihood take steps of a rate of 0.01 at least, or of ten times the optimiser's where that is less. SGD's steps go with the gradient, which is near 1
-    wherever a noise level is wrong: it has no other unit.
+    Coordinates of the likelihood take steps of a rate of 0.01 at least, or of ten times the optimiser's where that is less.
+    SGD's steps go with the gradient, which is near 1 wherever a noise level is wrong: it has no other unit.
     """
     found = where.units(vector)
     latents = [n for n in where.latents if n.startswith(LIKELIHOOD)]
