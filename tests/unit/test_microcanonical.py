@@ -154,3 +154,18 @@ def test_a_lost_chain_of_an_ensemble_is_left_out_with_a_word() -> None:
     state["step"].fill_(110)
     state["levels"][:] = torch.tensor([1.0, 1.1, 9.0, 0.9])[:, None]
     assert len(alone.posterior(state).components) == 4
+
+
+def test_a_direction_lasts_as_long_as_its_decoherence_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ℓ = decoherence · √P is what the steps are given."""
+    problem, seen = Problem(torch.nn.Linear(2, 1), Normal(0, 1), Gaussian(std=0.1), num_data=10), []
+
+    def noted(densities, here, step, length, *rest):
+        seen.append(length)
+        return advance(densities, here, step, length, *rest)
+
+    monkeypatch.setattr("posterity.methods.microcanonical.advance", noted)
+    method = Microcanonical(warmup=3, draws=4, steps=1, decoherence=5.0)
+    chains = MicrocanonicalInference(problem, method, torch.zeros(2, 3))
+    chains.update(chains.init(Engine(device="cpu").streams()), (torch.zeros(10, 2).double(), torch.zeros(10).double()))
+    torch.testing.assert_close(seen[0], torch.full((2,), 5 * 3**0.5, **F64))
