@@ -111,7 +111,11 @@ class Settings(ProblemSettings):
     lr: Annotated[
         str | None,
         Key("method.optimizer.lr"),
-        Parameter(group=METHOD, metavar="RATE", help="Learning rate. [0.004; map, mle, mc_dropout: 0.001]"),
+        Parameter(
+            group=METHOD,
+            metavar="RATE",
+            help="Learning rate. [0.004; map, mle, mc_dropout: 0.001; more where few steps train a narrow network]",
+        ),
     ] = None
     schedule: Annotated[
         str | None,

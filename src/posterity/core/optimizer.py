@@ -13,6 +13,7 @@ from posterity.options import STRICT, dataclass
 
 PLATEAU = "optimizer.plateau"  # the name of its memory in a state
 SECOND, EPSILON = 0.999, 1e-8  # Adam's second beta, and what it adds to a root
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -21,23 +22,35 @@ class Optimizer:
 
     Args:
         name: of the optimiser.
-        lr: its rate; with a schedule, at the start or the peak.
+        lr: its rate; with a schedule, at the start or the peak. None: `least`, and for Adam and AdamW more where the network
+            is narrow and the steps are few, as `posterity.model.steps.paced` has it.
         schedule: how the rate moves from step to step. `plateau` waits instead: after each epoch it looks at the validation
             score (`monitor`), or at the training loss where there is no validation, and multiplies the rate by
             `plateau_factor` once the score has not improved by a ten-thousandth for more than `plateau_patience` epochs, as
             torch's `ReduceLROnPlateau` does.
         momentum: SGD's, and the first beta of Adam and AdamW.
+        least: the rate where `lr` is left open.
 
     >>> Optimizer(lr=1e-3, schedule="plateau", plateau_patience=6).plateau_factor
     0.1
     """
 
     name: Literal["Adam", "AdamW", "SGD", "RMSprop", "Adagrad"] = "Adam"
-    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-3
+    lr: Rate | None = None
     schedule: Literal["constant", "cosine", "linear", "one_cycle", "plateau"] = "cosine"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     plateau_patience: Annotated[int, Field(ge=0)] = 6  # epochs
+    least: Rate = 1e-3
+
+    @property
+    def rate(self) -> float:
+        return self.least if self.lr is None else self.lr
+
+    @property
+    def normalised(self) -> bool:
+        """Whether a step is as long as the rate in every coordinate, whatever the size of the gradient."""
+        return self.name in ("Adam", "AdamW")
 
     @property
     def growing(self) -> tuple[str, ...]:
@@ -92,7 +105,7 @@ class BoundOptimizer:
         self._plateau = (
             Plateau(config.plateau_factor, config.plateau_patience) if config.schedule == "plateau" else None
         )
-        self._rates = learning_rates("constant" if self._plateau else config.schedule, config.lr, steps)
+        self._rates = learning_rates("constant" if self._plateau else config.schedule, config.rate, steps)
         self._factors = {n: rates.get(n, 1.0) for n in vectors}
         # One group for all vectors of one rate: each group costs a tenth of a millisecond at every step.
         self._groups = list(dict.fromkeys(self._factors.values()))
@@ -164,9 +177,9 @@ def _rest(unit: Tensor) -> tuple[int, Tensor]:
 def _build(config: Optimizer, members: list[list[Tensor]]) -> torch.optim.Optimizer:
     groups = [{"params": vectors} for vectors in members]
     if config.name == "SGD":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+        return torch.optim.SGD(groups, lr=config.rate, momentum=config.momentum, fused=True)
     if config.name == "Adam":
-        return torch.optim.Adam(groups, lr=config.lr, betas=(config.momentum, SECOND), fused=True)
+        return torch.optim.Adam(groups, lr=config.rate, betas=(config.momentum, SECOND), fused=True)
     if config.name == "AdamW":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=(config.momentum, SECOND), fused=True)
-    return getattr(torch.optim, config.name)(groups, lr=config.lr)  # type: ignore[no-any-return]
+        return torch.optim.AdamW(groups, lr=config.rate, betas=(config.momentum, SECOND), fused=True)
+    return getattr(torch.optim, config.name)(groups, lr=config.rate)  # type: ignore[no-any-return]

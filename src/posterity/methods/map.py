@@ -21,7 +21,7 @@ from posterity.methods.watching import Watching, run, watched_latents
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
-from posterity.model.steps import scale, units
+from posterity.model.steps import paced, scale, units
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.point import Point
 from posterity.types import Batch, Budget, Data, Engine, Info, Scores, State, Streams
@@ -75,7 +75,7 @@ class PointInference(Watching):
     """Descends the negative log joint of one θ. State: theta, step, the optimiser's tensors, the network's buffers."""
 
     def __init__(self, problem: Problem, optimizer: Optimizer, steps: int) -> None:
-        self.problem, self.optimizer, self.steps = problem, optimizer, steps
+        self.problem, self.optimizer, self.steps = problem, paced(optimizer, problem, steps), steps
 
     def init(self, streams: Streams) -> State:
         self.problem.train()

@@ -38,7 +38,7 @@ from posterity.model.likelihoods import training_score
 from posterity.model.noncentred import NonCentred
 from posterity.model.priors import Flat, Normal
 from posterity.model.problem import Problem
-from posterity.model.steps import units
+from posterity.model.steps import paced, units
 from posterity.options import STRICT, dataclass
 from posterity.posteriors.descent import Descent
 from posterity.posteriors.gaussian import DiagonalGaussian
@@ -95,7 +95,7 @@ class MeanField(Descending):
     initial: Literal["constant", "relative", "curvature"] = "constant"
     initial_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     std_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=4e-3, schedule="one_cycle"))
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(least=4e-3, schedule="one_cycle"))
     learn_prior: Literal["tensor", "layer", "network"] | None = None
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
@@ -192,8 +192,9 @@ class MeanFieldInference(Watching):
         self._noise = streams("noise")
         self._elbo = self._make_elbo()
         rates = {"rho": self.method.std_lr}
-        own = units(self.problem.coordinates, "mean", self.method.optimizer)
-        self._optimizer = self.method.optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates, own)
+        optimizer = paced(self.method.optimizer, self.problem, self.budget.steps)
+        own = units(self.problem.coordinates, "mean", optimizer)
+        self._optimizer = optimizer.bind({"mean": mean, "rho": rho}, self.budget.steps, rates, own)
         state: State = {"mean": mean, "rho": rho, "kl": torch.zeros((), dtype=torch.float64, device=mean.device)}
         state["step"] = torch.zeros((), dtype=torch.int64)
         state.update(self._optimizer.state())

@@ -15,7 +15,7 @@ from posterity.methods.arrival import Remark
 from posterity.methods.ensemble import reinitialise
 from posterity.methods.watching import Watching
 from posterity.model.problem import Problem
-from posterity.model.steps import units
+from posterity.model.steps import paced, units
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.point import Point
 from posterity.types import Batch, Info, Scores, State, Streams
@@ -28,7 +28,8 @@ class MembersInference(Watching):
     """
 
     def __init__(self, problem: Problem, members: int, optimizer: Optimizer, steps: int) -> None:
-        self.problem, self.members, self.optimizer, self.steps = problem, members, optimizer, steps
+        self.problem, self.members, self.steps = problem, members, steps
+        self.optimizer = paced(optimizer, problem, steps)
         self.working, self._kept = problem.snapshot(), problem.snapshot()
         self._densities = SideBySide(self._log_joint)
         self._priors = SideBySide(lambda theta, batch: self.working.coordinates.bounded_log_prior(theta))

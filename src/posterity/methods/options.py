@@ -31,5 +31,8 @@ def pace_of(optimizer: Optimizer) -> str:
 
     >>> pace_of(Optimizer(lr=0.01))
     '0.01, cosine, Adam'
+    >>> pace_of(Optimizer())
+    '0.001 or more, cosine, Adam'
     """
-    return f"{optimizer.lr:g}, {optimizer.schedule}, {optimizer.name}"
+    open_to = " or more" if optimizer.lr is None and optimizer.normalised else ""
+    return f"{optimizer.rate:g}{open_to}, {optimizer.schedule}, {optimizer.name}"

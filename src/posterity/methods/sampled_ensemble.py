@@ -67,7 +67,7 @@ class SampledEnsemble(Method):
 
     @property
     def pace(self) -> str:
-        return f"{self.optimizer.lr:g}, {self.optimizer.schedule}, then {self.sampler.pace}"
+        return f"{self.optimizer.rate:g}, {self.optimizer.schedule}, then {self.sampler.pace}"
 
     def infer(self, problem: Problem, data: Data, engine: Engine) -> Mixture:
         """Train the members, then run the chains; on resume what is finished is not run again.

@@ -32,7 +32,7 @@ from posterity.model.correlated import CorrelatedDivergence
 from posterity.model.likelihoods import training_score
 from posterity.model.priors import Flat
 from posterity.model.problem import Problem
-from posterity.model.steps import units
+from posterity.model.steps import paced, units
 from posterity.types import Batch, Budget, Data, Info, Prior, Scores, State, Streams
 
 KL_EVERY = 100  # steps between two evaluations of KL's value, which only people look at
@@ -111,8 +111,9 @@ class CorrelatedInference(Watching):
         relative = first.tensors[self.coupling] / first.std[:, None]
         vectors = {"mean": mean, "rho": first.rho, self.coupling: relative}
         rates = {"rho": self.method.std_lr, self.coupling: self.method.std_lr / relative.shape[1] ** 0.5}
-        own = units(self.problem.coordinates, "mean", self.method.optimizer)
-        self._optimizer = self.method.optimizer.bind(vectors, self.budget.steps, rates, own)
+        optimizer = paced(self.method.optimizer, self.problem, self.budget.steps)
+        own = units(self.problem.coordinates, "mean", optimizer)
+        self._optimizer = optimizer.bind(vectors, self.budget.steps, rates, own)
         state: State = {**vectors, "kl": torch.zeros((), dtype=torch.float64, device=mean.device)}
         state["step"] = torch.zeros((), dtype=torch.int64)
         state.update(self._optimizer.state())

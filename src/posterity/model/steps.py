@@ -5,32 +5,53 @@ have to move by one. And as it comes down the curvature in the weights grows as 
 start is stable no more, and heats the chain until the noise level is that of its own errors.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from posterity.core.optimizer import Optimizer
+from posterity.core.schedules import learning_rates
 from posterity.model.coordinates import Coordinates
 from posterity.model.problem import Problem
 from posterity.types import LIKELIHOOD
 
-LEAST_RATE = 0.01  # of a likelihood's own coordinates, where an optimiser's steps are as long as its rate,
-TIMES = 10.0  # but no more than so many times that: who asks for a rate that moves nothing gets it
+LEAST_RATE = 0.05  # of a likelihood's own coordinates, where an optimiser's steps are as long as its rate,
+TIMES = 50.0  # but no more than so many times that: who asks for a rate that moves nothing gets it
+STEPS = 3000.0  # at its full rate, that an optimiser's least rate is made for; fewer steps take more,
+WIDTH = 0.3  # up to this over the most inputs of a unit, as Adam's stable rate falls with the width
+
+
+def paced(optimizer: Optimizer, problem: Problem, steps: int) -> Optimizer:
+    """Return an optimiser whose rate was left open with the one for this network and so many steps.
+
+    lr = max(least, min(least · 3000 / Σ_t schedule(t), 0.3 / n)), n the most inputs that a unit has. A rate of 0.001 is made
+    for networks some hundred units wide, whose weights are small and where Adam's stable rate falls as 1/n (Yang et al.
+    2021); in a thousand steps it cannot carry the weight of a line to 2.
+    """
+    rate = optimizer.rate
+    if optimizer.lr is None and optimizer.normalised:
+        schedule = "constant" if optimizer.schedule == "plateau" else optimizer.schedule
+        inputs = max((shape[1:].numel() for shape in problem.layout.shapes if len(shape) > 1), default=1)
+        share = STEPS / sum(learning_rates(schedule, 1.0, steps))
+        rate = max(rate, min(rate * share, WIDTH / inputs))
+    return replace(optimizer, lr=rate)
 
 
 def units(where: Coordinates, vector: str, optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the units of a vector of coordinates for `Optimizer.bind`: those of the prior's form, and of the latents.
 
-    Coordinates of the likelihood take steps of a rate of 0.01 at least, or of ten times the optimiser's where that is less.
+    Coordinates of the likelihood take steps of a rate of 0.05 at least, or of fifty times the optimiser's where that is less.
     SGD's steps go with the gradient, which is near 1 wherever a noise level is wrong: it has no other unit.
     """
     found = where.units(vector)
     latents = [n for n in where.latents if n.startswith(LIKELIHOOD)]
-    if not latents or optimizer.name == "SGD" or optimizer.lr >= LEAST_RATE:
+    if not latents or optimizer.name == "SGD" or optimizer.rate >= LEAST_RATE:
         return found
     unit = found.get(vector, torch.ones_like(where.theta()))
     for name, part in where.layout.views(unit).items():
         if name in latents:
-            part.mul_(max(optimizer.lr / LEAST_RATE, 1 / TIMES))
+            part.mul_(max(optimizer.rate / LEAST_RATE, 1 / TIMES))
     return {vector: unit}
 
 
