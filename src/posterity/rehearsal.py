@@ -4,6 +4,7 @@ One step in training mode at the smallest batch that will come, the copy that a 
 and what prediction and validation ask: nothing of the network itself, nor of torch's random numbers, is moved.
 """
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,8 +15,9 @@ from torch.distributions import Distribution
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from posterity.core.entered import entered
-from posterity.errors import InvalidInput, PosterityError
+from posterity.errors import InvalidInput, PosterityError, PosterityWarning
 from posterity.model.alone import alike, refuse_count, unmoved
+from posterity.model.derivatives import altered
 from posterity.model.padding import KnownLookups
 from posterity.model.plain import copied, outside
 from posterity.model.problem import Problem
@@ -42,6 +44,7 @@ def rehearse(problem: Problem, batch: Batch, held_out: Batch | None = None, smal
     trial.train()
     with unmoved():
         _step(trial, rows(batch, slice(min(2, smallest or 2))))
+        _say_altered(trial, batch[0][:2], batch[1][:2])
         after = _copy(trial)  # now that it has run
         after.network.eval()
         # Nobody reads these predictions: whatever normalises may do so by the statistics that it has.
@@ -137,6 +140,40 @@ def _refuse_detached(trial: Problem, inputs: Tensor, names: list[str]) -> None:
                 "gradients pass."
             )
         parameter.copy_(kept)
+
+
+def _say_altered(trial: Problem, inputs: Tensor, targets: Tensor) -> None:
+    """Say which gradients are no derivatives; networks that cannot compute in double precision are not asked."""
+    trial = _copy(trial)
+    trial.network.double()
+    random = frozenset(trial.coordinates.random_names)
+    own = {n: p for n, p in trial.network.named_parameters() if n in random}
+
+    def loss() -> Tensor:
+        torch.manual_seed(0)
+        outputs = trial.outputs(_double(inputs))
+        return -_log_prob(trial, outputs, _double(targets)).mean()
+
+    try:
+        loss()
+    except Exception:  # whatever it raises: half of it may be in single precision
+        return
+    if names := altered(trial.network, own, loss):
+        listed = ", ".join(f"'{name}'" for name in names[:3]) + (
+            f" and {len(names) - 3} more" if len(names) > 3 else ""
+        )
+        warnings.warn(
+            f"The gradients of {listed} are not the derivatives of the loss: a hook, a backward pass of its own, or "
+            "max_norm and scale_grad_by_freq of a table make others of them. Points can be trained so; a posterior that is "
+            "inferred by them is not that of this network. Leave that out, or keep such weights as points, "
+            f"where='!{names[0]}'.",
+            PosterityWarning,
+            stacklevel=4,
+        )
+
+
+def _double(values: Tensor) -> Tensor:
+    return values.double() if values.is_floating_point() else values.clone()
 
 
 def _again(trial: Problem, inputs: Tensor) -> Tensor:

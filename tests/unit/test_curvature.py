@@ -391,6 +391,7 @@ def test_determinants_and_their_gradients(name: str, even: bool) -> None:
         torch.testing.assert_close(grads, wanted)
 
 
+@pytest.mark.filterwarnings("ignore:The gradients of:posterity.PosterityWarning")
 def test_what_mixes_examples_or_has_no_derivative_is_refused_by_name() -> None:
     x, y = torch.zeros(4, 3).long(), torch.zeros(4).long()
     renormed = nn.Sequential(nn.Embedding(5, 3, max_norm=1.0), nn.Flatten(), nn.Linear(9, 2))
