@@ -145,7 +145,7 @@ def _refuse_detached(trial: Problem, inputs: Tensor, names: list[str]) -> None:
 def _say_altered(trial: Problem, inputs: Tensor, targets: Tensor) -> None:
     """Say which gradients are no derivatives; networks that cannot compute in double precision are not asked."""
     trial = _copy(trial)
-    trial.network.double()
+    trial.network.double().eval()  # statistics are given: gradients do not pass through their way here
     random = frozenset(trial.coordinates.random_names)
     own = {n: p for n, p in trial.network.named_parameters() if n in random}
 

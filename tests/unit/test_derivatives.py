@@ -45,6 +45,19 @@ class Words(nn.Module):
         return self.last(self.table(words).mean(1))
 
 
+class Centred(nn.Module):
+    """Statistics of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.mean.mul_(0.9).add_(x.detach().mean(0), alpha=0.1)
+        return x - self.mean
+
+
 def straight(function: object) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), Step(function), nn.ReLU(), nn.Linear(8, 2))
 
@@ -69,6 +82,7 @@ DERIVATIVES = {
         nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 2)),
         INPUTS,
     ),
+    "statistics of its own": (straight(Centred()), INPUTS),
     "padding": (Words(padding_idx=1), WORDS),
     "sparse": (Words(sparse=True), WORDS),
     "single precision within": (straight(lambda x: x @ torch.eye(8, dtype=torch.float32)), INPUTS),

@@ -23,14 +23,13 @@ def altered(network: nn.Module, params: Mapping[str, Tensor], loss: Callable[[],
     tensor where that differs. One direction in double precision finds what is wrong unless it is orthogonal by chance.
 
     Args:
-        network: of a copy in double precision, which is moved and put back.
+        network: a copy in double precision and eval mode, which is moved and put back.
         params: those to be compared, by name.
         loss: (), computed anew with the same random numbers.
     """
     values = [p.detach().clone() for p in params.values()]
     with torch.enable_grad():
         grads = torch.autograd.grad(loss(), list(params.values()), allow_unused=True)
-    _put(params, values)
     generator = torch.Generator().manual_seed(0)
     normals = [torch.randn(p.shape, generator=generator, dtype=torch.float64).to(p) for p in values]
     along = [STEP * (p.square().mean().sqrt() + 0.01) * v for p, v in zip(values, normals, strict=True)]
