@@ -4,7 +4,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from posterity import MAP, SGHMC, SGLD, SWAG, Engine, Gaussian, MeanField, Normal, Optimizer, TensorData, fit
+from posterity import (
+    MAP,
+    SGHMC,
+    SGLD,
+    SWAG,
+    Engine,
+    Gaussian,
+    HalfNormal,
+    Hierarchical,
+    MeanField,
+    Normal,
+    Optimizer,
+    TensorData,
+    fit,
+)
 from posterity.errors import NotArrived
 from posterity.methods.line import Line, beside_line
 from posterity.model import steps
@@ -95,3 +109,12 @@ def test_a_rate_that_is_left_open(optimizer: Optimizer, inputs: int, count: int,
     network = nn.Sequential(nn.Linear(3, inputs), nn.Linear(inputs, 1))
     paced = steps.paced(optimizer, Problem(network, Normal(0, 1), Gaussian(), 10), count)
     assert paced.lr == pytest.approx(rate)
+
+
+def test_a_scale_of_the_prior_moves_by_a_hundredth() -> None:
+    """One that moved as its weights do stood where it began after four epochs of MNIST."""
+    prior = Hierarchical(scale=HalfNormal(1.0), per="tensor", initial_std=0.1)
+    problem = Problem(nn.Linear(1, 1), prior, Gaussian(std=0.3), 10)
+    found = steps.units(problem.coordinates, "theta", Optimizer(lr=1e-3))["theta"]
+    torch.testing.assert_close(found, torch.tensor([1.0, 1.0, 0.1, 0.1]))
+    assert not steps.units(problem.coordinates, "theta", Optimizer(lr=0.02))

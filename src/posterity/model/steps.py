@@ -17,6 +17,7 @@ from posterity.model.problem import Problem
 from posterity.types import LIKELIHOOD
 
 LEAST_RATE = 0.05  # of a likelihood's own coordinates, where an optimiser's steps are as long as its rate,
+SCALE_RATE = 0.01  # of those of a prior, whose step may move all weights of a tensor,
 TIMES = 50.0  # but no more than so many times that: who asks for a rate that moves nothing gets it
 STEPS = 3000.0  # at its full rate, that an optimiser's least rate is made for; fewer steps take more,
 WIDTH = 0.3  # up to this over the most inputs of a unit, as Adam's stable rate falls with the width
@@ -41,17 +42,18 @@ def paced(optimizer: Optimizer, problem: Problem, steps: int) -> Optimizer:
 def units(where: Coordinates, vector: str, optimizer: Optimizer) -> dict[str, Tensor]:
     """Return the units of a vector of coordinates for `Optimizer.bind`: those of the prior's form, and of the latents.
 
-    Coordinates of the likelihood take steps of a rate of 0.05 at least, or of fifty times the optimiser's where that is less.
-    SGD's steps go with the gradient, which is near 1 wherever a noise level is wrong: it has no other unit.
+    Coordinates of the likelihood take steps of a rate of 0.05 at least, scales of the prior of 0.01, or of fifty times the
+    optimiser's where that is less. SGD's steps go with the gradient, which is near 1 wherever a noise level is wrong: it has
+    no other unit.
     """
     found = where.units(vector)
-    latents = [n for n in where.latents if n.startswith(LIKELIHOOD)]
-    if not latents or optimizer.name == "SGD" or optimizer.rate >= LEAST_RATE:
+    least = {n: LEAST_RATE if n.startswith(LIKELIHOOD) else SCALE_RATE for n in where.latents}
+    slow = {n: max(optimizer.rate / rate, 1 / TIMES) for n, rate in least.items() if optimizer.rate < rate}
+    if not slow or optimizer.name == "SGD":
         return found
     unit = found.get(vector, torch.ones_like(where.theta()))
     for name, part in where.layout.views(unit).items():
-        if name in latents:
-            part.mul_(max(optimizer.rate / LEAST_RATE, 1 / TIMES))
+        part.mul_(slow.get(name, 1.0))
     return {vector: unit}
 
 
