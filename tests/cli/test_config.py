@@ -211,10 +211,9 @@ def test_a_flag_reaches_every_method_that_has_such_a_thing(method: dict, flag: s
             merged(file, **{flag: value})
         return
     found = merged(file, **{flag: value}).model_dump(mode="json")["method"]
-    wanted = type(values_of(plain, flag)[0])(value)
-    assert values_of(found, flag).count(wanted) - values_of(plain, flag).count(wanted) == (
-        0 if values_of(plain, flag)[0] == wanted else 1
-    )
+    before = values_of(plain, flag)[0]
+    wanted = float(value) if before is None else type(before)(value)  # a rate that is left open is None
+    assert values_of(found, flag).count(wanted) - values_of(plain, flag).count(wanted) == (0 if before == wanted else 1)
     assert changed(plain, found) <= {flag}
 
 

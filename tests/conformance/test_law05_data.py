@@ -42,8 +42,8 @@ def test_gradient_of_a_step_is_that_of_the_log_joint(kind: str) -> None:
         inference.update(state, batch)
         torch.testing.assert_close(inference._optimizer.grads["theta"], -exact / 24)
         return
-    # Gradients are read where the optimiser takes them: at a rate of .01 the noise level's have the units of all others.
-    inference = MeanFieldInference(target, MeanField(kind, initial_std=0.2, optimizer=Optimizer(lr=0.01)), budget)
+    # Gradients are read where the optimiser takes them: at a rate of .05 the noise level's have the units of all others.
+    inference = MeanFieldInference(target, MeanField(kind, initial_std=0.2, optimizer=Optimizer(lr=0.05)), budget)
     state = inference.init(NamedStreams(0, "test"))
     start = {k: v.clone() for k, v in state.items()}
     n = 1200
