@@ -71,5 +71,6 @@ def test_ranks_are_of_means_and_leave_out_what_has_no_density() -> None:
     }
     assert ranks(found, "nll") == {"y": [1, 2], "x": [2, 1]}
     empty = dict.fromkeys(found, ())
-    study = replace(tables.TABLES, methods={"x": "the x", "y": "the y", "z": "the z"}, columns=empty, published=empty)
+    methods = {"x": "the x", "y": "the y", "z": "the z"}
+    study = replace(tables.TABLES, methods=methods, columns=empty, published=empty, by_name=frozenset())
     assert "| the x | 2 | 1.50 |" in markdown(study, found)
