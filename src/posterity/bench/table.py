@@ -46,7 +46,8 @@ def lines(study: Study, data: str, rows: dict[str, list[Record]]) -> list[Line]:
         count = f"{len(scored)}" + (f" ({lost} diverged)" if lost else "")
         made.append(Line(study.methods[method], tuple(cells), count, ours=True))
     if study.by_name:
-        made += [Line(t, ("",) * len(columns), "not run", ours=True) for m, t in study.methods.items() if m not in rows]
+        absent = (t for m, t in study.methods.items() if m not in rows and (data, m) not in study.left_out)
+        made += [Line(title, ("",) * len(columns), "not run", ours=True) for title in absent]
     published = (
         Line(row.title, tuple(row.cells.get(c.score, "") for c in columns), "", ours=False)
         for row in study.published[data]
