@@ -239,7 +239,7 @@ def test_biases_and_branches_that_start_at_a_constant_do_so_in_every_member():
 
 @pytest.mark.parametrize("method", [MLE(epochs=2), Laplace(MAP(epochs=2))], ids=["points", "laplace"])
 def test_members_that_nothing_tells_apart_are_named(method):
-    """One batch an epoch, one start: every step is the same in all members."""
+    """One batch an epoch, one start: every step is the same in all members, up to the rounding of sums in another order."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 2))
     with pytest.warns(PosterityWarning, match="All 3 members are the same"):
