@@ -71,6 +71,11 @@ def test_ranks_are_of_means_and_leave_out_what_has_no_density() -> None:
     }
     assert ranks(found, "nll") == {"y": [1, 2], "x": [2, 1]}
     empty = dict.fromkeys(found, ())
-    methods = {"x": "the x", "y": "the y", "z": "the z"}
+    methods = {"x": "the x", "y": "the y", "z": "the z", "w": "the w"}
     study = replace(tables.TABLES, methods=methods, columns=empty, published=empty, by_name=frozenset())
     assert "| the x | 2 | 1.50 |" in markdown(study, found)
+    columns = dict.fromkeys(study.sets, ())
+    apart = replace(
+        study, columns=columns, published=columns, by_name=frozenset({"x"})
+    )  # no rank takes one from others
+    assert "| the x | 1 | 1.00 |" in markdown(apart, {"a": found["a"] | {"w": records(9.0)}})

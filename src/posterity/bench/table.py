@@ -97,7 +97,8 @@ def markdown(study: Study, found: dict[str, dict[str, list[Record]]], remarks: s
             table.append(f"| {' | '.join((title, line.count, *line.cells))} |")
         parts += [f"## {data}", "\n".join(table)]
     if study.ranked is not None:
-        parts += ["## Mean ranks", _ranks(study, found, study.ranked)]
+        usual = {d: {m: r for m, r in rows.items() if m not in study.by_name} for d, rows in found.items()}
+        parts += ["## Mean ranks", _ranks(study, usual, study.ranked)]
     return "\n\n".join(parts) + "\n"
 
 
