@@ -75,7 +75,5 @@ def test_ranks_are_of_means_and_leave_out_what_has_no_density() -> None:
     study = replace(tables.TABLES, methods=methods, columns=empty, published=empty, by_name=frozenset())
     assert "| the x | 2 | 1.50 |" in markdown(study, found)
     columns = dict.fromkeys(study.sets, ())
-    apart = replace(
-        study, columns=columns, published=columns, by_name=frozenset({"x"})
-    )  # no rank takes one from others
+    apart = replace(study, columns=columns, published=columns, by_name=frozenset({"y"}))  # takes no rank from others
     assert "| the x | 1 | 1.00 |" in markdown(apart, {"a": found["a"] | {"w": records(9.0)}})
