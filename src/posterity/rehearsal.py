@@ -145,7 +145,7 @@ def _refuse_detached(trial: Problem, inputs: Tensor, names: list[str]) -> None:
 def _say_altered(trial: Problem, inputs: Tensor, targets: Tensor) -> None:
     """Say which gradients are no derivatives; networks that cannot compute in double precision are not asked."""
     trial = _copy(trial)
-    trial.network.double().eval()  # statistics are given: gradients do not pass through their way here
+    trial.network.eval()  # statistics are given: gradients do not pass through their way here
     random = frozenset(trial.coordinates.random_names)
     own = {n: p for n, p in trial.network.named_parameters() if n in random}
 
@@ -155,6 +155,7 @@ def _say_altered(trial: Problem, inputs: Tensor, targets: Tensor) -> None:
         return -_log_prob(trial, outputs, _double(targets)).mean()
 
     try:
+        trial.network.double()  # some accelerators have no such numbers
         loss()
     except Exception:  # whatever it raises: half of it may be in single precision
         return

@@ -58,6 +58,15 @@ class Centred(nn.Module):
         return x - self.mean
 
 
+class Single(nn.Linear):
+    """As on an accelerator without double precision."""
+
+    def _apply(self, fn: object, recurse: bool = True) -> nn.Module:
+        if fn(torch.zeros(1)).dtype == torch.float64:
+            raise TypeError("no float64 here")
+        return super()._apply(fn, recurse)
+
+
 def straight(function: object) -> nn.Module:
     return nn.Sequential(nn.Linear(6, 8), Step(function), nn.ReLU(), nn.Linear(8, 2))
 
@@ -83,6 +92,7 @@ DERIVATIVES = {
         INPUTS,
     ),
     "statistics of its own": (straight(Centred()), INPUTS),
+    "no double precision": (Single(6, 2), INPUTS),
     "padding": (Words(padding_idx=1), WORDS),
     "sparse": (Words(sparse=True), WORDS),
     "single precision within": (straight(lambda x: x @ torch.eye(8, dtype=torch.float32)), INPUTS),
