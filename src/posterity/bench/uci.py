@@ -140,14 +140,8 @@ ROWS = {
     ),
     "mean_field_weight": Row("mean field, weight draws", _mean_field("weight"), "variational"),
     "mean_field_flipout": Row("mean field, Flipout", _mean_field("flipout"), "variational"),
-    "low_rank": Row(
-        "low rank, K = 10",
-        lambda epochs, model: LowRank(epochs=epochs, optimizer=_adam(1e-2), std_lr=0.1),
-        "variational",
-    ),
-    "full_rank": Row(
-        "full rank", lambda epochs, model: FullRank(epochs=epochs, optimizer=_adam(1e-2), std_lr=0.01), "variational"
-    ),
+    "low_rank": Row("low rank, K = 10", lambda epochs, model: LowRank(epochs=epochs), "variational"),
+    "full_rank": Row("full rank", lambda epochs, model: FullRank(epochs=epochs), "variational"),
     "ivon": Row("IVON", lambda epochs, model: IVON(epochs=epochs, lr=0.1, initial_hessian=1.0), "variational"),
     "ensemble_mean_field": Row(
         "ensemble of 5, mean field by weight draws",

@@ -56,7 +56,7 @@ class LowRank(Descending):
     warmup_epochs: Annotated[int, Field(ge=1)] = 5
     initial_std: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.02
     std_lr: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(lr=0.03, schedule="one_cycle"))
+    optimizer: Optimizer = Field(default_factory=lambda: Optimizer(schedule="one_cycle", least=0.01))
     patience: Patience = None
     monitor: Literal["nll", "nelbo"] = "nll"
     kind: Literal["low_rank"] = "low_rank"
