@@ -203,7 +203,8 @@ def default_path(data: str, model: str, method: str, now: datetime | None = None
     >>> default_path("uci/wine", "mlp:50", "map", datetime(2025, 1, 2, 3, 4, 5)).as_posix()
     'runs/uci-wine-mlp-50-map-20250102-030405'
     """
-    stem = Path(data).stem if Path(data).suffix else data
+    own = Path(data).is_dir() or bool(Path(data).suffix)
+    stem = Path(Path(data).name).stem if own else data
     time = (now or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S")
     path = Path("runs") / "-".join(map(file_name, (stem, model, method, time))).lower()
     number = 2

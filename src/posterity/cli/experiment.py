@@ -157,8 +157,12 @@ def _sized(config: RunConfig) -> RunConfig:
     side = image_side(config.model.name or "lenet")
     if config.data.image_size is not None or side is None or Path(name).suffix in TABLES:
         return config
-    known = name in names()
-    shape = describe(name, root=config.data.root).input_shape if known else load_dataset(config.data).input_shape
+    if Path(config.data.name).expanduser().is_dir():  # of pictures of any size
+        shape: tuple[int, ...] = (3, 0, 0)
+    elif name in names():
+        shape = describe(name, root=config.data.root).input_shape
+    else:
+        shape = load_dataset(config.data).input_shape
     if len(shape) != 3 or shape[1:] == (side, side):
         return config
     return config.model_copy(update={"data": config.data.model_copy(update={"image_size": side})})

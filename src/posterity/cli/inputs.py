@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from posterity.cli.saved import Saved
 from posterity.data import npy, pictures
@@ -34,15 +33,23 @@ class Rows:
 
 
 def read_inputs(paths: Sequence[Path], saved: Saved, invert: bool, max_pixels: int = pictures.MAX_PIXELS) -> Rows:
-    """Read images of at most `max_pixels`, tables and arrays, in the order given.
+    """Read images of at most `max_pixels`, tables and arrays, in the order given, and all images in a folder.
 
     Raises:
         InvalidInput: for a missing or unreadable file, and where its columns, channels or shape are not the network's.
         CorruptFile: for a damaged file.
     """
-    parts = [_read(path, saved, invert, max_pixels) for path in paths]
+    parts = [_read(path, saved, invert, max_pixels) for given in paths for path in _files(given)]
     names = tuple(name for p in parts for name in p.names)
     return Rows(torch.cat([p.inputs for p in parts]), names, tuple(note for p in parts for note in p.notes))
+
+
+def _files(given: Path) -> list[Path]:
+    if not given.is_dir():
+        return [given]
+    if found := pictures.below(given):
+        return found
+    raise InvalidInput(f"{given} is a folder without images ({', '.join(IMAGES)}).")
 
 
 def _read(path: Path, saved: Saved, invert: bool, max_pixels: int) -> Rows:
@@ -71,18 +78,9 @@ def fitted(image: Tensor, saved: Saved) -> Tensor:
     so new ones get the same margin.
     """
     _, height, width = saved.data["input_shape"]
-    if image.shape[-2:] == (height, width):
-        return image
     known = SETS.get(str(saved.data["name"]))
     inner = known.input_shape[-1] if known is not None and known.kind == "idx" else min(height, width)
-    scale = inner / max(image.shape[-2:])
-    size = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
-    batch = image.reshape(-1, 1, *image.shape[-2:])
-    if size != tuple(image.shape[-2:]):
-        batch = functional.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
-    spare_h, spare_w = height - size[0], width - size[1]
-    batch = functional.pad(batch, [spare_w // 2, spare_w - spare_w // 2, spare_h // 2, spare_h - spare_h // 2])
-    return batch.reshape(*image.shape[:-2], height, width)
+    return pictures.padded(image, (height, width), inner)
 
 
 def _table(path: Path, saved: Saved) -> tuple[Tensor, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from posterity.cli.saved import Saved
 from posterity.cli.shift import some
 from posterity.data import Dataset, load
 from posterity.data.own import TABLES
+from posterity.data.pictures import below
 from posterity.data.shift import SEVERITIES, corruptions, shuffled
 from posterity.errors import InvalidInput, Mismatch
 
@@ -44,7 +45,7 @@ def built_in(dataset: Dataset, inputs: Tensor, seed: int) -> dict[str, Tensor]:
 def _read(saved: Saved, name: str, limit: int, seed: int) -> Tensor:
     path = Path(name).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGES)
+        files = below(path)
         if not files:
             raise InvalidInput(f"--against {name}: there is no image in that folder ({', '.join(IMAGES)}).")
         chosen = [files[row] for row in some(len(files), limit, seed).tolist()]

@@ -1,12 +1,13 @@
 """Loading by name: the one way in to every data set, known or the user's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from posterity.data.cifar import load_cifar
 from posterity.data.dataset import Dataset, Options, Reader, Task
 from posterity.data.download import download as fetch_files
 from posterity.data.embedded import load_diabetes, load_digits
+from posterity.data.folder import load_folder
 from posterity.data.images import load_images
 from posterity.data.locate import Place, cache_folder, locate
 from posterity.data.own import SUFFIXES, WORKBOOKS, load_csv, load_npz
@@ -143,10 +144,15 @@ def _folder(root: Path | str | None) -> Path | None:
 
 def _load_own(name: str, split: int, image_size: int | None, options: Options) -> Dataset:
     path = Path(name).expanduser()
+    if path.is_dir():
+        _refuse_flags(replace(options, target=None), f"'{path}' is a folder of pictures")
+        return load_folder(path, split, image_size, options)
     if path.suffix.lower() in WORKBOOKS:
         raise InvalidInput(f"'{path}' is a workbook of an office program: save its sheet as CSV.")
     if path.suffix.lower() not in SUFFIXES:
-        raise InvalidInput(f"{unknown('data set', name, SETS)} Or the path of a {', '.join(SUFFIXES)} file.")
+        raise InvalidInput(
+            f"{unknown('data set', name, SETS)} Or the path of a {', '.join(SUFFIXES)} file, or of a folder of pictures."
+        )
     if split < 0:
         raise InvalidInput(f"split={split}: the seed of a split is 0 or larger.")
     if path.suffix.lower() == ".npz":

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from posterity.data import jpeg, png
 from posterity.data.files import corrupt, read
@@ -37,6 +38,26 @@ TURNS: Mapping[int, Callable[[Numbers], Numbers]] = {  # EXIF's orientation -> w
 def whole(plane: Tensor) -> Tensor:
     """Leave a picture as large as it is."""
     return plane
+
+
+def below(folder: Path) -> list[Path]:
+    """Return the PNG and JPEG files in a folder and those within it, in order of their paths; hidden ones are not seen."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    return [path for path in found if not any(part.startswith((".", "__")) for part in path.relative_to(folder).parts)]
+
+
+def padded(image: Tensor, size: tuple[int, int], inner: int) -> Tensor:
+    """Bring images (..., H, W) to a size: the longer side is resized to `inner`, the rest of `size` filled with black."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    scale = inner / max(image.shape[-2:])
+    shrunk = tuple(max(1, round(side * scale)) for side in image.shape[-2:])
+    batch = image.reshape(-1, 1, *image.shape[-2:])
+    if shrunk != tuple(image.shape[-2:]):
+        batch = functional.interpolate(batch, size=shrunk, mode="bilinear", align_corners=False, antialias=True)
+    down, along = size[0] - shrunk[0], size[1] - shrunk[1]
+    batch = functional.pad(batch, [along // 2, along - along // 2, down // 2, down - down // 2])
+    return batch.reshape(*image.shape[:-2], *size)
 
 
 def picture(
