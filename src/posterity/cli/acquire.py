@@ -71,7 +71,8 @@ def acquire(
     Parameters
     ----------
     data
-        A known data set (posterity data lists them), or your own table (.csv, .parquet, …) or .npz.
+        A known data set (posterity data lists them), or your own table (.csv, .parquet, …), .npz or folder of
+        pictures.
     """
     voice = Voice(output)
     if chosen.run is not None or chosen.pool:

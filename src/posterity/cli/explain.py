@@ -46,7 +46,8 @@ def explain(
     Parameters
     ----------
     data
-        A known data set (posterity data lists them), or your own table (.csv, .parquet, …) or .npz.
+        A known data set (posterity data lists them), or your own table (.csv, .parquet, …), .npz or folder of
+        pictures.
     """
     voice, values = Voice(output), given(settings)
     if data is not None:

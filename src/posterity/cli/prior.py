@@ -74,8 +74,8 @@ def prior(
     Parameters
     ----------
     data
-        A known data set (posterity data lists them), or your own table (.csv, .parquet, …) or .npz, of which
-        the training inputs are looked at.
+        A known data set (posterity data lists them), or your own table (.csv, .parquet, …), .npz or folder of
+        pictures, of which the training inputs are looked at.
     """
     voice, count = Voice(output), _count(look.n)
     values = given(settings)

@@ -45,7 +45,7 @@ def train(
     ----------
     data
         A known data set (posterity data lists them), or your own table (.csv, .tsv, .txt, .data; .parquet, .arrow,
-        .feather) or .npz.
+        .feather), .npz, or a folder of pictures.
     """
     values = given(settings)
     if data is not None:
