@@ -330,9 +330,9 @@ def test_a_noise_level_is_that_of_the_residuals_of_its_own_functions(two: bool) 
     second = 100 * y + torch.randn(200, generator=torch.Generator().manual_seed(1))
     long = Optimizer(lr=0.05, schedule="one_cycle")
     both = ((torch.stack([y, second], 1), 400, True),)
-    for targets, epochs, said in both if two else ((y, 60, True), (y, 400, False)):
+    for targets, epochs, said in both if two else ((y, 30, True), (y, 400, False)):
         torch.manual_seed(0)
-        network, method = nn.Linear(5, targets[:1].numel()), MAP(epochs=epochs, optimizer=long if epochs > 60 else FAST)
+        network, method = nn.Linear(5, targets[:1].numel()), MAP(epochs=epochs, optimizer=long if epochs > 30 else FAST)
         data = TensorData(x, targets, 50)
         posterior = fit(network, data, likelihood=Gaussian(), prior=Normal(0, 300), method=method, engine=QUIET)
         assert ("residuals" in kinds(posterior)) == said

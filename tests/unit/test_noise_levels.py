@@ -9,7 +9,7 @@ import posterity
 from posterity import MAP, MLE, NUTS, SWAG, Engine, Gaussian, Laplace, MeanField, Normal, TensorData, fit
 from posterity.core.gaussian import softplus
 from posterity.errors import InvalidInput
-from posterity.model.noise import residual_std
+from posterity.model.noise import line_leaves, starting_std
 from posterity.model.outputs import latent_curvature
 from posterity.model.problem import Problem
 
@@ -25,17 +25,14 @@ def table(noise: float = 0.1, n: int = 400) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 5e4])
 @pytest.mark.parametrize("offset", [0.0, 4.0])
-def test_the_start_is_what_a_line_leaves_in_any_unit(unit: float, offset: float) -> None:
-    x, y = table(0.6)
-    start = residual_std(x, unit * (y + offset))
-    assert start.item() == pytest.approx(0.6 * unit, rel=4 * (2 * 400) ** -0.5)
+def test_the_start_is_the_spread_of_the_targets_in_any_unit(unit: float, offset: float) -> None:
+    y = 0.6 * torch.randn(400, generator=torch.Generator().manual_seed(0))
+    assert starting_std(unit * (y + offset)).item() == pytest.approx(unit * y.std(correction=0).item(), rel=1e-4)
 
 
-def test_the_start_is_bounded_by_the_targets() -> None:
-    x, y = table(0.0)
-    assert residual_std(x, y).item() == pytest.approx(0.3 * y.std(correction=0).item(), rel=1e-5)  # nothing is left
-    noise = torch.randn(400, generator=torch.Generator().manual_seed(1))
-    assert residual_std(x, noise).item() == pytest.approx(noise.std(correction=0).item(), rel=0.02)  # all is left
+def test_targets_without_a_spread_have_no_scale() -> None:
+    assert starting_std(torch.full((400,), 5.0)).item() == 0.3
+    assert starting_std(torch.stack([torch.arange(400.0), torch.zeros(400)], 1))[1].item() == 0.3
 
 
 @pytest.mark.parametrize(
@@ -43,21 +40,31 @@ def test_the_start_is_bounded_by_the_targets() -> None:
     [torch.rand(50, 1, 28, 28), torch.rand(50, 40), torch.arange(50)[:, None], torch.arange(50)],
     ids=["images", "wide", "tokens", "labels"],
 )
-def test_without_a_table_it_is_a_share_of_the_targets_std(inputs: Tensor) -> None:
-    y = 7 * torch.randn(50, generator=torch.Generator().manual_seed(0))
-    assert residual_std(inputs, y).item() == pytest.approx(0.3 * y.std(correction=0).item())
+def test_a_line_says_nothing_of_what_is_no_table(inputs: Tensor) -> None:
+    assert line_leaves(inputs, torch.randn(50, generator=torch.Generator().manual_seed(0))) is None
 
 
-def test_targets_without_a_spread_and_columns_without_one() -> None:
+def test_a_line_leaves_the_noise_even_beside_a_column_without_a_spread() -> None:
     x, y = table(0.6)
-    assert residual_std(x, torch.full((400,), 5.0)).item() == 0.3
     x[:, 2] = 1.0
-    assert residual_std(x, y).item() == pytest.approx(0.6, rel=0.15)
+    assert line_leaves(x, y).item() == pytest.approx(0.6, rel=0.15)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_network_that_begins_far_from_the_data_arrives_none_the_less(seed: int) -> None:
+    """A start of the noise below the errors gave gradients that Adam remembered to the end: seed 3 had 200 times the truth."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 1, generator=generator)
+    y = 2 * x.squeeze() + 1 + 0.01 * torch.randn(300, generator=generator)
+    torch.manual_seed(seed)
+    data = TensorData(x, y, batch_size=150)
+    posterior = fit(nn.Linear(1, 1), data, likelihood=Gaussian(), method=MAP(epochs=600), engine=QUIET)
+    assert posterior.latents["likelihood.std"].mean.item() == pytest.approx(line_leaves(x, y).item(), rel=0.02)
 
 
 def test_fit_starts_there_and_explicit_numbers_stay() -> None:
     x, y = table(0.6)
-    for likelihood, expected in ((Gaussian(), 0.6), (Gaussian(initial_std=0.7), 0.7)):
+    for likelihood, expected in ((Gaussian(), y.std().item()), (Gaussian(initial_std=0.7), 0.7)):
         posterior = fit(
             nn.Linear(3, 1),
             (x, y),
@@ -70,7 +77,7 @@ def test_fit_starts_there_and_explicit_numbers_stay() -> None:
     assert Gaussian(initial_std=(0.1, 0.2)).started(x, y) == Gaussian(initial_std=(0.1, 0.2))
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=100)
     posterior = fit(nn.Linear(3, 1), loader, likelihood=Gaussian(), method=MLE(epochs=1), engine=QUIET)
-    assert posterior.problem.likelihood.initial_std == pytest.approx(0.6, rel=4 * 200**-0.5)
+    assert posterior.problem.likelihood.initial_std == pytest.approx(y[:100].std().item(), rel=0.3)  # its first batch
 
 
 def two_targets(noise: float = 0.6) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch import distributions as dist
 
 from posterity.core import families
 from posterity.model.columns import Columns, Learnt, Levels
-from posterity.model.noise import residual_std
+from posterity.model.noise import starting_std
 from posterity.options import STRICT, dataclass
 from posterity.types import Params
 
@@ -55,7 +55,7 @@ class NegativeBinomial(Columns):
 
     Args:
         unit: the mean where f is 0, one number or one for each target; None: `fit` takes the mean of the targets.
-        initial_dispersion: of a learnt one; None: `fit` takes what a linear model of log(y + ½) leaves beyond a Poisson's
+        initial_dispersion: of a learnt one; None: `fit` takes what log(y + ½) varies by beyond a Poisson's
             1/mean, at least 0.05 and at most 2.
 
     >>> NegativeBinomial(unit=2.0, dispersion=0.5)(torch.zeros(2, 1), {}).variance
@@ -81,7 +81,7 @@ class NegativeBinomial(Columns):
 
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         mean = usual(targets)
-        relative = residual_std(inputs, (targets + 0.5).log()).square() - mean.reciprocal()
+        relative = starting_std((targets + 0.5).log()).square() - mean.reciprocal()
         return {"unit": mean, "dispersion": relative.clamp(LEAST, MOST)}
 
 

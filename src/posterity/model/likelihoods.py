@@ -24,7 +24,7 @@ from posterity.model.classes import Categorical as Categorical
 from posterity.model.classes import SiteBernoulli as SiteBernoulli
 from posterity.model.classes import SiteCategorical as SiteCategorical
 from posterity.model.classes import refuse_count
-from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
+from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, starting_std
 from posterity.options import STRICT, dataclass
 from posterity.types import Batch, Latent, Likelihood, Params
 from posterity.weighing import each_weight
@@ -44,8 +44,8 @@ class Gaussian(Likelihood):
 
     Args:
         std: in units of the targets.
-        initial_std: of a learnt one, one number for all targets or one for each. None: `fit` takes what a linear model
-            leaves of the targets, see `residual_std`; 0.3 where nobody has seen the data.
+        initial_std: of a learnt one, one number for all targets or one for each. None: `fit` takes the std
+            of the targets, see `starting_std`; 0.3 where nobody has seen the data.
         shared: whether all targets have the same learnt noise level. Otherwise `fit` gives each target its own,
             `likelihood.std` of shape (D,), and shape () for one target.
 
@@ -65,7 +65,7 @@ class Gaussian(Likelihood):
         if self.std is not None or isinstance(self.initial_std, tuple):
             return self
         width = targets[:1].numel()
-        stds = residual_std(inputs, targets).tolist() if self.initial_std is None else [self.initial_std] * width
+        stds = starting_std(targets).tolist() if self.initial_std is None else [self.initial_std] * width
         one = self.shared or width == 1
         return replace(self, initial_std=hypot(*stds) / width**0.5 if one else tuple(stds))
 

@@ -16,7 +16,7 @@ from posterity.errors import InvalidInput
 from posterity.model.advice import VALUES, advice
 from posterity.model.classes import refuse_count
 from posterity.model.columns import Levels
-from posterity.model.noise import UNSCALED, half_cauchy_of_rho, residual_std
+from posterity.model.noise import UNSCALED, half_cauchy_of_rho, starting_std
 from posterity.options import STRICT, dataclass
 from posterity.types import Latent, Likelihood, Params
 
@@ -52,7 +52,7 @@ class MultivariateGaussian(Likelihood):
 
     Args:
         targets: D.
-        initial_std: of each target, or of all; None: `fit` takes what a linear model leaves, see `residual_std`.
+        initial_std: of each target, or of all; None: `fit` takes the targets' own, see `starting_std`.
         initial_correlation: below the diagonal; None: uncorrelated.
 
     >>> of = MultivariateGaussian(2, initial_std=(1.0, 2.0))
@@ -82,7 +82,7 @@ class MultivariateGaussian(Likelihood):
     def started(self, inputs: Tensor, targets: Tensor) -> Self:
         if self.initial_std is not None:
             return self
-        return replace(self, initial_std=tuple(residual_std(inputs, targets).tolist()))
+        return replace(self, initial_std=tuple(starting_std(targets).tolist()))
 
     def latents(self) -> Mapping[str, Latent]:
         own = self.initial_correlation or (0.0,) * (self.targets * (self.targets - 1) // 2)

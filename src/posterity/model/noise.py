@@ -9,35 +9,30 @@ from torch.nn import functional
 from posterity.core.gaussian import softplus
 
 COLUMNS = 256  # a table wider than this is taken for images, or the like, which a linear model says little of
-SAMPLE = 4096  # data that the start is measured on
+SAMPLE = 4096  # data that a start is measured on
 RIDGE = 1e-3  # of a standardised column's sum of squares
-LEAST = 0.3  # of the targets' std
 UNSCALED = 0.3  # where nobody has seen the targets, or they have no spread
 
 
-def residual_std(inputs: Tensor, targets: Tensor) -> Tensor:
-    """Return a std to start each target's noise level from, (D,), in units of the targets, float64, from (B, ...), (B[, D]).
+def starting_std(targets: Tensor) -> Tensor:
+    """Return a std to start each target's noise level from, (D,), in units of the targets (B[, D]), float64: their own.
 
-        s_d² = Σ_n (y_nd − ŷ_nd)² / (N − K − 1),   ŷ a ridge regression on K standardised columns,
+    An untrained network says nothing yet, so that the spread of the targets is what it leaves of them. A start below that
+    makes it sure of its errors: a noise level of 0.3 stds under errors of 2 has gradients fifty times what comes after, which
+    Adam remembers for a thousand steps, and the likelihood's curvature, 1/s², outgrows the step of a method that takes plain
+    gradients. Targets that are all the same have no scale: 0.3.
 
-    but at least 0.3 and at most 1 of the targets' std. A start below what the network leaves after its first steps makes it
-    sure of its errors, and the likelihood's curvature, 1/s², outgrows the step of a method that takes plain gradients. Where
-    inputs are no table (more than 256 columns, or too many for the data; labels of an embedding), it is 0.3 of the targets'
-    std, as a noise level of 0.3 is for standardised targets; targets that are all the same have no scale: 0.3 itself.
-
-    >>> x = torch.linspace(-1, 1, 100)[:, None]
-    >>> residual_std(x, 1e5 * (x.squeeze() + torch.cos(50 * x.squeeze()))).round()
-    tensor([71621.], dtype=torch.float64)
+    >>> starting_std(torch.tensor([1e5, 3e5]))
+    tensor([100000.], dtype=torch.float64)
     """
-    step = -(-len(targets) // SAMPLE)
-    y = targets[::step].detach().cpu().double().reshape(len(targets[::step]), -1)
-    x = inputs[::step].detach().cpu()
+    y = sampled(targets).double().reshape(len(sampled(targets)), -1)
     spread = y.std(0, correction=0)
-    scale = torch.where(spread > 1e-12 * y.abs().amax(0), spread, torch.ones_like(spread))
-    start = torch.full_like(scale, LEAST)
-    if is_table(x):
-        start = _left((y - y.mean(0)) / scale, x.double()).clamp(LEAST, 1.0)
-    return torch.where(scale == spread, start * scale, UNSCALED)
+    return torch.where(spread > 1e-12 * y.abs().amax(0), spread, UNSCALED)
+
+
+def sampled(data: Tensor) -> Tensor:
+    """Return 4,096 data at most, evenly spread, on the CPU."""
+    return data[:: -(-len(data) // SAMPLE)].detach().cpu()
 
 
 def is_table(inputs: Tensor) -> bool:
@@ -53,9 +48,8 @@ def line_leaves(inputs: Tensor, targets: Tensor) -> Tensor | None:
     >>> line_leaves(x, x.squeeze() + 0.1 * torch.cos(50 * x.squeeze())).round(decimals=3)
     tensor([0.0720], dtype=torch.float64)
     """
-    step = -(-len(targets) // SAMPLE)
-    y = targets[::step].detach().cpu().double().reshape(len(targets[::step]), -1)
-    x = inputs[::step].detach().cpu()
+    y = sampled(targets).double().reshape(len(sampled(targets)), -1)
+    x = sampled(inputs)
     if not is_table(x) or not y.isfinite().all():
         return None
     return _left(y - y.mean(0), x.double())

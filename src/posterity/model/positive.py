@@ -9,7 +9,7 @@ from torch import distributions as dist
 
 from posterity.core import families
 from posterity.model.columns import Columns, Learnt, Levels
-from posterity.model.noise import residual_std
+from posterity.model.noise import starting_std
 from posterity.model.special import EULER
 from posterity.options import STRICT, dataclass
 from posterity.types import Params
@@ -26,7 +26,7 @@ class LogNormal(Columns):
 
     Args:
         unit: the median where f is 0, one number or one for each target; None: `fit` takes exp of the mean of log y.
-        initial_std: of a learnt one; None: `fit` takes what a linear model leaves of log y, see `residual_std`.
+        initial_std: of a learnt one; None: `fit` takes the std of log y, see `starting_std`.
 
     >>> import torch
     >>> LogNormal(unit=2.0, std=1.0)(torch.zeros(1, 1), {}).cdf(torch.tensor(2.0))
@@ -50,7 +50,7 @@ class LogNormal(Columns):
         return self.value("std", outputs, latents).square().reciprocal()
 
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        return {"unit": targets.log().mean(0).exp(), "std": residual_std(inputs, targets.log())}
+        return {"unit": targets.log().mean(0).exp(), "std": starting_std(targets.log())}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -62,7 +62,7 @@ class Gamma(Columns):
 
     Args:
         unit: the mean where f is 0, one number or one for each target; None: `fit` takes the mean of the targets.
-        initial_cv: of a learnt one; None: `fit` takes what a linear model leaves of log y, see `residual_std`.
+        initial_cv: of a learnt one; None: `fit` takes the std of log y, see `starting_std`.
 
     >>> import torch
     >>> Gamma(unit=2.0, cv=0.5)(torch.zeros(1, 1), {}).stddev
@@ -86,7 +86,7 @@ class Gamma(Columns):
         return self.value("cv", outputs, latents).square().reciprocal()
 
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        return {"unit": targets.mean(0), "cv": residual_std(inputs, targets.log()).clamp(max=2.0)}
+        return {"unit": targets.mean(0), "cv": starting_std(targets.log()).clamp(max=2.0)}
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -101,7 +101,7 @@ class Weibull(Columns):
 
     Args:
         unit: the scale where f is 0, one number or one for each target; None: `fit` takes that of the mean of log y.
-        initial_shape: of a learnt one; None: `fit` takes π/√6 over what a linear model leaves of log y, see `residual_std`.
+        initial_shape: of a learnt one; None: `fit` takes π/√6 over the std of log y, see `starting_std`.
 
     >>> import torch
     >>> Weibull(unit=2.0, shape=1.0)(torch.zeros(1, 1), {}).mean
@@ -126,5 +126,5 @@ class Weibull(Columns):
 
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
         logs = targets.log()
-        shape = (pi / 6**0.5 / residual_std(inputs, logs)).clamp(0.3, 10.0)
+        shape = (pi / 6**0.5 / starting_std(logs)).clamp(0.3, 10.0)
         return {"unit": (logs.mean(0) + EULER / shape).exp(), "shape": shape}

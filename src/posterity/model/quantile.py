@@ -15,7 +15,7 @@ from posterity.core.gaussian import inverse_softplus, softplus
 from posterity.errors import InvalidInput
 from posterity.model.classes import refuse_unlike_one
 from posterity.model.columns import Levels
-from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, residual_std
+from posterity.model.noise import UNSCALED, beside_outputs, half_cauchy_of_rho, starting_std
 from posterity.options import STRICT, dataclass
 from posterity.types import Latent, Likelihood, Params
 
@@ -44,7 +44,7 @@ class Quantile(Likelihood):
         levels: rising, each between 0 and 1.
         scale: one number for all levels or one for each; None learns them: `likelihood.scale`, a softplus, with the
             half-Cauchy(0, 1) prior; it is the mean loss of its level.
-        initial_scale: of learnt ones; None: `fit` takes the losses that Gaussian residuals of a linear model would have.
+        initial_scale: of learnt ones; None: `fit` takes the losses that Gaussian residuals of the targets' std would have.
 
     >>> Quantile((0.1, 0.9), scale=1.0)(torch.zeros(2, 2), {}).log_prob(torch.tensor([0.0, 1.0]))
     tensor([-4.8159, -5.8159])
@@ -71,7 +71,7 @@ class Quantile(Likelihood):
     def started(self, inputs: Tensor, targets: Tensor) -> Self:
         if self.scale is not None or self.initial_scale is not None:
             return self
-        return replace(self, initial_scale=self._losses(float(residual_std(inputs, targets))))
+        return replace(self, initial_scale=self._losses(float(starting_std(targets))))
 
     def latents(self) -> Mapping[str, Latent]:
         if self.scale is not None:

@@ -10,7 +10,7 @@ from torch import distributions as dist
 
 from posterity.core import families
 from posterity.model.columns import Columns, Learnt, Levels
-from posterity.model.noise import UNSCALED, residual_std
+from posterity.model.noise import UNSCALED, starting_std
 from posterity.options import STRICT, dataclass
 from posterity.types import Params
 
@@ -37,7 +37,7 @@ class StudentT(Columns):
     df is above 2: below that predictions have no variance, and below 1 no mean, but quantiles.
 
     Args:
-        initial_scale: of a learnt one; None: `fit` takes that of what a linear model leaves of the targets, see `residual_std`.
+        initial_scale: of a learnt one; None: `fit` takes that of the targets, see `starting_std`.
         initial_df: of a learnt one; None: 4.
 
     >>> StudentT(scale=1.0, df=1.0)(torch.zeros(1, 1), {}).log_prob(torch.tensor([0.0]))  # −log π
@@ -63,5 +63,5 @@ class StudentT(Columns):
         return self.learnt["scale"].natural(latents["scale"]).min() if self.scale is None else None
 
     def starts(self, inputs: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-        scale = residual_std(inputs, targets) * ((DF.default - 2) / DF.default) ** 0.5
+        scale = starting_std(targets) * ((DF.default - 2) / DF.default) ** 0.5
         return {"scale": scale, "df": torch.full_like(scale, DF.default)}
