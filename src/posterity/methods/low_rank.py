@@ -27,6 +27,8 @@ from posterity.posteriors.descent import Descent
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.types import Budget, Data, Engine, Prior, State
 
+COUPLED = 0.01  # of a variance at the start: the share in F
+
 
 @dataclass(frozen=True, config=STRICT)
 class LowRank(Descending):
@@ -40,7 +42,7 @@ class LowRank(Descending):
         temperature: weight of the KL; 1 is the posterior.
         kl_schedule: how the KL's weight moves between steps. See `kl_weight`.
         warmup_epochs: length of the schedule `warmup`.
-        initial_std: each weight's std at the start; half of its square is σ², the other half is in F, at random.
+        initial_std: each weight's std at the start; a hundredth of its square is in F, at random, the rest is σ².
         std_lr: learning rate of ρ and F, as a multiple of μ's.
         optimizer: one of torch's, with its learning-rate schedule.
         patience: stop after so many epochs without a better validation score; None: never.
@@ -98,7 +100,9 @@ def low_rank_inference(problem: Problem, method: LowRank, budget: Budget) -> Low
 
 
 def _initial(problem: Problem, method: LowRank, generator: Generator) -> LowRankCovariance:
-    # At F = 0 the gradient of F is zero on average: it would never leave.
-    half = initial_std(problem.coordinates, method.initial_std) / 2**0.5
-    factor = torch.randn(len(half), method.rank, generator=generator, dtype=half.dtype, device=half.device)
-    return LowRankCovariance(inverse_softplus(half), factor * (half / method.rank**0.5)[:, None])
+    # At F = 0 the gradient of F is zero on average: it would never leave. Directions at random are wrong ones, which cost
+    # their noise until they are forgotten.
+    std = initial_std(problem.coordinates, method.initial_std)
+    factor = torch.randn(len(std), method.rank, generator=generator, dtype=std.dtype, device=std.device)
+    own, coupled = std * (1 - COUPLED) ** 0.5, std * (COUPLED / method.rank) ** 0.5
+    return LowRankCovariance(inverse_softplus(own), factor * coupled[:, None])
