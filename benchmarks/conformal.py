@@ -10,6 +10,7 @@ equal (aps and raps without a coin), and of intervals whose two ends are calibra
 What this can find is a wrong quantile, score or set. It cannot find out that future inputs are of another kind: no study of one
 pool can. Abstention: 1000 validation sets are drawn from the pool with replacement, so that the pool is the truth, and the risk
 of a threshold is its risk on the pool. At a confidence of 95 % at most 5 % of the thresholds may exceed what was promised.
+The fits are short on purpose: their −ELBO still falls, and `fit` says so. A promise holds whatever the network is worth.
 
     python benchmarks/conformal.py --out docs/results/conformal.md            # needs the files of MNIST and Fashion-MNIST
     python benchmarks/conformal.py --pools digits diabetes                    # needs none
