@@ -54,6 +54,24 @@ def test_many_are_as_one(network: nn.Module, prior: Prior, likelihood: Likelihoo
         torch.testing.assert_close(gradient, torch.autograd.grad(expected, [leaf])[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_are_each_batchs_own_in_either_precision(dtype: torch.dtype) -> None:
+    """Sums of weights are float64, beside which float32 numbers of one example grow to it, and those of many do not."""
+    network, x = nn.Linear(3, 1).to(dtype), torch.randn(7, 3, dtype=dtype)
+    problem = Problem(network, Normal(0, 1), Gaussian(), 7)
+    theta = problem.theta() + torch.randn(5, len(problem.theta()), dtype=dtype)
+    side_by_side = SideBySide(problem.log_joint)
+    for weights in (torch.rand(7), torch.arange(7.0, dtype=torch.float64)):
+        batch = (x, x.sum(1), weights)
+        values, gradients = side_by_side(theta, batch)
+        assert values.dtype == gradients.dtype == dtype
+        for row, value, gradient in zip(theta, values, gradients, strict=True):
+            leaf = row.clone().requires_grad_()
+            expected = problem.log_joint(leaf, batch)
+            torch.testing.assert_close(value, expected.detach().to(dtype))
+            torch.testing.assert_close(gradient, torch.autograd.grad(expected, [leaf])[0])
+
+
 def test_what_is_recorded_is_what_runs() -> None:
     """The batched pass is used where it can be: the density itself is asked for the recording and the comparison alone."""
     calls = count()

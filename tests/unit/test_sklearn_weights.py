@@ -1,5 +1,6 @@
 """The estimators with rows and classes that count differently, rows that come in parts, and targets that are missing."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from posterity import SGLD, Gaussian, MeanField, Optimizer
+from posterity import SGLD, Gaussian, HeteroscedasticGaussian, MeanField, Optimizer, SampledEnsemble
 from posterity.errors import InvalidInput
 from posterity.sklearn import BayesianClassifier, BayesianRegressor
 from tests.unit.test_sklearn import FAST, OF_PARTS, QUICK, line
@@ -80,6 +81,16 @@ def test_weights_of_rows_and_classes_go_through_the_tools_of_scikit_learn() -> N
         BayesianClassifier(QUICK, class_weight="even", **plain).fit(x, labels)
     with pytest.raises(InvalidInput, match="All sample_weight are zero"):
         BayesianRegressor(QUICK).fit(x, y, sample_weight=np.zeros(60))
+
+
+def test_the_sampled_ensemble_takes_weights() -> None:
+    """By the method that "auto" is, made short: it had refused weights by an error of torch."""
+    x, y = line(60)
+    weights = np.random.default_rng(0).uniform(size=60)
+    method = SampledEnsemble(members=2, training=50, sampler=replace(SampledEnsemble().sampler, warmup=5, draws=5))
+    plain = {"random_state": 0, "hidden": (4,), "device": "cpu"}
+    found = BayesianRegressor(method, likelihood=HeteroscedasticGaussian(), **plain).fit(x, y, sample_weight=weights)
+    assert found.posterior_.problem.num_data == pytest.approx(weights.sum())
 
 
 def test_missing_targets_are_left_out() -> None:

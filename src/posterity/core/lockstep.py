@@ -1,6 +1,6 @@
 """A log-density and its gradient at K positions at once: one batched pass where torch can make one, else one after the other.
 
-The pass is recorded once for each shape of a batch, backward included: K small networks then cost few more calls than one.
+The pass is recorded once for each shape and type of a batch, backward included: K small networks cost few more calls than one.
 On a processor TorchScript calls its operations, as they stand, without Python's share of the time. What torch cannot record so
 (operations that depend on values, say) is evaluated position by position, and so is what comes out differently: the first
 values of each shape are compared.
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import torch
-from torch import Size, Tensor
+from torch import Size, Tensor, dtype
 from torch.func import grad_and_value, vmap
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -37,13 +37,13 @@ class SideBySide:
 
     def __init__(self, log_density: Callable[[Tensor, Batch], Tensor]) -> None:
         self._log_density = log_density
-        self._passes: dict[tuple[Size, ...], Callable[..., Found]] = {}
+        self._passes: dict[tuple[tuple[Size, dtype], ...], Callable[..., Found]] = {}
 
     def __call__(self, theta: Tensor, batch: Batch) -> Found:
-        shapes = (theta.shape, *(part.shape for part in batch))
-        if shapes not in self._passes:
-            self._passes[shapes] = self._chosen(theta, batch)
-        return self._passes[shapes](theta, *batch)
+        kinds = tuple((part.shape, part.dtype) for part in (theta, *batch))
+        if kinds not in self._passes:
+            self._passes[kinds] = self._chosen(theta, batch)
+        return self._passes[kinds](theta, *batch)
 
     def of(self, batch: Batch) -> Densities:
         """Return the densities that one batch makes."""
@@ -73,7 +73,7 @@ class SideBySide:
 
         def recorded(theta: Tensor, *batch: Tensor) -> Found:
             with torch.no_grad():  # the pass has its own backward, and autograd has nothing to add
-                gradient, log_density = graph(theta, *batch)
+                gradient, log_density = (found.to(theta) for found in graph(theta, *batch))  # weights may be float64
             finite = log_density.isfinite() & gradient.sum(1).isfinite()
             return torch.where(finite, log_density, -torch.inf), torch.where(finite[:, None], gradient, 0.0)
 
