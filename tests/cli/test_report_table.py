@@ -10,7 +10,7 @@ def test_it_says_what_the_columns_did_and_names_the_worst_rows(table_run: Path, 
     assert re.findall(r"<td>(a|b)</td>", text) == ["a", "b"]  # 50 · 3 and 20 · 2 of its spread
     assert "Most is lost without “a”" in text
     rows = table.read_text().splitlines()
-    named = re.findall(r"<td>row (\d+)</td><td>([\d.]+)</td>", text)
+    named = re.findall(r"<td>line (\d+)</td><td>([\d.]+)</td>", text)
     assert len(named) == 10
     for number, target in named:
-        assert abs(float(rows[int(number)].split(",")[2]) - float(target)) < 1
+        assert abs(float(rows[int(number) - 1].split(",")[2]) - float(target)) < 1

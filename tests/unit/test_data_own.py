@@ -114,7 +114,7 @@ def test_files_that_are_not_there(tmp_path):
     with pytest.raises(DataNotFound, match=r"no file .*nothing\.csv"):
         data.load(str(tmp_path / "nothing.csv"))
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InvalidInput, match=r"folder\.csv.*cannot be read"):
+    with pytest.raises(DataNotFound, match=r"folder\.csv.*no pictures"):
         data.load(str(tmp_path / "folder.csv"))
     with pytest.raises(InvalidInput, match=r"Or the path of a \.csv"):
         data.load(str(tmp_path / "mine.bin"))

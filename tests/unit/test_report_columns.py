@@ -89,9 +89,9 @@ def test_inputs_are_written_as_the_file_has_them(houses, tmp_path):
         line.split(",") for line in write(tmp_path / "again.csv").read_text().replace(LONG, "area").splitlines()[1:]
     ]
     for i in (0, 5, 11, 23):
-        number = int(cells.rows[i].removeprefix("row "))
+        number = int(cells.rows[i].removeprefix("line ").split(":")[0])
         area, garden, built, rooms, kind = (cells.text(name, i) for name in (LONG, "garden", "built", "rooms", "kind"))
-        assert [area, garden, built, rooms.replace(MISSING, ""), kind] == rows[number - 1][0:1] + rows[number - 1][
+        assert [area, garden, built, rooms.replace(MISSING, ""), kind] == rows[number - 2][0:1] + rows[number - 2][
             -5:-1
         ]
     assert len(cells.rows) == 24 == len(houses.test_inputs)
@@ -154,7 +154,7 @@ def test_the_page_names_rows_and_columns_and_hides_no_mark(houses):
     posterior = linear(houses, {LONG: 1.0}, spread=0.1)
     html = page(posterior, houses, asked(posterior, houses))
     part = html[html.index("<h2>The worst predicted rows") :]
-    named = re.findall(r"<td>(row \d+)</td>", part)
+    named = re.findall(r"<td>(line \d+)</td>", part)
     predictive = posterior.predict(houses.test_inputs, 5)
     worst = predictive.log_prob(houses.test_targets).argsort()[:10].tolist()
     assert named == [houses.test_names[i] for i in worst]

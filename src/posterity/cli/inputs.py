@@ -1,6 +1,6 @@
 """The files that `posterity predict` reads, brought to the form that the network was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from posterity.cli.saved import Saved
 from posterity.data import npy, pictures
 from posterity.data.files import corrupt, read
 from posterity.data.form import listed
+from posterity.data.naming import identified
 from posterity.data.own import TABLES, WORKBOOKS
 from posterity.data.sets import SETS
 from posterity.errors import InvalidInput
@@ -25,11 +26,23 @@ EIGHT_BIT = 255
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Inputs for the network, the name of each, and what is to be said of how they were read."""
+    """Inputs for the network, the name of each, and what is to be said of how they were read.
+
+    identifiers: of each, what its table calls it, by the name of that column; nothing where it has none.
+    """
 
     inputs: Tensor
     names: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    identifiers: tuple[Mapping[str, str], ...] = ()
+
+    def named(self, records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Put before the records of all inputs their names, and what their tables call them."""
+        known = self.identifiers or ({},) * len(self.names)
+        return [
+            {"input": name, **{f"{k} of the table" if k in record else k: v for k, v in own.items()}, **record}
+            for name, own, record in zip(self.names, known, records, strict=True)
+        ]
 
 
 def read_inputs(paths: Sequence[Path], saved: Saved, invert: bool, max_pixels: int = pictures.MAX_PIXELS) -> Rows:
@@ -41,7 +54,11 @@ def read_inputs(paths: Sequence[Path], saved: Saved, invert: bool, max_pixels: i
     """
     parts = [_read(path, saved, invert, max_pixels) for given in paths for path in _files(given)]
     names = tuple(name for p in parts for name in p.names)
-    return Rows(torch.cat([p.inputs for p in parts]), names, tuple(note for p in parts for note in p.notes))
+    notes = tuple(note for p in parts for note in p.notes)
+    known = [one for p in parts for one in (p.identifiers or ({},) * len(p.names))]
+    columns = dict.fromkeys(column for one in known for column in one)
+    own = tuple({column: one.get(column, "") for column in columns} for one in known)
+    return Rows(torch.cat([p.inputs for p in parts]), names, notes, own)
 
 
 def _files(given: Path) -> list[Path]:
@@ -67,8 +84,14 @@ def _read(path: Path, saved: Saved, invert: bool, max_pixels: int) -> Rows:
         fit = partial(fitted, saved=saved)
         image = pictures.picture(path, shape[0], invert=invert, max_pixels=max_pixels, fit=fit)
         return Rows(_scaled(image[None], saved, path), (str(path),))
-    inputs, notes = _table(path, saved) if suffix in TABLES else (_array(path, saved, shape), ())
-    return Rows(inputs, tuple(f"{path}:{row}" for row in range(1, len(inputs) + 1)), notes)
+    if suffix in TABLES:
+        return _table(path, saved)
+    inputs = _array(path, saved, shape)
+    return Rows(inputs, _numbered(path, inputs))
+
+
+def _numbered(path: Path, inputs: Tensor) -> tuple[str, ...]:
+    return tuple(f"{path}:{row}" for row in range(1, len(inputs) + 1))
 
 
 def fitted(image: Tensor, saved: Saved) -> Tensor:
@@ -83,7 +106,7 @@ def fitted(image: Tensor, saved: Saved) -> Tensor:
     return pictures.padded(image, (height, width), inner)
 
 
-def _table(path: Path, saved: Saved) -> tuple[Tensor, tuple[str, ...]]:
+def _table(path: Path, saved: Saved) -> Rows:
     """Read the training table's columns by name, in any order, as they were read and scaled in training."""
     if not saved.data["features"]:
         raise InvalidInput(f"{path} is a table; this network takes inputs of shape {tuple(saved.data['input_shape'])}.")
@@ -92,9 +115,11 @@ def _table(path: Path, saved: Saved) -> tuple[Tensor, tuple[str, ...]]:
     columns, notes = form.cells(sheet)
     numbers, indicators = form.encoding.numbers(columns), form.encoding.indicators(columns)
     inputs = _scaled(torch.from_numpy(np.concatenate([numbers, indicators], axis=1)), saved, path)
-    unused = [name for name in sheet.names if name not in form.names]
+    unused = [name for name in sheet.names if name not in (*form.names, form.identifier)]
     said = [*sheet.notes, *notes, *([f"Not used: {listed(unused)}."] if unused else [])]
-    return inputs, tuple(f"{path.name}: {note}" for note in said)
+    text = identified(sheet, form.identifier)
+    known = tuple({form.identifier: text(row)} for row in range(len(inputs))) if form.identifier in sheet.cells else ()
+    return Rows(inputs, _numbered(path, inputs), tuple(f"{path.name}: {note}" for note in said), known)
 
 
 def _array(path: Path, saved: Saved, shape: tuple[int, ...]) -> Tensor:

@@ -110,7 +110,8 @@ def predict(
     if form.tempered and promises is not None:
         shown = promises.temperature.apply(classes_or_values(predictive))
     names, labels = rows.names, saved.data["classes"]
-    records = classes(shown, names, labels) if isinstance(shown, Classification) else values(shown, names)
+    found = classes(shown, names, labels) if isinstance(shown, Classification) else values(shown, names)
+    records = rows.named(found)
     if promises is not None:
         promised = _promised(promises, classes_or_values(predictive), saved, draws, Voice(output))
         records = [{**record, **own} for record, own in zip(records, promised, strict=True)]
@@ -212,7 +213,7 @@ def as_json(records: Sequence[Record]) -> str:
 
 def _table(records: Sequence[Record]) -> Any:
     keys = [key for key in records[0] if key not in (REPLACED if "p_value" in records[0] else REPLACED[:1])]
-    text = 2 if "class" in keys else 1
+    text = sum(isinstance(records[0][key], str) for key in keys)
     body = [[str(r[k]) if i < text else _cell(r[k]) for i, k in enumerate(keys)] for r in records]
     return grid("", [TITLES.get(key, key.replace("_", " ")) for key in keys], body, left=text)
 

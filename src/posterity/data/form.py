@@ -34,6 +34,7 @@ class TableForm:
 
     missing: words that stand for missing cells beside the usual ones.
     unnamed: names of all columns of a table that had no header, and the target's; empty where it had one.
+    identifier: the column that names its rows and is no input; empty where there is none.
 
     >>> TableForm.plain(["a"]).to_dict()["columns"][0]["name"]
     'a'
@@ -43,6 +44,7 @@ class TableForm:
     missing: tuple[str, ...] = ()
     unnamed: tuple[str, ...] = ()
     target: str = ""
+    identifier: str = ""
 
     @classmethod
     def plain(cls, names: Sequence[str]) -> Self:
@@ -90,13 +92,13 @@ class TableForm:
         return (*self.encoding.number_names, *self.encoding.indicator_names)
 
     def sheet(self, content: bytes, path: Path, also: Sequence[str] = ()) -> Sheet:
-        """Read a table's columns by name, in any order; of one without a header, by their places.
+        """Read a table's columns by name, in any order; of one without a header, by their places. Rows may lack their names.
 
         Raises:
             InvalidInput: for columns that are missing.
             CorruptFile: as `read_sheet`.
         """
-        wanted = {*self.names, *also}
+        wanted = {*self.names, *also, *filter(None, [self.identifier])}
         texts = frozenset(one.name for one in self.columns if one.reading.as_texts)
         inputs = tuple(name for name in self.unnamed if name != self.target)
         unnamed = (self.unnamed, inputs) if self.unnamed else ()

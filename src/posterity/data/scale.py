@@ -1,6 +1,6 @@
 """From a table of numbers to a data set: fixed seeded splits, constant columns left out, training statistics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,7 @@ class Table:
     form: TableForm | None = None
     notes: tuple[str, ...] = ()
     blocks: Blocks | None = None  # of the training rows
-    names: Sequence[str] = ()  # of the rows, as people find them in the file; none: row 1, row 2, …
+    called: Callable[[int], str] = lambda row: f"row {row + 1}"  # what a row is, as people find it in the file
 
 
 def split_rows(labels: NDArray[Any], num_test: int, seed: int) -> tuple[Rows, Rows]:
@@ -91,7 +91,7 @@ def standardised(table: Table, train: Rows, test: Rows) -> Dataset:
         blocks=table.blocks,
         source=table.source,
         notes=(*table.notes, *_notes(table, train, kept)),
-        test_names=_names(table, train, test),
+        test_names=tuple(map(table.called, test.tolist())),
     )
 
 
@@ -112,15 +112,6 @@ def _targets(table: Table, train: Rows) -> tuple[NDArray[Any], float, float]:
             f"or above {LARGEST_STD**2:g} with their parts. Give it in another unit."
         )
     return scaled[:, 0], float(mean[0]), float(std[0])
-
-
-def _names(table: Table, train: Rows, test: Rows) -> tuple[str, ...]:
-    """Name the test rows: unless the table does, by their numbers among the rows of their file that have a target."""
-    if table.names:
-        return tuple(table.names[row] for row in test.tolist())
-    two = table.form is not None and len(table.source) > 1  # files, and the test rows are those of the second
-    before = len(train) if two else 0
-    return tuple(f"row {row + 1 - before}" for row in test.tolist())
 
 
 def _scaled(values: Floats, train: Rows, table: str, names: Sequence[str]) -> tuple[Floats, Floats, Floats]:

@@ -146,8 +146,8 @@ def coded(values: NDArray[Any]) -> tuple[NDArray[np.int64], tuple[str, ...]]:
 
 def uninformative(
     sheet: Sheet, readings: Mapping[str, Reading], columns: Mapping[str, Column], keep: Collection[str]
-) -> tuple[dict[str, str], list[str]]:
-    """Tell which inputs are left out, and why; and what else is to be said of some.
+) -> tuple[dict[str, str], list[str], str]:
+    """Tell which inputs are left out, and why; what else is to be said of some; and the first that names the rows, if any.
 
     Args:
         sheet: the table; of `columns`, which are its inputs, those that `readings` know.
@@ -155,16 +155,19 @@ def uninformative(
     """
     left = {name: "empty" for name in sheet.cells if name not in readings and name in columns}
     notes: list[str] = []
+    naming: list[str] = []
     seen: dict[bytes, str] = {}
     for name, column in columns.items():
         if name in keep or name in left:
             continue
         if why := _names_rows(sheet, name, readings[name], column):
             left[name] = why
+            naming.append(name)
             continue
         first = not sheet.headed and name == sheet.names[0]
         if _whole_and_different(column) and (_is_index(name) or (first and counts(column))):
             left[name] = "a number for each row"
+            naming.append(name)
         elif counts(column):
             notes.append(f"'{name}' counts the rows; if that says nothing: --drop '{name}'.")
         twin = seen.setdefault(key(column), name)
@@ -172,7 +175,7 @@ def uninformative(
             left.setdefault(name, f"equal to '{twin}'")
     if not set(columns) - set(left):
         left = {name: why for name, why in left.items() if why != "a number for each row"}  # better than nothing
-    return left, notes
+    return left, notes, next((name for name in naming if name in left), "")
 
 
 def _names_rows(sheet: Sheet, name: str, reading: Reading, column: Column) -> str:

@@ -14,6 +14,7 @@ from posterity.data.doubts import doubts_of
 from posterity.data.files import digest
 from posterity.data.form import Input, TableForm, listed
 from posterity.data.frames import read_table
+from posterity.data.naming import called
 from posterity.data.reading import Reading, read_kinds, thousands
 from posterity.data.scale import Rows, Table, standardised
 from posterity.data.sheet import Sheet, Wanted
@@ -72,6 +73,7 @@ def load_tables(content: bytes, path: Path, options: Options, test: bytes, test_
         source={**own.source, **other.source},
         indicators=np.concatenate(both) if both else None,
         notes=(*own.notes, *(f"Test: {note}" for note in other.notes), said),
+        called=lambda row: other.called(row - len(own.targets)),
     )
     return standardised(table, train, np.arange(len(own.targets), len(table.targets)))
 
@@ -117,6 +119,7 @@ def _table(content: bytes, path: Path, options: Options, split: Split) -> tuple[
             *filter(None, [gone, parts]),
         ),
         blocks=None if blocks is None else blocks.rows(train),
+        called=called(sheet, form.identifier, target.kept),
     )
     return table, train, test
 
@@ -168,7 +171,7 @@ def _formed(
     columns = _kept({name: reading.column(sheet, name) for name, reading in own.items()}, target)
     left |= {name: "empty" for name in names if name not in own}
     inputs = Inputs(own, columns, left)
-    useless, notes = uninformative(sheet, own, columns, reader.keep)
+    useless, notes, identifier = uninformative(sheet, own, columns, reader.keep)
     inputs = inputs.without(useless)
     training = {name: Column(one.kind, one.cells[train]) for name, one in inputs.columns.items()}
     constant = {name: "constant" for name, one in training.items() if _is_constant(one)}
@@ -187,6 +190,7 @@ def _formed(
         reader.missing,
         () if sheet.headed else sheet.names,
         target.name,
+        identifier,
     )
     return form, inputs
 
