@@ -13,7 +13,7 @@ from posterity.posteriors.asked import check_averaging, check_posterior, check_r
 from posterity.posteriors.base import FunctionPosterior
 from posterity.posteriors.dropout import Dropout
 from posterity.posteriors.linearised import Linearised
-from posterity.posteriors.memory import predicted, within_memory
+from posterity.posteriors.memory import predicted, served
 from posterity.posteriors.mixture import Mixture
 from posterity.posteriors.samples import Samples
 from posterity.predict.moments import Moments, beside, joined, moments
@@ -93,7 +93,7 @@ def average(
     if isinstance(posterior, Linearised):
         return moments(posterior.predict(inputs, n, generator=generator, max_bytes=max_bytes))
     found = None
-    with within_memory(inputs, n, max_bytes):
+    with served(posterior.problem, inputs, n, max_bytes):
         inputs = inputs.to(posterior.device)
         for count in _rounds(posterior, n, tolerance):
             found = joined(found, _round(posterior, inputs, count, generator, max_bytes))

@@ -16,7 +16,7 @@ from posterity.posteriors.asked import check_request, say_of_statistics
 from posterity.posteriors.descent import Descent
 from posterity.posteriors.evaluation import Draws, plan
 from posterity.posteriors.latents import LatentDraws, natural
-from posterity.posteriors.memory import gathered, predicted, within_memory
+from posterity.posteriors.memory import gathered, predicted, served
 from posterity.posteriors.stated import Held, Stated, not_finite
 from posterity.predict.predictive import AnyPredictive, predictive
 from posterity.registry import changed, remember
@@ -166,7 +166,7 @@ class FunctionPosterior(ABC):
             InvalidInput: for inputs that are not finite or do not fit the network, and n < 1.
             OutOfMemory: where memory ends, with what to lower.
         """
-        with within_memory(inputs, n, max_bytes):
+        with served(self.problem, inputs, n, max_bytes):
             return self.draws(inputs, n, generator, max_bytes).outputs
 
     @torch.no_grad()
@@ -180,7 +180,7 @@ class FunctionPosterior(ABC):
         """
         if self.functions is not None:
             return self.functions.predict(inputs, n, generator=generator, max_bytes=max_bytes)
-        with within_memory(inputs, n, max_bytes):
+        with served(self.problem, inputs, n, max_bytes):
             return predicted(self.problem.likelihood, self.draws(inputs, n, generator, max_bytes), max_bytes)
 
     def draws(self, inputs: Tensor, n: int, generator: Generator | None, max_bytes: int | None = None) -> Draws:

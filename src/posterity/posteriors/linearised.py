@@ -28,7 +28,7 @@ from posterity.posteriors.evaluation import Draws, split
 from posterity.posteriors.full_rank import FullRankGaussian
 from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.posteriors.kronecker import KroneckerGaussian, LowRankPrecisionGaussian
-from posterity.posteriors.memory import within_memory
+from posterity.posteriors.memory import served
 from posterity.posteriors.stated import Held, Stated, under
 from posterity.predict.predictive import AnyPredictive, Regression, predictive
 
@@ -105,7 +105,7 @@ class Linearised(FunctionPosterior):
         """
         check_inputs(inputs)
         inputs = self._moved(inputs)
-        with within_memory(inputs, 1, max_bytes), lent(self.problem, inputs) as problem:
+        with served(self.problem, inputs, 1, max_bytes), lent(self.problem, inputs) as problem:
             parts = [self._moments(problem, part, max_bytes) for part in split(problem, inputs, max_bytes)]
         return torch.cat([f for f, _ in parts]), torch.cat([v for _, v in parts])
 

@@ -1,7 +1,7 @@
 """What a prediction holds at a time: its result, once, and beside it no more than a budget of bytes."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import copy
 from dataclasses import fields
 from typing import Any
@@ -9,12 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from posterity.core.threads import Stretch
 from posterity.errors import InvalidInput, OutOfMemory, is_out_of_memory
+from posterity.model.problem import Problem
 from posterity.posteriors.evaluation import Draws, budget_of
 from posterity.predict.predictive import AnyPredictive, General, predictive
 from posterity.types import Likelihood
 
+SMALL = 2**24  # multiplications, some milliseconds, less than what the interpreter takes for their calls
 COPIES = 8  # of its outputs, at most, are what a likelihood's distribution, its checks and its probabilities take
+_stretch = Stretch()
 
 
 def gathered(passes: Iterable[Iterable[Draws]], n: int, count: int) -> Draws:
@@ -90,6 +94,18 @@ def predicted(likelihood: Likelihood, draws: Draws, max_bytes: int | None) -> An
 def _held(part: AnyPredictive) -> dict[str, Tensor]:
     named = {field.name: getattr(part, field.name) for field in fields(part)}
     return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+
+@contextmanager
+def served(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None) -> Iterator[None]:
+    """Answer a request within memory, and small ones of tables by stretches: threads would hinder each other at every layer.
+
+    Raises:
+        OutOfMemory: see `within_memory`.
+    """
+    small = isinstance(inputs, Tensor) and inputs.dim() == 2 and n * len(inputs) * problem.layout.size <= SMALL
+    with _stretch.mine() if small else nullcontext(), within_memory(inputs, n, max_bytes):
+        yield
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from posterity.posteriors.asked import check_request
 from posterity.posteriors.base import FAMILIES, FUNCTIONS, FunctionPosterior
 from posterity.posteriors.evaluation import Draws
 from posterity.posteriors.identity import identity
-from posterity.posteriors.memory import gathered, within_memory
+from posterity.posteriors.memory import gathered, served
 from posterity.posteriors.point import Point
 from posterity.posteriors.samples import Samples
 from posterity.posteriors.stated import Held, Stated, buffers, numbered, under, within
@@ -152,7 +152,7 @@ class Mixture(FunctionPosterior):
         if all(likelihood == self.problem.likelihood for likelihood in self.likelihoods):
             return super().predict(inputs, max(1, -(-n // k)) * k, generator=generator, max_bytes=max_bytes)
         check_inputs(inputs)
-        with within_memory(inputs, n, max_bytes):
+        with served(self.problem, inputs, n, max_bytes):
             parts = self.predictives(inputs.to(self.device), max(1, -(-n // k)) * k, generator, max_bytes)
             return below([beside(list(batches)) for batches in parts])
 
