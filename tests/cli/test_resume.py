@@ -6,10 +6,12 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from posterity.cli import train
 from tests.cli.conftest import TINY
 from tests.processes import posterity
 
@@ -176,3 +178,20 @@ def test_a_directory_that_is_removed_is_said(tmp_path: Path) -> None:
     assert first.returncode == 2, err
     assert "was removed or replaced while this run was writing to it" in err or "No such file" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_configuration_that_is_removed_is_written_again(
+    call, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, score = tmp_path / "run", train.score
+
+    def removing(*arguments: Any) -> Any:
+        (run / "config.toml").unlink()
+        return score(*arguments)
+
+    monkeypatch.setattr(train, "score", removing)
+    found = call("train", table, *TINY, "--out", run)
+    assert found.code == 0
+    assert "config.toml was removed during this run" in found.out + found.err
+    monkeypatch.undo()
+    assert call("evaluate", run).code == 0

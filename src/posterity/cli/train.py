@@ -105,6 +105,9 @@ def _train_and_score(experiment: Experiment, directory: RunDirectory, voice: Voi
     voice.note(f"Scoring on {len(dataset.test_inputs):,} test examples, {config.predictive_draws} draws each …")
     scored = [score(posterior, dataset, config.predictive_draws, config.seed) for posterior in posteriors]
     directory.verify()
+    if not directory.config.exists():  # without it nobody could open what has been computed
+        files.write(config, directory.config)
+        voice.say(f"{directory.config} was removed during this run, and is written again.")
     rows = [directory.rows(label) for label in (MODEL, TWIN)[: len(scored)]]
     values = metrics(experiment, scored, rows)
     replace_finding(directory.metrics, values)
