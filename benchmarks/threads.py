@@ -122,8 +122,8 @@ def table(result: dict) -> str:
         f"8-{WIDTH}-{CLASSES}, float32, {result['threads']} thread of torch's own. {result['machine']}; commit "
         f"{result['commit']}; {result['date']}.",
         "",
-        "A request takes 0.4 to 4 ms here, most of it in the interpreter, which one thread has at a time: threads take turns by "
-        "stretches of 10 ms (`core/threads.py`). Serial is a loop without a pool.",
+        "A request takes 0.4 to 4 ms here, most of it in the interpreter, which one thread has at a time: threads take turns "
+        "by stretches of 10 ms (`core/threads.py`). Serial is a loop without a pool.",
         "",
         f"| | wrong | exceptions | network as it was | serial, 1/s | {' | '.join(f'{n} threads, 1/s' for n in threads)} |",
         "|---" * (5 + len(threads)) + "|",

@@ -42,6 +42,11 @@ def test_what_was_learnt_is_the_prior_of_what_comes() -> None:
     np.testing.assert_allclose(parts.posterior_.std[:3], std, rtol=0.15)
     with pytest.raises(InvalidInput, match="'sgld' gives.*MeanField"):
         BayesianRegressor(SGLD(epochs=8, draws=2), hidden=(), device="cpu").partial_fit(x, y)
+    fitted = BayesianRegressor(SGLD(epochs=8, draws=2), hidden=(), device="cpu").fit(x, y)
+    assert not hasattr(fitted, "partial_fit")
+    with pytest.raises(AttributeError) as refused:
+        fitted.partial_fit(x, y)
+    assert "'sgld' gives" in str(refused.value.__cause__)
     with pytest.raises(InvalidInput, match="calibration=0.2 holds out"):
         BayesianRegressor(method, calibration=0.2).partial_fit(x, y)
     labels = np.where(x[:, 0] > 0, "yes", "no")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _num_samples, check_is_fitted, column_or_1d
 from torch import Tensor
@@ -16,7 +17,7 @@ from posterity.model.priors import Normal
 from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.predictive import Classification
 from posterity.sklearn.estimator import BayesianEstimator, to_numpy
-from posterity.sklearn.rows import Array, Rows, sample_weights
+from posterity.sklearn.rows import Array, Rows, goes_on, sample_weights
 from posterity.usual import Usual, for_classes
 
 
@@ -111,6 +112,7 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):  # type: ignore[mi
         self.held_out_ = None if held is None else (self.predictive(held), self._codes(held_labels))
         return self
 
+    @available_if(goes_on)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Go on with new rows, whose prior is the posterior of the rows before; see `BayesianRegressor.partial_fit`.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sklearn.base import RegressorMixin
 from sklearn.utils import _safe_indexing
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_array, check_is_fitted, column_or_1d
 from torch import Generator, Tensor
 
@@ -19,7 +20,7 @@ from posterity.posteriors.base import FunctionPosterior
 from posterity.predict.general import General
 from posterity.predict.predictive import Classification, Regression
 from posterity.sklearn.estimator import BayesianEstimator, to_numpy
-from posterity.sklearn.rows import Array, Rows, sample_weights
+from posterity.sklearn.rows import Array, Rows, goes_on, sample_weights
 from posterity.usual import Usual, for_numbers
 
 
@@ -141,6 +142,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
             )
         return self
 
+    @available_if(goes_on)  # type: ignore[untyped-decorator]
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Go on with new rows, whose prior is the posterior of the rows before: p(θ | D₁, D₂) ∝ p(D₂ | θ) p(θ | D₁).
 
@@ -149,6 +151,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):  # type: ignore[misc
 
         Raises:
             InvalidInput: where the method's posterior is no Gaussian over the weights, by name.
+            AttributeError: where `fit` has found one that is none, for the same reason.
         """
         targets = _targets(y)
         begins = self._begins()

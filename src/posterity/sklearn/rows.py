@@ -62,6 +62,16 @@ def as_often(table: Any, weights: Array) -> Any:
     return _safe_indexing(table, index)
 
 
+def goes_on(estimator: Any) -> bool:
+    """Tell whether further rows can go on from what an estimator has found: of one that has found nothing they begin.
+
+    Raises:
+        InvalidInput: where they cannot, with the reason; to scikit-learn's tools `partial_fit` is then not there.
+    """
+    found = getattr(estimator, "posterior_", None)
+    return found is None or informed(found) is not None
+
+
 def informed(before: FunctionPosterior) -> Prior:
     """Make an earlier posterior the prior of what comes.
 
