@@ -126,7 +126,7 @@ def built(config: RunConfig, choose: Choose = as_it_is) -> tuple[RunConfig, Data
     config = config.model_copy(update={"method": with_code(config.method)})
     if config.likelihood is None:
         dataset = replace(dataset, notes=(*dataset.notes, *advice(dataset)))
-    config = _resolved(config, dataset)
+    config = tasked(_resolved(config, dataset))  # a run that goes on reads it with its likelihood, and so its task
     dataset = dataset if config.data.standardise_targets else in_own_units(dataset)
     assert config.likelihood is not None  # _resolved saw to both
     assert config.model.name is not None
