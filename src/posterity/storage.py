@@ -3,6 +3,7 @@
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,17 +55,33 @@ def replace_text(path: Path, text: str) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Add to a text file in one write; a link in its place is refused.
+    """Add to a text file, all or nothing: a disk that is full takes what it can of a write. A link in its place is refused.
 
     Raises:
         OSError: as the system does, with the name of `path`.
     """
     try:
         descriptor = os.open(path, _MORE, 0o666)
-        with os.fdopen(descriptor, "ab", buffering=0) as stream:
-            stream.write(text.encode())
+        try:
+            _add(descriptor, text.encode())
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Give a file a second name, under which it stays when a newer one takes its place.
+
+    Raises:
+        OSError: as the system does, with the name of `other`.
+    """
+    with replacing(other) as part:
+        part.unlink()
+        try:
+            os.link(path, part, follow_symlinks=False)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, part)
 
 
 def unlinked(path: str, flags: int) -> int:
@@ -116,6 +133,16 @@ def reading(path: Path) -> Iterator[BufferedReader]:
         raise OSError(errno.EINVAL, "it is no file, but a folder, a pipe or a device", str(path))
     with os.fdopen(descriptor, "rb") as file:
         yield file
+
+
+def _add(descriptor: int, more: bytes) -> None:
+    size = os.fstat(descriptor).st_size
+    try:
+        while more:
+            more = more[os.write(descriptor, more) :]
+    except BaseException:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def _synced(path: Path) -> None:

@@ -1,56 +1,79 @@
-"""A disk that is full at one write or another: one line that names the path, and a run that goes on when there is space."""
+"""A disk that is full, or a file that may grow no further: one line with the path, and what was there stays as it was."""
 
-import errno
+import json
+import os
+import shutil
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-import posterity.tensors
-from tests.cli.conftest import TINY
+from posterity.storage import append_text
+from tests.processes import Done, python
 
-METHODS = {
-    "mean field": ("--epochs", "4"),
-    "chain on disk": ("--method", "sgld", "--method.on-disk", "true", "--method.draws", "10", "--epochs", "60"),
-}
-
-
-@pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let the n-th file of tensors fail as it does on a full disk."""
-    real = posterity.tensors.save_file
-
-    def at(number: int) -> None:
-        written = iter(range(1, 10_000))
-
-        def save_file(*arguments: Any, **options: Any) -> None:
-            if next(written) >= number:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            real(*arguments, **options)
-
-        monkeypatch.setattr(posterity.tensors, "save_file", save_file)
-
-    yield at
-    monkeypatch.setattr(posterity.tensors, "save_file", real)
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits of processes are Unix's")
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+del sys.argv[1]
+"""
+COMMAND = "\nfrom posterity.cli.app import main\nmain()"
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_run_that_a_full_disk_ended_goes_on_to_the_same_file(
-    name: str, number: int, full: Any, call: Any, table: Path, tmp_path: Path
+def limited(size: int, *arguments: object) -> Done:
+    """The command line in a process whose files may have so many bytes, as on a disk that has no more."""
+    return python(LIMITED + COMMAND, size, *arguments).done(120)
+
+
+def full(descriptor: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("kind", ["pdf", "png", "svg"])
+def test_a_figure_that_does_not_fit_is_no_bug(kind: str, tmp_path: Path) -> None:
+    out = tmp_path / f"prior.{kind}"
+    out.write_text("earlier")
+    said = limited(2048, "prior", "digits", "--model", "mlp:4", "--n", 2, "--out", out, "--quiet")
+    assert said.returncode == 2, said.stderr
+    assert said.stderr == f"posterity: --out {out} cannot be written: File too large.\n"
+    assert [(file, file.read_text()) for file in tmp_path.iterdir()] == [(out, "earlier")]
+
+
+def test_a_finding_that_does_not_fit_leaves_the_earlier_one_in_its_place(
+    call, digits_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    flags = ("train", table, *TINY[:2], *TINY[4:], *METHODS[name])
-    assert call(*flags, "--out", tmp_path / "whole").code == 0
-    full(number)
-    ended = call(*flags, "--out", tmp_path / "run")
-    if ended.code == 0:
-        pytest.skip(f"it writes fewer than {number} files")
-    assert ended.code == 2
-    assert "No space left on device" in ended.err.splitlines()[-1]
-    assert str(tmp_path / "run") in ended.err.splitlines()[-1]
-    full(10_000)
-    found = call("train", "--resume", tmp_path / "run", "--quiet")
-    assert found.code == 0, found.err
-    assert (tmp_path / "run/posterior.safetensors").read_bytes() == (
-        tmp_path / "whole/posterior.safetensors"
-    ).read_bytes()
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    assert call("calibrate", run, "--quiet").code == 0
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        said = call("calibrate", run, "--coverage", 0.8, "--quiet")
+    assert said.code == 2
+    assert said.err == f"posterity: {run / 'findings' / 'calibrate.json'}: No space left on device.\n"
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+    assert call("calibrate", run, "--coverage", 0.8, "--quiet").code == 0
+    earlier = run / "findings" / "earlier" / "calibrate-1.json"
+    assert earlier.read_bytes() == before[run / "findings" / "calibrate.json"]
+    assert call("calibrate", run, "--coverage", 0.8, "--quiet").code == 0
+    assert list(earlier.parent.iterdir()) == [earlier]  # the same again is not kept twice
+
+
+def test_a_line_of_a_log_is_whole_or_not_there(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    append_text(log, "x" * 9000 + "\n")
+    code = (
+        "from pathlib import Path\nfrom posterity.storage import append_text\nappend_text(Path(sys.argv[1]), 'y' * 100)"
+    )
+    said = python(LIMITED + code, 9050, log).done(60)
+    assert f"File too large: '{log}'" in said.stderr
+    assert log.read_text() == "x" * 9000 + "\n"
+
+
+def test_a_run_of_a_table_that_went_on_is_that_of_one_go_byte_by_byte(call, table_run: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(table_run, tmp_path / "run")
+    for name in ("posterior.safetensors", "metrics.json", "report.html"):
+        (run / name).unlink()
+    assert call("train", "--resume", run, "--quiet").code == 0
+    assert (run / "posterior.safetensors").read_bytes() == (table_run / "posterior.safetensors").read_bytes()
+    assert json.loads((run / "metrics.json").read_text())["model"]["test"]

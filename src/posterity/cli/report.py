@@ -27,7 +27,7 @@ from posterity.posteriors.gaussian import DiagonalGaussian
 from posterity.report.cells import Cells
 from posterity.report.data import LearntLatent, Model, ReportData
 from posterity.report.effects import effects
-from posterity.storage import refuse_links
+from posterity.storage import keep_as, refuse_links, replacing
 from posterity.train import lock
 
 
@@ -124,21 +124,21 @@ def _alone_in(saved: Saved, voice: Voice) -> Iterator[None]:
 
 
 def _replace(path: Path, values: Mapping[str, Any], voice: Voice) -> None:
+    """Write what was found. Something else that was found before is kept, once there is space for both."""
     path.parent.mkdir(exist_ok=True)
-    earlier = _put_aside(path) if path.exists() else None
-    replace_finding(path, values)
-    if earlier is not None and earlier.read_bytes() == path.read_bytes():
-        earlier.unlink()
-    elif earlier is not None:
-        voice.note(f"What was found before is kept as {earlier}")
+    with replacing(path) as part:
+        replace_finding(part, values)
+        if path.exists() and path.read_bytes() != part.read_bytes():
+            voice.note(f"What was found before is kept as {_kept_aside(path)}")
 
 
-def _put_aside(path: Path) -> Path:
-    """Move an earlier finding out of the way: findings/earlier/NAME-1.json, NAME-2.json, …"""
+def _kept_aside(path: Path) -> Path:
+    """Keep an earlier finding: findings/earlier/NAME-1.json, NAME-2.json, …"""
     folder = path.parent / "earlier"
     folder.mkdir(exist_ok=True)
     number = next(n for n in count(1) if not (folder / f"{path.stem}-{n}.json").exists())
-    return path.rename(folder / f"{path.stem}-{number}.json")
+    keep_as(path, earlier := folder / f"{path.stem}-{number}.json")
+    return earlier
 
 
 def write_report(

@@ -4,7 +4,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +148,10 @@ def save(figure: AnyFigure, path: Path) -> None:
     Raises:
         OSError: as the system does, with the name of `path`.
     """
+    drawn = BytesIO()  # a disk that is full in the middle of it is no error of the drawing
+    figure.savefig(drawn, dpi=150, format=path.suffix.removeprefix(".").lower())
     with replacing(path) as part:
-        figure.savefig(part, dpi=150, format=path.suffix.removeprefix(".").lower())
+        part.write_bytes(drawn.getvalue())
 
 
 def svg(figure: AnyFigure, alt: str) -> Markup:

@@ -1,8 +1,6 @@
 """Checkpoints: an algorithm's state, the random streams, the run's record and what the run is of, in a file that is whole."""
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,7 +12,7 @@ from torch import Tensor
 from posterity import tensors
 from posterity.documents import damaged
 from posterity.errors import InvalidInput, Mismatch
-from posterity.storage import replacing
+from posterity.storage import keep_as
 from posterity.types import State
 
 ENTRY = "record"  # of the header
@@ -112,12 +110,7 @@ def kept(path: Path, previous: Path) -> None:
     if not path.exists():
         return
     try:
-        with replacing(previous) as part:
-            part.unlink()
-            try:
-                os.link(path, part, follow_symlinks=False)
-            except OSError:  # a file system without links
-                shutil.copyfile(path, part)
+        keep_as(path, previous)
     except OSError as error:
         raise InvalidInput(f"Cannot keep the checkpoint {previous}: {error}. Free some space.") from error
 
