@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from os.path import isdir  # False of names that are too long for any file
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -203,7 +204,7 @@ def default_path(data: str, model: str, method: str, now: datetime | None = None
     >>> default_path("uci/wine", "mlp:50", "map", datetime(2025, 1, 2, 3, 4, 5)).as_posix()
     'runs/uci-wine-mlp-50-map-20250102-030405'
     """
-    own = Path(data).is_dir() or bool(Path(data).suffix)
+    own = isdir(data) or bool(Path(data).suffix)
     stem = Path(Path(data).name).stem if own else data
     time = (now or datetime.now(UTC)).strftime("%Y%m%d-%H%M%S")
     path = Path("runs") / "-".join(map(file_name, (stem, model, method, time))).lower()

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
+from os.path import isdir
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -157,7 +158,7 @@ def _sized(config: RunConfig) -> RunConfig:
     side = image_side(config.model.name or "lenet")
     if config.data.image_size is not None or side is None or Path(name).suffix in TABLES:
         return config
-    if Path(config.data.name).expanduser().is_dir():  # of pictures of any size
+    if isdir(Path(config.data.name).expanduser()):  # of pictures of any size
         shape: tuple[int, ...] = (3, 0, 0)
     elif name in names():
         shape = describe(name, root=config.data.root).input_shape

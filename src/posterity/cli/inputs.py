@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from os.path import isdir
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def read_inputs(paths: Sequence[Path], saved: Saved, invert: bool, max_pixels: i
 
 
 def _files(given: Path) -> list[Path]:
-    if not given.is_dir():
+    if not isdir(given):
         return [given]
     if found := pictures.below(given):
         return found

@@ -1,6 +1,7 @@
 """Loading by name: the one way in to every data set, known or the user's own."""
 
 from dataclasses import dataclass, replace
+from os.path import isdir
 from pathlib import Path
 
 from posterity.data.cifar import load_cifar
@@ -144,7 +145,7 @@ def _folder(root: Path | str | None) -> Path | None:
 
 def _load_own(name: str, split: int, image_size: int | None, options: Options) -> Dataset:
     path = Path(name).expanduser()
-    if path.is_dir():
+    if isdir(path):
         _refuse_flags(replace(options, target=None), f"'{path}' is a folder of pictures")
         return load_folder(path, split, image_size, options)
     if path.suffix.lower() in WORKBOOKS:

@@ -27,7 +27,7 @@ from posterity.posteriors.descent import Descent
 from posterity.posteriors.low_rank import LowRankGaussian
 from posterity.types import Budget, Data, Engine, Prior, State
 
-COUPLED = 0.01  # of a variance at the start: the share in F
+COUPLED = 0.1  # of a variance at the start: the share in F
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -42,7 +42,7 @@ class LowRank(Descending):
         temperature: weight of the KL; 1 is the posterior.
         kl_schedule: how the KL's weight moves between steps. See `kl_weight`.
         warmup_epochs: length of the schedule `warmup`.
-        initial_std: each weight's std at the start; a hundredth of its square is in F, at random, the rest is σ².
+        initial_std: each weight's std at the start; a tenth of its square is in F, at random, the rest is σ².
         std_lr: learning rate of ρ and F, as a multiple of μ's.
         optimizer: one of torch's, with its learning-rate schedule.
         patience: stop after so many epochs without a better validation score; None: never.

@@ -103,7 +103,8 @@ def served(problem: Problem, inputs: Tensor, n: int, max_bytes: int | None) -> I
     Raises:
         OutOfMemory: see `within_memory`.
     """
-    small = isinstance(inputs, Tensor) and inputs.dim() == 2 and n * len(inputs) * problem.layout.size <= SMALL
+    table = isinstance(inputs, Tensor) and isinstance(n, int) and inputs.dim() == 2  # what is neither is refused within
+    small = table and n * len(inputs) * problem.layout.size <= SMALL
     with _stretch.mine() if small else nullcontext(), within_memory(inputs, n, max_bytes):
         yield
 
