@@ -63,3 +63,14 @@ def test_a_name_that_is_one_of_predictions_is_told_apart(people: Path, call: Any
     row = next(csv.DictReader(call("predict", tmp_path / "run", people, "--format", "csv").out.splitlines()))
     assert row["mean of the table"] == "P00"
     assert float(row["mean"]) < 10
+
+
+def test_numbers_that_are_names_are_carried_as_they_stand(people: Path, call: Any, tmp_path: Path) -> None:
+    header, *rows = people.read_text().splitlines()
+    numbered = [f"{k}{row[3:]}" for k, row in enumerate(rows)]
+    people.write_text("\n".join([header.replace("person", "person_id"), *numbered]))
+    assert call("train", people, *QUICK, "--out", tmp_path / "run").code == 0
+    new = tmp_path / "new.csv"
+    new.write_text("person_id,a,b\n007,0.1,0.2\n12345678901234567890,0.1,0.2\n")
+    found = call("predict", tmp_path / "run", new, "--format", "csv")
+    assert [row["person_id"] for row in csv.DictReader(found.out.splitlines())] == ["007", "12345678901234567890"]

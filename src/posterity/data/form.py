@@ -99,7 +99,7 @@ class TableForm:
             CorruptFile: as `read_sheet`.
         """
         wanted = {*self.names, *also, *filter(None, [self.identifier])}
-        texts = frozenset(one.name for one in self.columns if one.reading.as_texts)
+        texts = frozenset([self.identifier, *(one.name for one in self.columns if one.reading.as_texts)])
         inputs = tuple(name for name in self.unnamed if name != self.target)
         unnamed = (self.unnamed, inputs) if self.unnamed else ()
         style = Wanted(None, tuple(wanted), unnamed, texts, frozenset(self.missing), wanted.__contains__)
