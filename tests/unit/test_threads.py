@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import posterity
 from posterity import Categorical, Normal, Problem
+from posterity.core.jacobian import _Shared
 from posterity.core.threads import Spares
 from posterity.errors import OutOfMemory
 from posterity.model.lending import lent, twin
@@ -153,6 +154,29 @@ def test_an_interrupt_anywhere_leaves_nothing_behind(name: str) -> None:
     assert points > 20
     with ThreadPoolExecutor(1) as pool:  # another thread waits for nobody
         torch.testing.assert_close(pool.submit(predicted, posterior, 1).result(timeout=20), expected)
+
+
+def test_a_state_of_the_process_ends_wherever_its_user_is_interrupted() -> None:
+    inside = 0
+
+    class State:  # as torch's: nothing ends it but its end
+        def __enter__(self) -> None:
+            nonlocal inside
+            inside += 1
+
+        def __exit__(self, *_: object) -> None:
+            nonlocal inside
+            inside -= 1
+
+    def used() -> None:
+        with shared.held():
+            pass
+
+    shared, after = _Shared(State), 1
+    while interrupted(used, after):
+        assert inside == 0, after
+        after += 1
+    assert after > 10
 
 
 def answer(queue: Any, posterior: FunctionPosterior) -> None:

@@ -46,9 +46,8 @@ class _Shared:
         with self.turn.briefly():
             self._end()
             if self.running is None:
-                stack = ExitStack()
-                stack.enter_context(self.state())
-                self.running = stack
+                self.running = ExitStack()  # known before it holds anything: an interrupt may come in between
+                self.running.enter_context(self.state())
             self.holders.add(holder)
         try:
             yield
@@ -63,8 +62,8 @@ class _Shared:
 
     def _end(self) -> None:
         if self.running is not None and not any(True for _ in self.holders):  # dead ones are counted, but not met
-            running, self.running = self.running, None
-            running.close()
+            self.running.close()
+            self.running = None  # once it holds nothing; to close it twice does nothing
 
 
 class _Holder:
