@@ -6,7 +6,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 
@@ -45,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not there any more, or never was; what went wrong before is what is said
+            part.unlink()
 
 
 def replace_text(path: Path, text: str) -> None:

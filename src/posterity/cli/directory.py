@@ -119,19 +119,16 @@ class RunDirectory:
             probe = self.path / ".writable"
             replace_text(probe, "")
             probe.unlink()
-            for file in (
-                self.config,
-                self.log,
-                self.metrics,
-                self.report,
-                *map(self.posterior, (MODEL, TWIN)),
-            ):
-                file.unlink(missing_ok=True)
             for folder in (self.checkpoints, self.finding("any").parent):
-                if folder.is_symlink():
-                    folder.unlink()  # and nothing of what it leads to
-                elif folder.exists():
+                if folder.is_dir() and not folder.is_symlink():
                     shutil.rmtree(folder)
+                else:
+                    folder.unlink(missing_ok=True)  # of a link nothing of what it leads to
+            for file in (self.log, self.metrics, self.report, *map(self.posterior, (MODEL, TWIN))):
+                file.unlink(missing_ok=True)
+            self.config.unlink(
+                missing_ok=True
+            )  # last: what it stands in is a run's, and may be replaced by another try
         except OSError as error:
             raise InvalidInput(
                 f"--out {self.path} cannot be written: {error.strerror}. Choose another directory."
@@ -155,6 +152,10 @@ class RunDirectory:
             for row in keeping.history(folder)
         ]
         replace_text(self.log, "".join(lines))
+
+    def begun(self) -> bool:
+        """Tell whether there is a checkpoint that a run can go on from."""
+        return any(keeping.begun(path.parent) for path in self.checkpoints.rglob("*.safetensors"))
 
     def rows(self, label: str) -> list[Row]:
         """Return the log's rows of one model; an ensemble's are its members' one after the other."""

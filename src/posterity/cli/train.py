@@ -81,6 +81,8 @@ def start(
             if not resume:
                 directory.claim()
                 files.write(config, directory.config)
+            elif not directory.begun():
+                voice.note(f"There is no checkpoint in {directory.checkpoints}: the run starts from its beginning.")
             directory.rebuild_log()
             return directory, _train_and_score(experiment, replace(directory, lock=lock), voice, resume)
     except KeyboardInterrupt as error:

@@ -112,7 +112,9 @@ def kept(path: Path, previous: Path) -> None:
     try:
         keep_as(path, previous)
     except OSError as error:
-        raise InvalidInput(f"Cannot keep the checkpoint {previous}: {error}. Free some space.") from error
+        raise InvalidInput(
+            f"Cannot keep the checkpoint {previous}: {error}. Choose another folder, or free some space."
+        ) from error
 
 
 def _check(values: Mapping[str, Any], path: Path) -> None:
