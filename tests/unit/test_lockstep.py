@@ -104,3 +104,31 @@ def test_no_number_is_minus_infinity() -> None:
     assert value[1] == -torch.inf
     assert (gradient[1] == 0).all()
     assert value[0] > 0
+
+
+SOME_MISSING = torch.rand(7, 1) * torch.tensor([[1.0, 1.0, 1.0], *[[1.0, 0.0, 1.0]] * 3, *[[1.0, 1.0, 0.0]] * 3])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("weights", [torch.rand(7), SOME_MISSING, torch.zeros(7)], ids=["rows", "numbers", "none"])
+def test_data_that_count_differently_count_so_side_by_side(weights: Tensor, dtype: torch.dtype) -> None:
+    """A sum of weights is a tensor of another type than what it divides, and may be 0."""
+    network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).to(dtype)
+    problem = Problem(network, Normal(0, 1), Gaussian(), 20)
+    batch = (torch.randn(7, 3, dtype=dtype), torch.randn(7, 2, dtype=dtype), weights.to(dtype))
+    theta = problem.theta() + torch.randn(5, len(problem.theta()), dtype=dtype)
+    side_by_side = SideBySide(problem.log_joint)
+    side_by_side(theta, batch)
+    batch = (batch[0], batch[1], batch[2].flip(0))  # what is recorded of some weights holds of others
+    values, gradients = side_by_side(theta, batch)
+    assert values.dtype == gradients.dtype == dtype
+    for row, value, gradient in zip(theta, values, gradients, strict=True):
+        leaf = row.clone().requires_grad_()
+        own = batch[2][:, None] if batch[2].dim() == 1 else batch[2][:, 1:]
+        share = 20 / (batch[2] if batch[2].dim() == 1 else batch[2][:, 0]).sum().clamp(min=1e-9)
+        with problem.bound(row):
+            log_probs = problem.predict(batch[0]).base_dist.log_prob(batch[1])
+        expected = share * (log_probs * own).sum() + problem.log_prior(row)
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-4)
+        (exact,) = torch.autograd.grad(problem.log_joint(leaf, batch), [leaf])
+        torch.testing.assert_close(gradient, exact, rtol=1e-4, atol=1e-4)

@@ -18,6 +18,7 @@ from posterity import (
     fit,
 )
 from posterity.methods import sampled_ensemble
+from posterity.methods.map import PointInference
 from posterity.methods.members import MembersInference
 from posterity.model.problem import Problem
 from posterity.posteriors.mixture import Mixture
@@ -135,3 +136,37 @@ def test_steps_that_err_by_more_than_was_asked_say_so() -> None:
 
     assert energy_remarks([0.01, 0.02], 0.005) == []
     assert "asked" in energy_remarks([0.1, 0.2], 0.005)[0]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_member_takes_the_steps_of_one_that_is_alone(dtype: torch.dtype) -> None:
+    """Weights of data, missing numbers, a batch that counts for nothing, and the prior in each step: as `MAP` does."""
+    network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2)).to(dtype)
+    problem = Problem(network, Normal(0, 0.1), Gaussian(std=0.5), 30, mean_batch_size=5.0)
+    optimizer = Optimizer("SGD", lr=1e-3, schedule="constant")
+    members, alone = MembersInference(problem, 2, optimizer, 9), PointInference(problem, optimizer, 9)
+    side_by_side = members.init(QUIET.streams())
+    start = side_by_side["theta"][1].clone()
+    one = alone.init(QUIET.streams())
+    one["theta"].copy_(start)
+    x, y = torch.randn(6, 2, dtype=dtype), torch.randn(6, 2, dtype=dtype)
+    rows = torch.tensor([3.0, 0.0, 0.5, 1.0, 2.0, 1.0], dtype=dtype)
+    numbers = rows[:, None] * torch.tensor([[1, 1, 0], [1, 1, 1], *[[1, 0, 1]] * 4], dtype=dtype)
+    for weights in (rows, numbers, torch.zeros_like(rows)):
+        members.update(side_by_side, (x, y, weights))
+        alone.update(one, (x, y, weights))
+        torch.testing.assert_close(side_by_side["theta"][1] - start, one["theta"] - start, rtol=1e-4, atol=1e-7)
+
+
+def test_weights_that_repeat_rows_make_the_same_chains(table: tuple[Tensor, Tensor]) -> None:
+    """In float64, where rounding does not part the chains that soon."""
+    x, y = table
+    weights = torch.arange(40) % 3
+    whole = x.repeat_interleave(weights, 0), y.repeat_interleave(weights)
+    network = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1)).double()
+    found = [
+        thetas(fit(network, data, likelihood=Gaussian(), prior=Normal(0, 1), method=method, engine=QUIET))
+        for method in [SampledEnsemble(3, 20, sampler=Microcanonical(warmup=4, draws=4, steps=5, precision="float64"))]
+        for data in (TensorData(x, y, 64, weights=weights.double()), TensorData(*whole, 64))
+    ]
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)

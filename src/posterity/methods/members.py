@@ -43,9 +43,10 @@ class MembersInference(Watching):
 
     def update(self, state: State, batch: Batch) -> tuple[State, Info]:
         log_joint, gradient = self._densities(state["theta"], batch)
-        log_prior, _ = self._priors(state["theta"], batch)
-        weight = self.problem.weight(batch)
-        torch.mul(gradient, -weight / self.problem.num_data, out=self._optimizer.grads["theta"])
+        log_prior, of_prior = self._priors(state["theta"], batch)
+        # As in `MAP`: the data of a batch count for as many as they are, and the prior once in each step.
+        data = (gradient - of_prior) * self.problem.weight(batch)
+        torch.mul(data + of_prior, -1 / self.problem.num_data, out=self._optimizer.grads["theta"])
         self._optimizer.step(int(state["step"]))
         state["step"] += 1
         alive = log_joint.isfinite()  # a member that is lost stands still, and is left out at the end

@@ -141,8 +141,8 @@ class Problem:
     def weight(self, batch: Batch) -> float | Tensor:
         """Return B / B̄: a batch of B data counts for B data, and one of weighted data for the sum of their weights."""
         mean, own = self.mean_batch_size, size(batch)
-        if isinstance(own, Tensor):  # a batch may count for nothing, and nobody divides by 0
-            return own.clamp(min=SMALLEST) / mean if mean else torch.ones_like(own)
+        if isinstance(own, Tensor):
+            return _positive(own) / mean if mean else torch.ones_like(own)
         return 1.0 if mean is None else own / mean
 
     def log_joint(self, theta: Tensor, batch: Batch) -> Tensor:
@@ -153,7 +153,8 @@ class Problem:
         outputs = outputs.unsqueeze(-1) if outputs.dim() == 1 else outputs
         with _said(self.likelihood):
             log_likelihood = log_probs(self.likelihood(outputs, self.latents(params)), batch).sum()
-        return log_likelihood * (self.num_data / size(batch)) + self.log_prior(theta)
+        share = self.num_data / _positive(size(batch))
+        return log_likelihood * torch.as_tensor(share, dtype=log_likelihood.dtype) + self.log_prior(theta)
 
     def check(self, batch: Batch) -> None:
         """Try a batch before anything is changed.
@@ -213,6 +214,10 @@ def _said(likelihood: Likelihood) -> Iterator[None]:
             f"{type(likelihood).__name__} cannot be computed at the present parameters: {reason}. If they became NaN, lower "
             "the learning rate or scale the data; if a target left what the distribution can give, bound its parameters."
         ) from error
+
+
+def _positive(size: int | Tensor) -> int | Tensor:
+    return size.clamp(min=SMALLEST) if isinstance(size, Tensor) else size  # a batch may count for nothing
 
 
 def read(outputs: Any) -> Tensor:
